@@ -1,0 +1,97 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// MARK: Settings
+
+let strictSwift: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+  .enableUpcomingFeature("InferIsolatedConformances"),
+  .enableUpcomingFeature("ImmutableWeakCaptures"),
+]
+
+let strictC: [CSetting] = [
+  .unsafeFlags(["-std=gnu11", "-Wall", "-Wextra", "-Werror"])
+]
+
+extension Target {
+  static func c(
+    _ name: String,
+    _ layer: String,
+    dependencies: [Target.Dependency] = [],
+    libraries: [String] = []
+  ) -> Target {
+    .target(
+      name: name,
+      dependencies: dependencies,
+      path: "Sources/\(layer)/\(name)",
+      cSettings: strictC,
+      linkerSettings: libraries.map { .linkedLibrary($0) }
+    )
+  }
+
+  static func library(_ name: String, _ layer: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(
+      name: name, dependencies: dependencies, path: "Sources/\(layer)/\(name)", swiftSettings: strictSwift)
+  }
+
+  static func program(_ name: String, _ layer: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+      name: name, dependencies: dependencies, path: "Sources/\(layer)/\(name)", swiftSettings: strictSwift)
+  }
+
+  static func tests(
+    _ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []
+  ) -> Target {
+    .testTarget(
+      name: name, dependencies: dependencies, path: "Tests/\(name)", resources: resources,
+      swiftSettings: strictSwift)
+  }
+}
+
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
+let collections = Target.Dependency.product(name: "HashTreeCollections", package: "swift-collections")
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
+
+// MARK: Targets, by layer; each may depend on its own layer's earlier ones and on the layers above it here
+
+let cLibraries: [Target] = [
+  .c("COpenSSL", "CLibraries", libraries: ["ssl", "crypto"]),
+  .c("CProtobufC", "CLibraries", libraries: ["protobuf-c"]),
+  .c("CLinux", "CLibraries"),
+  .c("CMessages", "CLibraries", dependencies: ["CProtobufC"]),
+]
+
+let core: [Target] = [
+  .library("SecureMemory", "Core", ["COpenSSL"]),
+  .library("KeyringCore", "Core", ["SecureMemory", collections]),
+  .library("WireProtocol", "Core", ["CMessages", "CProtobufC", "KeyringCore", "SecureMemory"]),
+]
+
+let package = Package(
+  name: "keyring",
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+  ],
+  targets: cLibraries + core
+)

@@ -1,0 +1,46 @@
+// OpenSSL 3 as the modules SecureMemory, Cryptography and TLSTransport see it.
+// Macros that Swift cannot import become static inline functions here.
+#ifndef KEYRING_COPENSSL_H
+#define KEYRING_COPENSSL_H
+
+#include <openssl/bio.h>
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/kdf.h>
+#include <openssl/params.h>
+#include <openssl/pem.h>
+#include <openssl/rand.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>
+
+/// Makes every later OPENSSL_free wipe what it frees, whole allocation, so that record
+/// buffers and key schedules leave nothing behind. Returns 1, or 0 where OpenSSL has
+/// allocated before (CRYPTO_set_mem_functions(3) then refuses).
+int keyring_openssl_install_wiping_allocator(void);
+
+static inline long keyring_SSL_CTX_set_min_proto_version(SSL_CTX *context, int version) {
+  return SSL_CTX_set_min_proto_version(context, version);
+}
+static inline long keyring_SSL_CTX_set_max_proto_version(SSL_CTX *context, int version) {
+  return SSL_CTX_set_max_proto_version(context, version);
+}
+static inline long keyring_SSL_CTX_set1_groups_list(SSL_CTX *context, const char *groups) {
+  return SSL_CTX_set1_groups_list(context, groups);
+}
+static inline long keyring_SSL_CTX_set_mode(SSL_CTX *context, long mode) {
+  return SSL_CTX_set_mode(context, mode);
+}
+static inline long keyring_SSL_CTX_set_session_cache_mode(SSL_CTX *context, long mode) {
+  return SSL_CTX_set_session_cache_mode(context, mode);
+}
+static inline long keyring_BIO_set_mem_eof_return(BIO *bio, int value) {
+  return BIO_set_mem_eof_return(bio, value);
+}
+static inline long keyring_SSL_set_tlsext_host_name(SSL *ssl, const char *name) {
+  return SSL_set_tlsext_host_name(ssl, name);
+}
+
+#endif
