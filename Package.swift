@@ -37,20 +37,34 @@ extension Target {
 
   static func library(_ name: String, _ layer: String, _ dependencies: [Target.Dependency]) -> Target {
     .target(
-      name: name, dependencies: dependencies, path: "Sources/\(layer)/\(name)", swiftSettings: strictSwift)
+      name: name,
+      dependencies: dependencies,
+      path: "Sources/\(layer)/\(name)",
+      swiftSettings: strictSwift
+    )
   }
 
   static func program(_ name: String, _ layer: String, _ dependencies: [Target.Dependency]) -> Target {
     .executableTarget(
-      name: name, dependencies: dependencies, path: "Sources/\(layer)/\(name)", swiftSettings: strictSwift)
+      name: name,
+      dependencies: dependencies,
+      path: "Sources/\(layer)/\(name)",
+      swiftSettings: strictSwift
+    )
   }
 
   static func tests(
-    _ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []
+    _ name: String,
+    _ dependencies: [Target.Dependency],
+    resources: [Resource] = []
   ) -> Target {
     .testTarget(
-      name: name, dependencies: dependencies, path: "Tests/\(name)", resources: resources,
-      swiftSettings: strictSwift)
+      name: name,
+      dependencies: dependencies,
+      path: "Tests/\(name)",
+      resources: resources,
+      swiftSettings: strictSwift
+    )
   }
 }
 

@@ -71,7 +71,8 @@ public final class Secret: Sendable, CustomStringConvertible, CustomDebugStringC
   ///
   /// - Throws: `SecureMemoryError.exhausted` when the locked arena is full.
   public convenience init(
-    count: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
+    count: Int,
+    fill: (UnsafeMutableRawBufferPointer) -> Void
   ) throws(SecureMemoryError) {
     self.init(takingOwnership: try unsafe SecretBytes(count: count, fill: fill))
   }

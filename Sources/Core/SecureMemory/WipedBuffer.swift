@@ -44,7 +44,8 @@ public struct WipedBuffer: ~Copyable {
   ///
   /// `body` is given at least `minimum` bytes and returns how many of them it wrote.
   public mutating func append<E: Error>(
-    minimum: Int, _ body: (UnsafeMutableRawBufferPointer) throws(E) -> Int
+    minimum: Int,
+    _ body: (UnsafeMutableRawBufferPointer) throws(E) -> Int
   ) throws(E) {
     reserve(minimum)
     // SAFETY: `end...` lies within the allocation.
@@ -99,7 +100,9 @@ public struct WipedBuffer: ~Copyable {
       }
     } else {
       let grown = unsafe UnsafeMutableRawBufferPointer.allocate(
-        byteCount: max(held + more, memory.count * 2), alignment: 16)
+        byteCount: max(held + more, memory.count * 2),
+        alignment: 16
+      )
       // SAFETY: `grown` has room for `held` bytes; the old block is wiped before it is freed.
       unsafe grown.copyMemory(from: UnsafeRawBufferPointer(rebasing: memory[start..<end]))
       unsafe Self.release(memory)

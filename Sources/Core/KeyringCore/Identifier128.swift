@@ -1,0 +1,86 @@
+/// An identifier of 16 random bytes, written as 32 hexadecimal digits.
+public protocol Identifier128: Hashable, Sendable, CustomStringConvertible {
+  /// The bytes, the first being the most significant.
+  var value: UInt128 { get }
+  /// Takes 16 random bytes.
+  init(value: UInt128)
+}
+
+extension Identifier128 {
+  /// Reads exactly 16 bytes; nil for any other count.
+  public init?(bytes: some Collection<UInt8>) {
+    guard bytes.count == 16 else { return nil }
+    self.init(value: bytes.reduce(0) { $0 << 8 | UInt128($1) })
+  }
+
+  /// The 16 bytes.
+  public var bytes: [UInt8] { (0..<16).map { UInt8(truncatingIfNeeded: value >> (120 - 8 * UInt128($0))) } }
+
+  /// 32 hexadecimal digits.
+  public var description: String { hexadecimal(bytes) }
+}
+
+/// Names a wrapping key.
+public struct WrappingKeyID: Identifier128 {
+  /// The bytes as a number.
+  public let value: UInt128
+  /// Takes 16 random bytes.
+  public init(value: UInt128) { self.value = value }
+}
+
+/// Names one encryption of one version of a key.
+public struct RecordID: Identifier128 {
+  /// The bytes as a number.
+  public let value: UInt128
+  /// Takes 16 random bytes.
+  public init(value: UInt128) { self.value = value }
+}
+
+/// Names a keyring for as long as it exists.
+public struct KeyringID: Identifier128 {
+  /// The bytes as a number.
+  public let value: UInt128
+  /// Takes 16 random bytes.
+  public init(value: UInt128) { self.value = value }
+}
+
+/// A SHA-256 value or an HMAC-SHA-256 value: 32 bytes.
+public struct Digest: Hashable, Sendable, CustomStringConvertible {
+  private let high: UInt128
+  private let low: UInt128
+
+  /// 32 zero bytes: what the first batch of a file names as the digest before it.
+  public static let zero = Digest(high: 0, low: 0)
+
+  private init(high: UInt128, low: UInt128) {
+    self.high = high
+    self.low = low
+  }
+
+  /// Reads exactly 32 bytes; nil for any other count.
+  public init?(bytes: some Collection<UInt8>) {
+    guard bytes.count == 32 else { return nil }
+    high = bytes.prefix(16).reduce(0) { $0 << 8 | UInt128($1) }
+    low = bytes.dropFirst(16).reduce(0) { $0 << 8 | UInt128($1) }
+  }
+
+  /// The 32 bytes.
+  public var bytes: [UInt8] {
+    [high, low].flatMap { half in (0..<16).map { UInt8(truncatingIfNeeded: half >> (120 - 8 * UInt128($0))) }
+    }
+  }
+
+  /// 64 hexadecimal digits.
+  public var description: String { hexadecimal(bytes) }
+}
+
+/// Lower-case hexadecimal digits, two a byte.
+public func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
+  let digits = Array("0123456789abcdef".utf8)
+  var text: [UInt8] = []
+  for byte in bytes {
+    text.append(digits[Int(byte >> 4)])
+    text.append(digits[Int(byte & 15)])
+  }
+  return String(decoding: text, as: UTF8.self)
+}

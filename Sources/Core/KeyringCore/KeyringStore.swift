@@ -1,0 +1,144 @@
+/// Where a keyring stands: the sequence of its last commit and the checksum of the whole of it.
+public struct StorePosition: Sendable, Hashable, CustomStringConvertible {
+  /// Of the last commit.
+  public let sequence: UInt64
+  /// SHA-256 chained over every batch.
+  public let digest: Digest
+
+  /// Puts both together.
+  public init(sequence: UInt64, digest: Digest) {
+    self.sequence = sequence
+    self.digest = digest
+  }
+
+  /// For a log.
+  public var description: String { "sequence \(sequence), digest \(digest)" }
+}
+
+/// Makes and checks the HMACs that bind batches to a wrapping key.
+public protocol BatchAuthenticator: Sendable {
+  /// The wrapping key whose HMAC key this is.
+  var wrappingKeyID: WrappingKeyID { get }
+  /// HMAC-SHA-256 of `message`.
+  ///
+  /// - Throws: `StoreError.authenticatorUnavailable` when the wrapping key was wiped meanwhile.
+  func authenticate(_ message: [UInt8]) throws(StoreError) -> Digest
+}
+
+/// An HMAC read from storage, to be checked once its wrapping key is held.
+public struct PendingAuthentication: Sendable, Equatable {
+  /// The wrapping key that made it.
+  public let wrappingKeyID: WrappingKeyID
+  /// What it was made over.
+  public let message: [UInt8]
+  /// The HMAC.
+  public let mac: Digest
+  /// For the log: "batch at byte 512", "anchor".
+  public let place: String
+
+  /// Puts the parts together.
+  public init(wrappingKeyID: WrappingKeyID, message: [UInt8], mac: Digest, place: String) {
+    self.wrappingKeyID = wrappingKeyID
+    self.message = message
+    self.mac = mac
+    self.place = place
+  }
+}
+
+/// What opening a keyring found.
+public struct LoadedKeyring: Sendable {
+  /// The keys and wrapping keys.
+  public let state: KeyringState
+  /// What is remembered of requests.
+  public let idempotency: IdempotencyWindow
+  /// Where it stands.
+  public let position: StorePosition
+  /// The HMACs of its batches and of its anchor; nothing may be decrypted or written before those of a held wrapping key are checked.
+  public let pendingAuthentications: [PendingAuthentication]
+  /// Bytes of storage.
+  public let storageBytes: UInt64
+  /// Bytes of it that a compaction would save, roughly.
+  public let garbageBytes: UInt64
+  /// For the log: a torn tail that was cut off, say.
+  public let notices: [String]
+
+  /// Puts the parts together.
+  public init(
+    state: KeyringState,
+    idempotency: IdempotencyWindow,
+    position: StorePosition,
+    pendingAuthentications: [PendingAuthentication],
+    storageBytes: UInt64,
+    garbageBytes: UInt64,
+    notices: [String]
+  ) {
+    self.state = state
+    self.idempotency = idempotency
+    self.position = position
+    self.pendingAuthentications = pendingAuthentications
+    self.storageBytes = storageBytes
+    self.garbageBytes = garbageBytes
+    self.notices = notices
+  }
+}
+
+/// Why storage failed, by what the caller must do about it.
+public enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// The storage is not what it was, or not what the anchor says; nothing was changed. The tenant is quarantined.
+  case changed(String)
+  /// It is damaged where no crash damages it; nothing was changed. The tenant is quarantined.
+  case damaged(String)
+  /// Another process holds it.
+  case busy(String)
+  /// It could not be read or written; nothing was changed, and it may be tried again.
+  case unavailable(String)
+  /// A write, sync or rename failed: the change may or may not be there. Only loading again tells.
+  case outcomeUnknown(String)
+  /// The wrapping key that authenticates batches is not held.
+  case authenticatorUnavailable
+
+  /// For the log and the operator; names files, never key material.
+  public var description: String {
+    switch self {
+    case .changed(let what), .damaged(let what), .busy(let what), .unavailable(let what),
+      .outcomeUnknown(let what):
+      what
+    case .authenticatorUnavailable: "the wrapping key is not held"
+    }
+  }
+}
+
+/// Durable storage of one keyring. Its calls block: they run on a thread made for that, one at a time.
+public protocol KeyringStore: Sendable {
+  /// Opens and verifies the keyring; after any error but `unavailable` of `append` and `replace`, this is the only way on.
+  ///
+  /// - Returns: nil where there is no keyring, and one may be created.
+  func load() throws(StoreError) -> LoadedKeyring?
+  /// Creates the keyring with its first commits (sequence 1 onwards); only after `load` answered nil.
+  func create(
+    tenant: TenantName,
+    id: KeyringID,
+    commits: [Commit],
+    authenticator: any BatchAuthenticator
+  ) throws(StoreError) -> StorePosition
+  /// Appends commits as one batch: durable, all or none, when it returns.
+  func append(
+    _ commits: [Commit],
+    expecting: StorePosition,
+    authenticator: any BatchAuthenticator
+  ) throws(StoreError) -> StorePosition
+  /// Replaces all of it in one step by `image`, whose sequence is one more than `expecting`.
+  func replace(
+    with image: KeyringImage,
+    expecting: StorePosition,
+    authenticator: any BatchAuthenticator
+  ) throws(StoreError) -> StorePosition
+  /// Takes what is stored as it is, though the anchor or the expectation says otherwise; an operator's decision.
+  ///
+  /// - Throws: `StoreError.changed` unless the stored sequence is `sequence`; `.damaged` where it does not verify.
+  func accept(sequence: UInt64) throws(StoreError)
+  /// Bytes of storage now, and how many of them a compaction would save, roughly.
+  var size: (storageBytes: UInt64, garbageBytes: UInt64) { get }
+  /// Lets go of it: the lock, descriptors, the anchor's last state written.
+  func close() throws(StoreError)
+}

@@ -1,0 +1,144 @@
+/// One version of a key, encrypted under a wrapping key: what memory and the storage file hold.
+public struct Record: Sendable, Equatable {
+  /// From 1, without gaps.
+  public let version: UInt32
+  /// Bytes of key material.
+  public let length: UInt32
+  /// When it was made, Unix milliseconds.
+  public let createdMilliseconds: UInt64
+  /// Names this encryption.
+  public let id: RecordID
+  /// The wrapping key that it is encrypted under.
+  public let wrappingKeyID: WrappingKeyID
+  /// 12 random bytes.
+  public let nonce: [UInt8]
+  /// AES-256-GCM output: `length` bytes, then a tag of 16.
+  public let ciphertext: [UInt8]
+
+  /// Puts the parts together.
+  ///
+  /// - Throws: `KeyringError.inconsistent` where a part has the wrong length.
+  public init(
+    version: UInt32,
+    length: UInt32,
+    createdMilliseconds: UInt64,
+    id: RecordID,
+    wrappingKeyID: WrappingKeyID,
+    nonce: [UInt8],
+    ciphertext: [UInt8]
+  ) throws(KeyringError) {
+    guard version >= 1, nonce.count == 12, ciphertext.count == Int(length) + 16, length >= 1 else {
+      throw .inconsistent("a record's parts have impossible lengths")
+    }
+    self.version = version
+    self.length = length
+    self.createdMilliseconds = createdMilliseconds
+    self.id = id
+    self.wrappingKeyID = wrappingKeyID
+    self.nonce = nonce
+    self.ciphertext = ciphertext
+  }
+
+  /// What a record is bound to beyond its plaintext: the additional authenticated data of its encryption.
+  ///
+  /// Every part is length-prefixed (4 bytes, big-endian): format version, tenant, keyring id, identity (scope,
+  /// instance, owner, key id), type, version, record id, wrapping key id.
+  public static func authenticatedData(
+    tenant: TenantName,
+    keyring: KeyringID,
+    identity: KeyIdentity,
+    type: KeyType,
+    version: UInt32,
+    id: RecordID,
+    wrappingKeyID: WrappingKeyID
+  ) -> [UInt8] {
+    var data: [UInt8] = []
+    data.reserveCapacity(160 + identity.encoded.count)
+    func part(_ bytes: some Collection<UInt8>) {
+      appendBigEndian(UInt32(bytes.count), to: &data)
+      data += bytes
+    }
+    part(CollectionOfOne(formatVersion))
+    part(tenant.text.utf8)
+    appendBigEndian(UInt32(16), to: &data)
+    appendBigEndian(keyring.value, to: &data)
+    part(identity.encoded)
+    part(type.text.utf8)
+    appendBigEndian(UInt32(4), to: &data)
+    appendBigEndian(version, to: &data)
+    appendBigEndian(UInt32(16), to: &data)
+    appendBigEndian(id.value, to: &data)
+    appendBigEndian(UInt32(16), to: &data)
+    appendBigEndian(wrappingKeyID.value, to: &data)
+    return data
+  }
+
+  /// The version of the record format, the first part of its authenticated data.
+  public static let formatVersion: UInt8 = 1
+}
+
+/// Appends a number, most significant byte first.
+public func appendBigEndian<Number: FixedWidthInteger>(_ number: Number, to bytes: inout [UInt8]) {
+  var shift = Number.bitWidth
+  while shift > 0 {
+    shift -= 8
+    bytes.append(UInt8(truncatingIfNeeded: number >> Number(shift)))
+  }
+}
+
+/// A key: its type and its versions, oldest first; the first is version 1.
+public struct Key: Sendable, Equatable {
+  /// As it was stored.
+  public let type: KeyType
+  /// Never empty; version `n` is at `n - 1`.
+  public internal(set) var records: [Record]
+
+  /// The newest version.
+  public var latest: Record { records[records.count - 1] }
+
+  /// A version, 0 being the newest; nil if there is none of this number.
+  public func record(version: UInt32) -> Record? {
+    if version == 0 { return latest }
+    return version <= UInt32(records.count) ? records[Int(version) - 1] : nil
+  }
+}
+
+/// A wrapping key as the storage file holds it: wrapped by its CMK.
+public struct WrappingKey: Sendable, Equatable {
+  /// Encryptions after which a wrapping key is used no more: half of what NIST SP 800-38D 8.3 allows random nonces.
+  public static let encryptionsMax: UInt64 = 1 << 31
+
+  /// Names it.
+  public let id: WrappingKeyID
+  /// The CMK that wraps it.
+  public let cmkID: CMKID
+  /// Who holds that CMK.
+  public let provider: ProviderKind
+  /// The provider's ciphertext.
+  public let wrapped: [UInt8]
+  /// Commits to the plaintext: HKDF, so that one ciphertext cannot open under two keys.
+  public let commitment: Digest
+  /// When it was made, Unix milliseconds.
+  public let createdMilliseconds: UInt64
+  /// Records sealed under it so far.
+  public var encryptions: UInt64
+
+  /// Puts the parts together.
+  public init(
+    id: WrappingKeyID,
+    cmkID: CMKID,
+    provider: ProviderKind,
+    wrapped: [UInt8],
+    commitment: Digest,
+    createdMilliseconds: UInt64,
+    encryptions: UInt64 = 0
+  ) {
+    self.id = id
+    self.cmkID = cmkID
+    self.provider = provider
+    self.wrapped = wrapped
+    self.commitment = commitment
+    self.createdMilliseconds = createdMilliseconds
+    self.encryptions = encryptions
+  }
+}
