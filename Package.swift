@@ -92,7 +92,16 @@ let cLibraries: [Target] = [
 let core: [Target] = [
   .library("SecureMemory", "Core", ["COpenSSL"]),
   .library("KeyringCore", "Core", ["SecureMemory", collections]),
-  .library("WireProtocol", "Core", ["CMessages", "CProtobufC", "KeyringCore", "SecureMemory"]),
+  .library("MessageEncoding", "Core", ["CProtobufC"]),
+  .library("WireProtocol", "Core", ["CMessages", "MessageEncoding", "CProtobufC", "KeyringCore", "SecureMemory"]),
+]
+
+let platform: [Target] = [
+  .library("Cryptography", "Platform", ["COpenSSL", "SecureMemory"]),
+  .library(
+    "KeyringStorage", "Platform",
+    ["CLinux", "CMessages", "CProtobufC", "Cryptography", "KeyringCore", "MessageEncoding", "SecureMemory", collections]),
+  .library("CMKProviders", "Platform", ["Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory"]),
 ]
 
 let package = Package(
@@ -107,5 +116,5 @@ let package = Package(
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
   ],
-  targets: cLibraries + core
+  targets: cLibraries + core + platform
 )

@@ -133,6 +133,8 @@ public protocol KeyringStore: Sendable {
     expecting: StorePosition,
     authenticator: any BatchAuthenticator
   ) throws(StoreError) -> StorePosition
+  /// Reads and verifies what is stored now, without changing anything: for proofs and checks.
+  func read() throws(StoreError) -> LoadedKeyring
   /// Takes what is stored as it is, though the anchor or the expectation says otherwise; an operator's decision.
   ///
   /// - Throws: `StoreError.changed` unless the stored sequence is `sequence`; `.damaged` where it does not verify.

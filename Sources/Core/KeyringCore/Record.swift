@@ -93,6 +93,13 @@ public struct Key: Sendable, Equatable {
   /// Never empty; version `n` is at `n - 1`.
   public internal(set) var records: [Record]
 
+  /// - Parameter records: never empty; version `n` at `n - 1`.
+  public init(type: KeyType, records: [Record]) {
+    precondition(!records.isEmpty, "a key has at least one version")
+    self.type = type
+    self.records = records
+  }
+
   /// The newest version.
   public var latest: Record { records[records.count - 1] }
 

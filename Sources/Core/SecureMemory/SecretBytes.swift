@@ -84,6 +84,20 @@ public final class Secret: Sendable, CustomStringConvertible, CustomDebugStringC
     self.init(takingOwnership: try unsafe SecretBytes(copying: bytes))
   }
 
+  /// Makes a secret of several, one after the other.
+  ///
+  /// - Throws: `SecureMemoryError.exhausted` when the locked arena is full.
+  public convenience init(joining parts: [Secret]) throws(SecureMemoryError) {
+    try unsafe self.init(count: parts.reduce(0) { $0 + $1.count }) { room in
+      var offset = 0
+      for part in parts {
+        // SAFETY: `room` has the length of all parts together.
+        unsafe part.withUnsafeBytes { unsafe UnsafeMutableRawBufferPointer(rebasing: room[offset...]).copyMemory(from: $0) }
+        offset += part.count
+      }
+    }
+  }
+
   /// Length in bytes.
   public var count: Int { bytes.count }
 

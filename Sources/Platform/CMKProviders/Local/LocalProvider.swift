@@ -1,0 +1,278 @@
+internal import Cryptography
+internal import Dispatch
+public import KeyringCore
+public import KeyringStorage
+public import SecureMemory
+
+/// The embedded provider: one tenant's CMKs, in files under the service's root key. It obeys the same rules as AWS KMS.
+public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
+  // SAFETY: @unchecked Sendable because `loaded` is touched on `queue` alone.
+
+  /// Always `local`.
+  public let kind = ProviderKind.local
+  private let tenant: TenantName
+  private let parent: DirectoryDescriptor
+  private let root: RootKey
+  private let nowMilliseconds: @Sendable () -> UInt64
+  private let queue = DispatchQueue(label: "keyring.local-provider")
+  private var directory: DirectoryDescriptor?
+  private var loaded: [CMKID: LocalCMK] = [:]
+
+  /// - Parameters:
+  ///   - directory: of all tenants' CMKs; the tenant's own is made in it at need.
+  ///   - nowMilliseconds: the clock, Unix milliseconds.
+  public init(
+    tenant: TenantName, directory: DirectoryDescriptor, root: RootKey, nowMilliseconds: @escaping @Sendable () -> UInt64
+  ) {
+    self.tenant = tenant
+    parent = directory
+    self.root = root
+    self.nowMilliseconds = nowMilliseconds
+  }
+
+  /// File reads and writes are short, and happen here: on no event loop, none of Swift's threads, no tenant's queue.
+  private func onQueue<Value: Sendable>(
+    _ body: @escaping @Sendable (LocalProvider) throws(CMKError) -> Value
+  ) async throws(CMKError) -> Value {
+    let result = await withCheckedContinuation { continuation in
+      queue.async {
+        continuation.resume(returning: Result { () throws(CMKError) in try body(self) })
+      }
+    }
+    return try result.get()
+  }
+
+  // MARK: CMKProvider
+
+  /// 32 random bytes, and their ciphertext under the CMK's newest version.
+  public func generateDataKey(cmk: CMKID, context: EncryptionContext) async throws(CMKError) -> GeneratedDataKey {
+    try await onQueue { provider throws(CMKError) in
+      let plaintext = try provider.random(count: 32)
+      return GeneratedDataKey(plaintext: plaintext, wrapped: try provider.wrap(plaintext, cmk, context))
+    }
+  }
+
+  /// Encrypts 1 to 4,096 bytes under the CMK's newest version.
+  public func encrypt(_ plaintext: Secret, cmk: CMKID, context: EncryptionContext) async throws(CMKError) -> [UInt8] {
+    guard (1...4096).contains(plaintext.count) else { throw .refused("a CMK encrypts 1 to 4,096 bytes") }
+    return try await onQueue { provider throws(CMKError) in try provider.wrap(plaintext, cmk, context) }
+  }
+
+  /// Decrypts what any version of the CMK encrypted with this context.
+  public func decrypt(_ wrapped: [UInt8], cmk: CMKID, context: EncryptionContext) async throws(CMKError) -> Secret {
+    try await onQueue { provider throws(CMKError) in try provider.unwrap(wrapped, cmk, context) }
+  }
+
+  /// 1 to 1,024 bytes of libcrypto's private generator.
+  public func generateRandom(count: Int) async throws(CMKError) -> Secret {
+    guard (1...1024).contains(count) else { throw .refused("random bytes come 1 to 1,024 at a time") }
+    return try random(count: count)
+  }
+
+  /// What is known of a CMK.
+  public func describe(cmk: CMKID) async throws(CMKError) -> CMKDescription {
+    try await onQueue { provider throws(CMKError) in try provider.description(provider.load(cmk)) }
+  }
+
+  /// Adds a version, durably.
+  public func rotate(cmk: CMKID) async throws(CMKError) -> CMKDescription {
+    try await onQueue { provider throws(CMKError) in
+      var key = try provider.usable(cmk)
+      do {
+        try key.addVersion(provider.root, nowMilliseconds: provider.nowMilliseconds())
+      } catch {
+        throw .unreachable("a version cannot be made: \(error)")
+      }
+      return try provider.store(key)
+    }
+  }
+
+  // MARK: CMKLifecycle
+
+  /// Makes a CMK with one version, durably.
+  public func create() async throws(CMKError) -> CMKDescription {
+    try await onQueue { provider throws(CMKError) in
+      do {
+        let id = try CMKID("local-" + hexadecimal(SystemRandom.bytes(count: 16)))
+        let now = provider.nowMilliseconds()
+        var key = LocalCMK(
+          tenant: provider.tenant.text, id: id, createdMilliseconds: now, state: .enabled, versions: [])
+        try key.addVersion(provider.root, nowMilliseconds: now)
+        return try provider.store(key)
+      } catch let error as CMKError {
+        throw error
+      } catch {
+        throw .unreachable("a CMK cannot be made: \(error)")
+      }
+    }
+  }
+
+  /// Refuses the CMK's use until `enable`.
+  public func disable(cmk: CMKID) async throws(CMKError) -> CMKDescription {
+    try await change(cmk) { key, _ throws(CMKError) in
+      guard key.state == .enabled || key.state == .disabled else { throw .refused("the CMK is pending deletion") }
+      key.state = .disabled
+    }
+  }
+
+  /// The way back from `disable`.
+  public func enable(cmk: CMKID) async throws(CMKError) -> CMKDescription {
+    try await change(cmk) { key, _ throws(CMKError) in
+      guard key.state == .enabled || key.state == .disabled else {
+        throw .refused("the CMK is pending deletion: cancel that first")
+      }
+      key.state = .enabled
+    }
+  }
+
+  /// Refuses the CMK's use, and destroys its versions after `days`.
+  public func scheduleDeletion(cmk: CMKID, days: Int) async throws(CMKError) -> CMKDescription {
+    guard (7...30).contains(days) else { throw .refused("a CMK is deleted after 7 to 30 days") }
+    return try await change(cmk) { key, now in key.state = .pendingDeletion(at: now + UInt64(days) * 86_400_000) }
+  }
+
+  /// The way back; the CMK is then disabled.
+  public func cancelDeletion(cmk: CMKID) async throws(CMKError) -> CMKDescription {
+    try await change(cmk) { key, _ throws(CMKError) in
+      guard case .pendingDeletion = key.state else { throw .refused("the CMK is not pending deletion") }
+      key.state = .disabled
+    }
+  }
+
+  private func change(
+    _ cmk: CMKID, _ body: @escaping @Sendable (inout LocalCMK, UInt64) throws(CMKError) -> Void
+  ) async throws(CMKError) -> CMKDescription {
+    try await onQueue { provider throws(CMKError) in
+      var key = try provider.load(cmk)
+      try body(&key, provider.nowMilliseconds())
+      return try provider.store(key)
+    }
+  }
+
+  // MARK: On the queue
+
+  private func random(count: Int) throws(CMKError) -> Secret {
+    do {
+      return try SystemRandom.secret(count: count)
+    } catch {
+      throw .unreachable("no random bytes: \(error)")
+    }
+  }
+
+  private func tenantDirectory() throws(CMKError) -> DirectoryDescriptor {
+    if let directory { return directory }
+    do {
+      let made = try parent.directory(tenant.text, create: true)
+      try parent.synchronize()
+      directory = made
+      return made
+    } catch {
+      throw .unreachable("the CMK directory cannot be used: \(error)")
+    }
+  }
+
+  private func load(_ id: CMKID) throws(CMKError) -> LocalCMK {
+    dispatchPrecondition(condition: .onQueue(queue))
+    let key: LocalCMK
+    if let known = loaded[id] { key = known } else { key = try read(id) }
+    loaded[id] = key
+    switch key.state {
+    case .enabled, .disabled: return key
+    case .destroyed: throw .denied("CMK \(id) is not there")
+    case .pendingDeletion(let at):
+      guard nowMilliseconds() >= at else { return key }
+      var ended = key
+      ended.state = .destroyed
+      ended.versions = []
+      _ = try store(ended)
+      throw .denied("CMK \(id) is not there")
+    }
+  }
+
+  private func read(_ id: CMKID) throws(CMKError) -> LocalCMK {
+    // A name of the wrong form, a CMK of another tenant and one that is not there look alike.
+    let absent = CMKError.denied("CMK \(id) is not there")
+    guard id.text.hasPrefix("local-"), hexadecimalBytes(id.text.dropFirst(6))?.count == 16 else { throw absent }
+    let bytes: [UInt8]
+    do {
+      bytes = try tenantDirectory().readFile(id.text, bytesMax: 16 << 20)
+    } catch FileError.absent {
+      throw absent
+    } catch let error as CMKError {
+      throw error
+    } catch {
+      throw .unreachable("CMK \(id) cannot be read: \(error)")
+    }
+    return try LocalCMK.decode(bytes, tenant: tenant, id: id, root: root)
+  }
+
+  /// Durable when it returns; memory changes after the file.
+  private func store(_ key: LocalCMK) throws(CMKError) -> CMKDescription {
+    loaded[key.id] = nil  // after a failure the file is read again
+    do {
+      let bytes = try key.encode(root)
+      try AtomicFile.replace(key.id.text, in: tenantDirectory(), with: [bytes])
+    } catch let error as CMKError {
+      throw error
+    } catch {
+      throw .unreachable("CMK \(key.id) cannot be written: \(error)")
+    }
+    loaded[key.id] = key
+    return description(key)
+  }
+
+  private func description(_ key: LocalCMK) -> CMKDescription {
+    let state: CMKDescription.State
+    switch key.state {
+    case .enabled: state = .enabled
+    case .disabled: state = .disabled
+    case .pendingDeletion, .destroyed: state = .pendingDeletion
+    }
+    return CMKDescription(id: key.id, state: state, version: UInt32(key.versions.count))
+  }
+
+  private func usable(_ id: CMKID) throws(CMKError) -> LocalCMK {
+    let key = try load(id)
+    switch key.state {
+    case .enabled: return key
+    case .disabled: throw .denied("CMK \(id) is disabled")
+    case .pendingDeletion, .destroyed: throw .denied("CMK \(id) is pending deletion")
+    }
+  }
+
+  // MARK: Ciphertext: format (1), version (4), nonce (12), ciphertext and tag
+
+  private func wrap(_ plaintext: Secret, _ id: CMKID, _ context: EncryptionContext) throws(CMKError) -> [UInt8] {
+    let key = try usable(id)
+    do {
+      let nonce = try SystemRandom.bytes(count: 12)
+      let sealed = try key.cipher(version: key.versions.count, root).seal(
+        plaintext, nonce: nonce, authenticatedData: authenticatedData(id, key.versions.count, context))
+      var blob: [UInt8] = [1]
+      appendBigEndian(UInt32(key.versions.count), to: &blob)
+      return blob + nonce + sealed
+    } catch {
+      throw .unreachable("CMK \(id) cannot encrypt: \(error)")
+    }
+  }
+
+  private func unwrap(_ blob: [UInt8], _ id: CMKID, _ context: EncryptionContext) throws(CMKError) -> Secret {
+    let key = try usable(id)
+    let invalid = CMKError.invalidCiphertext("not a ciphertext of CMK \(id) with this context")
+    guard blob.count > 33, blob[0] == 1 else { throw invalid }
+    let version = blob[1..<5].reduce(0) { $0 << 8 | Int($1) }
+    guard (1...key.versions.count).contains(version) else { throw invalid }
+    do {
+      return try key.cipher(version: version, root).open(
+        Array(blob[17...]), nonce: Array(blob[5..<17]), authenticatedData: authenticatedData(id, version, context))
+    } catch .authenticationFailed {
+      throw invalid
+    } catch {
+      throw .unreachable("CMK \(id) cannot decrypt: \(error)")
+    }
+  }
+
+  private func authenticatedData(_ id: CMKID, _ version: Int, _ context: EncryptionContext) -> [UInt8] {
+    lengthPrefixed(["cmk data", tenant.text, id.text, "\(version)"] + context.pairs.flatMap { [$0.name, $0.value] })
+  }
+}

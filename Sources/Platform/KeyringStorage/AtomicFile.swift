@@ -1,0 +1,81 @@
+internal import CLinux
+internal import Glibc
+
+/// Replaces files so that a crash, a full disk or a power cut leaves the old content or the new one: a new file beside it, written, synced
+/// (fsync(2)), renamed over it (rename(2)), the directory synced. The one place that does this.
+public enum AtomicFile {
+  static let temporarySuffix = ".new"
+
+  /// Replaces, or creates, `name` in `directory` with the concatenation of `parts`; mode 0600. Durable when it returns.
+  ///
+  /// - Throws: `FileError.unchanged` where the old content stands; `.unknown` where rename or the directory's sync failed: the old
+  ///   or the new content stands.
+  public static func replace(
+    _ name: String, in directory: DirectoryDescriptor, with parts: [[UInt8]]
+  ) throws(FileError) {
+    _ = try write(name, in: directory, parts)
+  }
+
+  /// As `replace`; answers the open new file.
+  static func write(
+    _ name: String, in directory: DirectoryDescriptor, _ parts: [[UInt8]]
+  ) throws(FileError) -> FileDescriptor {
+    try DirectoryDescriptor.check(name)
+    let temporary = name + temporarySuffix
+    // One writer a directory (the tenant's lock): what stands here is what a crash left.
+    guard directory.unlink(temporary) || errno == ENOENT else {
+      throw .unchanged("cannot remove \(directory.path)/\(temporary): \(lastErrorText())")
+    }
+    let file = try directory.openFile(temporary, flags: O_RDWR | O_CREAT | O_EXCL)
+    do {
+      try fill(file, parts, "\(directory.path)/\(temporary)", directory.calls)
+    } catch {
+      _ = directory.unlink(temporary)  // a leftover is removed by the next replacement or opening
+      throw error
+    }
+    guard directory.rename(temporary, to: name) else {
+      let text = lastErrorText()
+      _ = directory.unlink(temporary)
+      throw .unknown("cannot rename \(directory.path)/\(temporary): \(text)")
+    }
+    try directory.synchronize()
+    return file
+  }
+
+  private static func fill(
+    _ file: FileDescriptor, _ parts: [[UInt8]], _ path: String, _ calls: SystemCalls
+  ) throws(FileError) {
+    var offset = 0
+    for part in parts {
+      try writeAll(file, part, at: offset, path, calls)
+      offset += part.count
+    }
+    guard calls.make(.fsync, { fsync(file.number) }) == 0 else {
+      throw .unchanged("cannot sync \(path): \(lastErrorText())")
+    }
+  }
+
+  /// Writes all of `bytes` at `offset`, however many calls it takes.
+  static func writeAll(
+    _ file: FileDescriptor, _ bytes: [UInt8], at offset: Int, _ path: String, _ calls: SystemCalls
+  ) throws(FileError) {
+    var done = 0
+    while done < bytes.count {
+      let count = unsafe bytes.withUnsafeBytes {
+        unsafe calls.write(file.number, UnsafeRawBufferPointer(rebasing: $0[done...]), at: offset + done)
+      }
+      guard count > 0 else {
+        let what = "cannot write \(path): \(count == 0 ? "nothing was taken" : lastErrorText())"
+        throw done == 0 ? .unchanged(what) : .unknown(what)
+      }
+      done += count
+    }
+  }
+
+  /// Removes what a crash left of a replacement.
+  static func removeLeftover(_ name: String, in directory: DirectoryDescriptor) throws(FileError) {
+    guard directory.unlink(name + temporarySuffix) || errno == ENOENT else {
+      throw .unchanged("cannot remove \(directory.path)/\(name + temporarySuffix): \(lastErrorText())")
+    }
+  }
+}

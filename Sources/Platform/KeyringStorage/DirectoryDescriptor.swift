@@ -1,0 +1,206 @@
+internal import CLinux
+internal import Glibc
+
+/// What a file was when it was looked at.
+public struct FileStatus: Sendable, Equatable {
+  /// st_dev.
+  public let device: UInt64
+  /// st_ino.
+  public let inode: UInt64
+  /// Bytes.
+  public let size: Int
+}
+
+/// A directory, opened once: everything in it is reached through its descriptor, by a name of one component.
+public final class DirectoryDescriptor: Sendable {
+  /// For messages only.
+  public let path: String
+  private let descriptor: FileDescriptor
+  let calls: SystemCalls
+
+  /// Opens a directory; refuses a symbolic link as its last component.
+  ///
+  /// - Parameters:
+  ///   - create: makes it, mode 0700, where it is not there.
+  ///   - requirePrivate: refuses one that others may enter, read or write.
+  public init(
+    path: String, create: Bool = false, requirePrivate: Bool = true, calls: SystemCalls = SystemCalls()
+  ) throws(FileError) {
+    self.path = path
+    self.calls = calls
+    if create, calls.make(.mkdir, { unsafe mkdir(path, 0o700) }) == -1, errno != EEXIST {
+      throw .unchanged("cannot create \(path): \(lastErrorText())")
+    }
+    let number = calls.make(.open) {
+      unsafe keyring_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)
+    }
+    guard number >= 0 else { throw Self.openError(path) }
+    descriptor = FileDescriptor(takingOwnership: number)
+    if requirePrivate { try Self.checkPrivate(number, path) }
+  }
+
+  /// Opens a directory in this one.
+  public func directory(
+    _ name: String, create: Bool = false, requirePrivate: Bool = true
+  ) throws(FileError) -> DirectoryDescriptor {
+    try Self.check(name)
+    return try DirectoryDescriptor(
+      path: "\(path)/\(name)", create: create, requirePrivate: requirePrivate, calls: calls)
+  }
+
+  private static func openError(_ path: String) -> FileError {
+    switch errno {
+    case ENOENT: .absent("\(path) is not there")
+    case ELOOP, ENOTDIR: .unacceptable("\(path) is not a plain file or directory, as it must be")
+    default: .unchanged("cannot open \(path): \(lastErrorText())")
+    }
+  }
+
+  private static func checkPrivate(_ number: Int32, _ path: String) throws(FileError) {
+    var status = stat()
+    guard unsafe fstat(number, &status) == 0 else { throw .unchanged("cannot stat \(path): \(lastErrorText())") }
+    guard status.st_mode & 0o077 == 0 else {
+      throw .unacceptable("\(path) may be used by others (mode \(octal(status.st_mode))): chmod go-rwx it")
+    }
+    guard status.st_uid == geteuid() else { throw .unacceptable("\(path) belongs to another user") }
+  }
+
+  private static func octal(_ mode: mode_t) -> String { "0" + String(mode & 0o7777, radix: 8) }
+
+  /// A name is one path component.
+  static func check(_ name: String) throws(FileError) {
+    guard !name.isEmpty, name != ".", name != "..", name.utf8.count <= 255,
+      name.utf8.allSatisfy({ $0 != UInt8(ascii: "/") && $0 != 0 })
+    else { throw .unacceptable("'\(name)' is not a file name") }
+  }
+
+  // MARK: Files in it
+
+  /// Opens a file: a regular one, with no link in its place, that nobody else may read or write.
+  func openFile(_ name: String, flags: Int32, requirePrivate: Bool = true) throws(FileError) -> FileDescriptor {
+    try Self.check(name)
+    let number = calls.make(.open) {
+      unsafe keyring_openat(descriptor.number, name, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0o600)
+    }
+    guard number >= 0 else { throw Self.openError("\(path)/\(name)") }
+    let file = FileDescriptor(takingOwnership: number)
+    var status = stat()
+    guard unsafe fstat(number, &status) == 0 else {
+      throw .unchanged("cannot stat \(path)/\(name): \(lastErrorText())")
+    }
+    guard status.st_mode & S_IFMT == S_IFREG else { throw .unacceptable("\(path)/\(name) is not a regular file") }
+    if requirePrivate { try Self.checkPrivate(number, "\(path)/\(name)") }
+    return file
+  }
+
+  /// What stands at a name now, without following a link; nil if nothing does.
+  public func status(of name: String) throws(FileError) -> FileStatus? {
+    try Self.check(name)
+    var status = stat()
+    let result = calls.make(.stat) { unsafe fstatat(descriptor.number, name, &status, AT_SYMLINK_NOFOLLOW) }
+    if result == 0 { return FileStatus(device: UInt64(status.st_dev), inode: UInt64(status.st_ino), size: Int(status.st_size)) }
+    if errno == ENOENT { return nil }
+    throw .unchanged("cannot stat \(path)/\(name): \(lastErrorText())")
+  }
+
+  /// What the directory itself is.
+  public func status() throws(FileError) -> FileStatus {
+    var status = stat()
+    guard unsafe fstat(descriptor.number, &status) == 0 else {
+      throw .unchanged("cannot stat \(path): \(lastErrorText())")
+    }
+    return FileStatus(device: UInt64(status.st_dev), inode: UInt64(status.st_ino), size: 0)
+  }
+
+  /// What an open file is.
+  func status(of file: FileDescriptor, _ name: String) throws(FileError) -> FileStatus {
+    var status = stat()
+    guard calls.make(.stat, { unsafe fstat(file.number, &status) }) == 0 else {
+      throw .unchanged("cannot stat \(path)/\(name): \(lastErrorText())")
+    }
+    return FileStatus(device: UInt64(status.st_dev), inode: UInt64(status.st_ino), size: Int(status.st_size))
+  }
+
+  /// Reads a whole file.
+  ///
+  /// - Throws: `.absent`; `.unacceptable` where it is no regular file, larger than `bytesMax`, or (`requirePrivate`) open to others.
+  public func readFile(_ name: String, bytesMax: Int, requirePrivate: Bool = true) throws(FileError) -> [UInt8] {
+    let file = try openFile(name, flags: O_RDONLY, requirePrivate: requirePrivate)
+    return try read(file, name, bytesMax: bytesMax)
+  }
+
+  func read(_ file: FileDescriptor, _ name: String, bytesMax: Int) throws(FileError) -> [UInt8] {
+    let size = try status(of: file, name).size
+    guard size <= bytesMax else { throw .unacceptable("\(path)/\(name) is larger than \(bytesMax) bytes") }
+    var bytes = [UInt8](repeating: 0, count: size)
+    var done = 0
+    while done < size {
+      let count = unsafe bytes.withUnsafeMutableBytes {
+        unsafe calls.read(file.number, into: UnsafeMutableRawBufferPointer(rebasing: $0[done...]), at: done)
+      }
+      guard count >= 0 else { throw .unchanged("cannot read \(path)/\(name): \(lastErrorText())") }
+      guard count > 0 else { throw .unchanged("\(path)/\(name) became shorter while it was read") }
+      done += count
+    }
+    return bytes
+  }
+
+  /// Makes what was renamed, created or removed in this directory durable.
+  public func synchronize() throws(FileError) {
+    guard calls.make(.fsync, { fsync(descriptor.number) }) == 0 else {
+      throw .unknown("cannot sync \(path): \(lastErrorText())")
+    }
+  }
+
+  func rename(_ old: String, to new: String) -> Bool {
+    calls.make(.rename) { unsafe renameat(descriptor.number, old, descriptor.number, new) } == 0
+  }
+
+  func unlink(_ name: String) -> Bool {
+    calls.make(.unlink) { unsafe unlinkat(descriptor.number, name, 0) } == 0
+  }
+
+  /// Removes a file, durably; nothing where it is not there.
+  public func removeFile(_ name: String) throws(FileError) {
+    try Self.check(name)
+    guard unlink(name) || errno == ENOENT else {
+      throw .unchanged("cannot remove \(path)/\(name): \(lastErrorText())")
+    }
+    try synchronize()
+  }
+
+  /// The names in it, sorted, without `.` and `..`.
+  public func names() throws(FileError) -> [String] {
+    let number = calls.make(.open) { unsafe keyring_openat(descriptor.number, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0) }
+    // SAFETY: the stream owns the new descriptor and is closed here; entries are copied at once.
+    guard number >= 0, let stream = unsafe fdopendir(number) else {
+      throw .unchanged("cannot list \(path): \(lastErrorText())")
+    }
+    defer { _ = unsafe closedir(stream) }
+    var names: [String] = []
+    while let entry = unsafe readdir(stream) {
+      let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+        unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      if name != "." && name != ".." { names.append(name) }
+    }
+    return names.sorted()
+  }
+
+  /// Takes the writer's lock: an open file description lock (fcntl(2)) that ends with the descriptor, however the process ends.
+  func lock(_ name: String) throws(FileError) -> FileDescriptor {
+    let file = try openFile(name, flags: O_RDWR | O_CREAT)
+    guard calls.make(.lock, { keyring_lock_exclusive(file.number) }) == 0 else {
+      if [EAGAIN, EACCES].contains(errno) {
+        throw .unacceptable("\(path)/\(name) is locked by another server")
+      }
+      throw .unchanged("cannot lock \(path)/\(name): \(lastErrorText())")
+    }
+    return file
+  }
+
+  /// Takes a lock that lasts as long as what is returned.
+  ///
+  /// - Throws: `FileError.unacceptable` where another process, or this one, holds it.
+  public func lockFile(_ name: String) throws(FileError) -> any Sendable { try lock(name) }
+}

@@ -1,0 +1,247 @@
+internal import Cryptography
+public import KeyringCore
+
+/// What a storage file holds, once all of it is verified.
+public struct StorageFileContent: Sendable {
+  /// The keys and wrapping keys.
+  public let state: KeyringState
+  /// What is remembered of requests.
+  public let idempotency: IdempotencyWindow
+  /// Where it stands.
+  public let position: StorePosition
+  /// Where the file that it replaced stood.
+  public let replaced: StorePosition
+  /// Where it stood after each batch.
+  public let positions: [StorePosition]
+  /// The HMACs of its batches.
+  public let pendingAuthentications: [PendingAuthentication]
+  /// Bytes that are whole batches; what is behind is a torn tail.
+  public let validBytes: Int
+  /// Bytes of records and commits that a replacement would leave out, roughly.
+  public let garbageBytes: UInt64
+  /// Why what is behind `validBytes` may be cut off; nil where nothing is behind.
+  public let tornTail: String?
+}
+
+/// Reads a storage file, all of it, and believes none of it before it is checked. Pure: bytes in, content or an error out.
+@safe
+public struct StorageFileReader {
+  private let bytes: UnsafeRawBufferPointer
+  private let tenant: TenantName
+  private var offset = 0
+  private var state: KeyringState
+  private var window = IdempotencyWindow()
+  private var digest: Digest
+  private var positions: [StorePosition] = []
+  private var pending: [PendingAuthentication] = []
+  private let replaced: StorePosition
+  private var usefulBytes = 0
+
+  /// Verifies `bytes` as the storage file of `tenant`.
+  ///
+  /// - Throws: `StoreError.damaged`, saying where; or `.changed` where it is another tenant's.
+  public static func read(_ bytes: [UInt8], tenant: TenantName) throws(StoreError) -> StorageFileContent {
+    // SAFETY: the reader does not outlive the call, and what it answers is copied.
+    try unsafe bytes.span.withUnsafeBytes { bytes throws(StoreError) in
+      var reader = try unsafe StorageFileReader(bytes, tenant)
+      return try reader.readAll()
+    }
+  }
+
+  private init(_ bytes: UnsafeRawBufferPointer, _ tenant: TenantName) throws(StoreError) {
+    unsafe self.bytes = bytes
+    self.tenant = tenant
+    guard bytes.count >= StorageFormat.headerBytes else {
+      throw .damaged("the file has \(bytes.count) bytes, less than a header: it is not a storage file")
+    }
+    let header = unsafe Array(bytes[..<144])
+    guard header.starts(with: StorageFormat.fileMagic) else { throw .damaged("the file is not a storage file") }
+    let checksum = try StorageFormat.sha256(header)
+    guard unsafe checksum.bytes.elementsEqual(bytes[144..<176]) else {
+      throw .damaged("the file's header does not match its checksum")
+    }
+    guard header[8] == 0, header[9] == UInt8(StorageFormat.version) else {
+      throw .damaged("the file has format version \(Int(header[8]) << 8 | Int(header[9])); this server reads 1")
+    }
+    guard let keyring = KeyringID(bytes: header[80..<96]), let replacedDigest = Digest(bytes: header[112..<144]),
+      header.starts(with: StorageFormat.prefix(StorageFormat.fileMagic, tenant: tenant, keyring: keyring))
+    else { throw .changed("the file is another tenant's") }
+    replaced = StorePosition(sequence: number(header[104..<112]), digest: replacedDigest)
+    digest = checksum
+    offset = StorageFormat.headerBytes
+    state = KeyringState(tenant: tenant, id: keyring, sequence: replaced.sequence)
+  }
+
+  private mutating func readAll() throws(StoreError) -> StorageFileContent {
+    var tornTail: String?
+    while unsafe offset < bytes.count {
+      if let torn = try readBatch() {
+        tornTail = torn
+        break
+      }
+    }
+    guard !positions.isEmpty || tornTail == nil else {
+      throw .damaged("the file's first batch is damaged, which no crash does: a file appears with its first batch whole")
+    }
+    guard let last = positions.last else { throw .damaged("the file has no batch") }
+    let useful = min(usefulBytes, offset)
+    return StorageFileContent(
+      state: state, idempotency: window, position: last, replaced: replaced, positions: positions,
+      pendingAuthentications: pending, validBytes: offset, garbageBytes: UInt64(offset - useful),
+      tornTail: tornTail)
+  }
+
+  /// Reads the batch at `offset` and goes behind it.
+  ///
+  /// - Returns: nil; or why this, the last one, is torn as a crash tears it.
+  private mutating func readBatch() throws(StoreError) -> String? {
+    let rest = unsafe bytes.count - offset
+    guard rest >= StorageFormat.batchHeaderBytes else { return try torn("the file ends inside a batch header") }
+    let header = unsafe Array(bytes[offset..<offset + 96])
+    guard header.starts(with: StorageFormat.batchMagic),
+      unsafe try StorageFormat.sha256(Array(header[..<64])).bytes.elementsEqual(bytes[offset + 64..<offset + 96])
+    else { return try torn("a batch header does not match its checksum") }
+    let bodyBytes = number(header[8..<16])
+    guard Digest(bytes: header[32..<64]) == digest else { throw damaged("a batch does not continue the one before") }
+    guard number(header[16..<24]) == state.sequence + 1 else { throw damaged("a batch's sequence does not follow") }
+    guard bodyBytes <= UInt64(rest) else { return try torn("the file ends inside a batch") }
+    let total = 192 + Int(bodyBytes)
+    guard total <= rest else { return try torn("the file ends inside a batch") }
+    guard header[28..<32].allSatisfy({ $0 == 0 }) else { throw damaged("a reserved field is not zero") }
+    return try readBody(total, count: UInt32(truncatingIfNeeded: number(header[24..<28])), bodyBytes)
+  }
+
+  private mutating func readBody(_ total: Int, count: UInt32, _ bodyBytes: UInt64) throws(StoreError) -> String? {
+    let end = offset + total - StorageFormat.trailerBytes
+    let trailer = unsafe Array(bytes[end..<offset + total])
+    let computed: Digest
+    do {
+      let hash = try SHA256()
+      try hash.update(digest.bytes)
+      try unsafe hash.update(UnsafeRawBufferPointer(rebasing: bytes[offset..<end]))
+      computed = StorageFormat.digest(try hash.finish())
+    } catch {
+      throw .unavailable("SHA-256 failed: \(error)")
+    }
+    guard computed.bytes == Array(trailer[..<32]), number(trailer[80..<88]) == bodyBytes,
+      trailer[88...].elementsEqual(StorageFormat.trailerMagic)
+    else {
+      return try torn("a batch does not match its digest", mayHaveZeroSector: true)
+    }
+    guard let wrappingKeyID = WrappingKeyID(bytes: trailer[32..<48]), let mac = Digest(bytes: trailer[48..<80]) else {
+      throw damaged("a trailer is malformed")
+    }
+    let first = state.sequence + 1
+    try readCommits(from: offset + StorageFormat.batchHeaderBytes, to: end, count: count)
+    guard state.wrappingKeys[wrappingKeyID] != nil else { throw damaged("a batch names an unknown wrapping key") }
+    pending.append(
+      PendingAuthentication(
+        wrappingKeyID: wrappingKeyID,
+        message: StorageFormat.authenticatedMessage(
+          "keyring batch", tenant: tenant, keyring: state.id, sequence: first, count: count, previous: digest,
+          digest: computed),
+        mac: mac, place: "batch at byte \(offset)"))
+    digest = computed
+    offset += total
+    positions.append(StorePosition(sequence: state.sequence, digest: digest))
+    return nil
+  }
+
+  private mutating func readCommits(from start: Int, to end: Int, count: UInt32) throws(StoreError) {
+    var at = start
+    for _ in 0..<count {
+      guard end - at >= 4 else { throw damaged("a batch has fewer commits than it says") }
+      let length = Int(unsafe number(bytes[at..<at + 4]))
+      guard length <= end - at - 4 else { throw damaged("a commit is longer than its batch") }
+      let message = unsafe UnsafeRawBufferPointer(rebasing: bytes[at + 4..<at + 4 + length])
+      do {
+        try unsafe apply(CommitCodec.decode(message, tenant: tenant, keyring: state.id), length)
+      } catch {
+        throw damaged("a commit is wrong: \(error)")
+      }
+      at += 4 + length
+    }
+    guard at == end, count > 0 else { throw damaged("a batch has more bytes, or fewer commits, than it says") }
+  }
+
+  private mutating func apply(_ decoded: CommitCodec.Decoded, _ length: Int) throws(KeyringError) {
+    switch decoded {
+    case .image(let image):
+      guard positions.isEmpty, image.sequence == state.sequence + 1, replaced.sequence > 0 else {
+        throw .inconsistent("a snapshot is not the first commit of a replacement")
+      }
+      state = try KeyringState(image)
+      window = image.idempotency
+      usefulBytes = length + 512
+    case .commit(let commit):
+      guard replaced.sequence == 0 || !positions.isEmpty else {
+        throw .inconsistent("a replacement does not begin with a snapshot")
+      }
+      try state.apply(commit)
+      count(commit, length)
+      guard let idempotency = commit.idempotency else { return }
+      window.insert(
+        IdempotencyWindow.Entry(
+          caller: commit.caller, idempotency: idempotency, sequence: commit.sequence,
+          timeMilliseconds: commit.timeMilliseconds))
+    }
+  }
+
+  /// A rough count of what a replacement would keep: the size of commits that put, less that of what a remove takes away.
+  private mutating func count(_ commit: Commit, _ length: Int) {
+    for operation in commit.operations {
+      switch operation {
+      case .put, .addWrappingKey: usefulBytes += length / commit.operations.count
+      case .remove: usefulBytes -= min(usefulBytes, 200)
+      }
+    }
+  }
+
+  // MARK: Damage
+
+  private func damaged(_ what: String) -> StoreError { .damaged("\(what), at byte \(offset)") }
+
+  /// Decides whether the damage at `offset` is a tail that a crash tore: then, and only then, it may be cut off.
+  ///
+  /// A crash leaves the file ending inside its last batch, or with whole sectors of that batch never written (zero). Nothing valid can lie behind.
+  private func torn(_ what: String, mayHaveZeroSector: Bool = true) throws(StoreError) -> String {
+    let isCutOff = what.hasPrefix("the file ends")
+    guard isCutOff || hasZeroSector() else { throw damaged(what) }
+    guard !hasBatchHeaderBehind() else { throw damaged("\(what), and a batch lies behind it") }
+    return unsafe "\(what), at byte \(offset) of \(bytes.count)"
+  }
+
+  private func hasZeroSector() -> Bool {
+    let size = StorageFormat.sectorBytes
+    var sector = (offset + size - 1) / size * size
+    if offset % size != 0 {
+      // The batch begins inside a sector that holds older data, so that only its own part can tell.
+      let end = unsafe min(sector, bytes.count)
+      if unsafe end - offset >= 64 && bytes[offset..<end].allSatisfy({ $0 == 0 }) { return true }
+    }
+    while unsafe sector < bytes.count {
+      let end = unsafe min(sector + size, bytes.count)
+      if unsafe bytes[sector..<end].allSatisfy({ $0 == 0 }) { return true }
+      sector += size
+    }
+    return false
+  }
+
+  private func hasBatchHeaderBehind() -> Bool {
+    guard unsafe bytes.count - offset > 96 else { return false }
+    let first = StorageFormat.batchMagic[0]
+    for start in unsafe (offset + 1)...(bytes.count - 96) where unsafe bytes[start] == first {
+      let header = unsafe Array(bytes[start..<start + 96])
+      guard header.starts(with: StorageFormat.batchMagic) else { continue }
+      do throws(StoreError) {
+        if try StorageFormat.sha256(Array(header[..<64])).bytes == Array(header[64...]) { return true }
+      } catch {
+        return true  // cannot tell: then it is not cut off
+      }
+    }
+    return false
+  }
+}
+
+/// A big-endian number of up to 8 bytes.
+func number(_ bytes: some Sequence<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }

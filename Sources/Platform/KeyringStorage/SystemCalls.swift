@@ -1,0 +1,107 @@
+internal import CLinux
+internal import Glibc
+
+/// The system calls that change a disk or read it, by name: what a test makes fail.
+public enum SystemCall: String, Sendable, CaseIterable {
+  case open, read, write, fsync, fdatasync, close, rename, unlink, stat, lock, mkdir
+}
+
+/// What becomes of a system call in a test.
+public enum Interception: Sendable {
+  /// It is made.
+  case proceed
+  /// It fails with this errno, and is not made.
+  case fail(Int32)
+  /// A write writes half of what it was given.
+  case short
+}
+
+/// The one way from this module to the disk. In production nothing intercepts.
+public struct SystemCalls: Sendable {
+  private let intercept: (@Sendable (SystemCall) -> Interception)?
+
+  /// - Parameter intercept: asked before each call; nil in production.
+  public init(intercept: (@Sendable (SystemCall) -> Interception)? = nil) { self.intercept = intercept }
+
+  private func allowed(_ call: SystemCall) -> Bool {
+    guard let intercept else { return true }
+    if case .fail(let code) = intercept(call) {
+      errno = code
+      return false
+    }
+    return true
+  }
+
+  /// Makes a call that answers -1 on failure, again where a signal interrupted it.
+  func make(_ call: SystemCall, _ body: () -> Int32) -> Int32 {
+    while true {
+      let result = allowed(call) ? body() : -1
+      // close(2) is not repeated: the descriptor is gone on Linux whatever it answers.
+      if result == -1, errno == EINTR, call != .close { continue }
+      return result
+    }
+  }
+
+  /// One write(2) at `offset`, perhaps of fewer bytes than given.
+  func write(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int {
+    while true {
+      var count = bytes.count
+      switch intercept?(.write) ?? .proceed {
+      case .proceed: break
+      case .short: count = max(1, count / 2)
+      case .fail(let code):
+        errno = code
+        if code == EINTR { continue }
+        return -1
+      }
+      // SAFETY: `count` is at most `bytes.count`.
+      let written = unsafe pwrite(descriptor, bytes.baseAddress, count, off_t(offset))
+      if written == -1, errno == EINTR { continue }
+      return written
+    }
+  }
+
+  /// One pread(2).
+  func read(_ descriptor: Int32, into bytes: UnsafeMutableRawBufferPointer, at offset: Int) -> Int {
+    while true {
+      guard allowed(.read) else { return -1 }
+      // SAFETY: the buffer has `bytes.count` bytes.
+      let count = unsafe pread(descriptor, bytes.baseAddress, bytes.count, off_t(offset))
+      if count == -1, errno == EINTR { continue }
+      return count
+    }
+  }
+}
+
+/// Why a file could not be used, by what is known after.
+public enum FileError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// It is not there.
+  case absent(String)
+  /// It is not a file that this server may use: a link, a directory, readable by others, too large.
+  case unacceptable(String)
+  /// A step failed before anything changed.
+  case unchanged(String)
+  /// A step failed after which the disk may hold the old state or the new one.
+  case unknown(String)
+
+  /// Names the file and the step.
+  public var description: String {
+    switch self {
+    case .absent(let what), .unacceptable(let what), .unchanged(let what), .unknown(let what): what
+    }
+  }
+}
+
+/// errno in words.
+func lastErrorText() -> String {
+  // SAFETY: strerror answers a string that is copied at once.
+  unsafe String(cString: strerror(errno))
+}
+
+/// An open file, closed when let go.
+@safe
+public final class FileDescriptor: Sendable {
+  let number: Int32
+  init(takingOwnership number: Int32) { self.number = number }
+  deinit { _ = Glibc.close(number) }  // nothing was written through it that a failed close could still lose: writes are synced first
+}

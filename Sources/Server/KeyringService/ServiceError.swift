@@ -1,0 +1,78 @@
+internal import CMKProviders
+public import KeyringCore
+
+/// Why a call failed; one function (`status`) turns each into what the wire says. No case carries key material.
+public enum ServiceError: Error, Sendable, Equatable {
+  /// A rule about keys.
+  case keyring(KeyringError)
+  /// This caller has no such call, or there is no such tenant: these look alike.
+  case forbidden
+  /// For a service administrator, who may know.
+  case tenantAbsent(TenantName)
+  /// A tenant of this name is there.
+  case tenantExists(TenantName)
+  /// An administrator disabled the tenant.
+  case tenantDisabled
+  /// A wrapping key that this needs is denied.
+  case tenantLocked(String)
+  /// The storage file is not the expected one.
+  case tenantQuarantined(String)
+  /// The tenant's configuration cannot be used.
+  case configuration(String)
+  /// The tenant is read-only.
+  case readOnly
+  /// The KMS did not answer.
+  case kmsUnreachable(String)
+  /// The KMS refuses the CMK.
+  case kmsDenied(String)
+  /// The provider cannot do this, or its limit is reached.
+  case providerRefused(String)
+  /// The storage file changed under the server; nothing was written.
+  case storageChanged(String)
+  /// The storage cannot be written; nothing changed.
+  case storageUnavailable(String)
+  /// The change may or may not have happened.
+  case outcomeUnknown(String)
+  /// Over a limit.
+  case throttled(String, retryAfterMilliseconds: UInt32)
+  /// The keyring is behind what the caller has seen.
+  case stale(sequence: UInt64)
+  /// The list token's snapshot is gone.
+  case listExpired
+  /// The request's time ran out before it was executed.
+  case timeout
+  /// No such variable, or not this value, or not at run time.
+  case variableInvalid(String)
+  /// rotate-keys while the cmk_id in force is not persisted.
+  case cmkTransient
+  /// The server is shutting down.
+  case shuttingDown
+  /// A request that is well-formed but cannot be.
+  case malformed(String)
+  /// A defect.
+  case defect(String)
+}
+
+extension ServiceError {
+  /// What a provider's failure means for a call.
+  init(_ error: CMKError) {
+    switch error {
+    case .unreachable(let why): self = .kmsUnreachable(why)
+    case .denied(let why): self = .kmsDenied(why)
+    case .invalidCiphertext(let why): self = .kmsDenied(why)
+    case .refused(let why): self = .providerRefused(why)
+    case .configuration(let why): self = .configuration(why)
+    }
+  }
+
+  /// What a storage failure means for the call that met it.
+  init(_ error: StoreError) {
+    switch error {
+    case .changed(let what): self = .storageChanged(what)
+    case .damaged(let what): self = .tenantQuarantined(what)
+    case .busy(let what), .unavailable(let what): self = .storageUnavailable(what)
+    case .outcomeUnknown(let what): self = .outcomeUnknown(what)
+    case .authenticatorUnavailable: self = .tenantLocked("the wrapping key is not held")
+    }
+  }
+}

@@ -1,0 +1,208 @@
+internal import Dispatch
+internal import HashTreeCollections
+internal import KeyringCore
+import Synchronization
+
+/// What a `rotate-keys` did, and its proof.
+struct KeyRotation: Sendable, Equatable {
+  let cmkID: CMKID
+  let wrappingKeyID: WrappingKeyID
+  /// Records re-encrypted.
+  let records: UInt64
+  /// Records of the new storage file, read back, that depend on another wrapping key; 0.
+  let recordsElsewhere: UInt64
+  /// CMKs that nothing in the file depends on any more.
+  let formerCMKIDs: [CMKID]
+}
+
+extension TenantKeyring {
+  /// Re-encrypts every record under one new wrapping key of the CMK in force, and replaces the storage file in one step.
+  ///
+  /// Readers never wait; changes wait for the last step only. A failure, or a crash, leaves the old file or the new one.
+  func rotateKeys(caller: String, allowTransient: Bool) async throws(ServiceError) -> KeyRotation {
+    let settings = environment.settings()
+    guard allowTransient || !settings.isCMKTransient else { throw .cmkTransient }
+    guard !settings.isReadOnly else { throw .readOnly }
+    let before = view.withLock { $0.state }
+    let former = try await heldWrappingKeys(of: before)
+    let made = try await Self.makeWrappingKey(environment, settings, keyring: id)
+    rotationProgress.withLock { $0 = (0, UInt64(before.recordCount)) }
+    defer { rotationProgress.withLock { $0 = (0, 0) } }
+    hold(made.held)
+    do {
+      let sealed = try await reencrypt(before, former: former, to: made.held)
+      _ = try await replace { source in
+        self.replacement(source, sealed: sealed, former: former, made: made, caller: caller)
+      }
+    } catch {
+      forgetFormerWrappingKeys()  // the new one is not part of the keyring: it goes
+      throw error
+    }
+    forgetFormerWrappingKeys()
+    return try await proof(of: made, settings.cmkID, before)
+  }
+
+  /// Every wrapping key that records depend on; one that cannot be had stops the rotation before it begins.
+  private func heldWrappingKeys(
+    of state: KeyringState
+  ) async throws(ServiceError) -> [WrappingKeyID: HeldWrappingKey] {
+    var held: [WrappingKeyID: HeldWrappingKey] = [:]
+    for (id, records) in state.recordsByWrappingKey where records > 0 {
+      held[id] = try await usableWrappingKey(id)
+    }
+    return held
+  }
+
+  /// The long part, over a snapshot, on a thread of its own kind: neither a tenant's queue nor an event loop nor a flush thread.
+  private func reencrypt(
+    _ state: KeyringState, former: [WrappingKeyID: HeldWrappingKey], to new: HeldWrappingKey
+  ) async throws(ServiceError) -> [RecordID: Record] {
+    let result = await withCheckedContinuation { continuation in
+      DispatchQueue.global(qos: .utility).async {
+        continuation.resume(
+          returning: Result { () throws(ServiceError) in
+            var sealed: [RecordID: Record] = [:]
+            for (identity, key) in state.keys {
+              for record in key.records {
+                sealed[record.id] = try Self.reseal(record, identity, key.type, former, new)
+              }
+              self.rotationProgress.withLock { $0.done += UInt64(key.records.count) }
+            }
+            return sealed
+          })
+      }
+    }
+    return try result.get()
+  }
+
+  private static func reseal(
+    _ record: Record, _ identity: KeyIdentity, _ type: KeyType, _ former: [WrappingKeyID: HeldWrappingKey],
+    _ new: HeldWrappingKey
+  ) throws(ServiceError) -> Record {
+    guard let old = former[record.wrappingKeyID] else {
+      throw .tenantLocked("a record depends on wrapping key \(record.wrappingKeyID), which is not held")
+    }
+    let plaintext = try old.open(record, identity: identity, type: type)
+    return try new.seal(
+      plaintext, identity: identity, type: type, version: record.version,
+      createdMilliseconds: record.createdMilliseconds)
+  }
+
+  /// The new keyring: what was re-encrypted before, and what was committed since.
+  private func replacement(
+    _ source: ReplacementSource, sealed: [RecordID: Record], former: [WrappingKeyID: HeldWrappingKey],
+    made: MadeWrappingKey, caller: String
+  ) -> Result<Replacement, ServiceError> {
+    Result { () throws(ServiceError) in
+      var keys: TreeDictionary<KeyIdentity, Key> = [:]
+      var encryptions = UInt64(sealed.count)
+      for (identity, key) in source.state.keys {
+        var records: [Record] = []
+        for record in key.records {
+          if let done = sealed[record.id] {
+            records.append(done)
+          } else {
+            records.append(try Self.reseal(record, identity, key.type, former, made.held))
+            encryptions += 1
+          }
+        }
+        keys[identity] = Key(type: key.type, records: records)
+      }
+      var wrappingKey = made.key
+      wrappingKey.encryptions = encryptions
+      let image = self.image(of: source, keys: keys, wrappingKeys: [wrappingKey], caller: caller)
+      return Replacement(image: image, authenticator: made.held)
+    }
+  }
+
+  private func image(
+    of source: ReplacementSource, keys: TreeDictionary<KeyIdentity, Key>, wrappingKeys: [WrappingKey],
+    caller: String
+  ) -> KeyringImage {
+    KeyringImage(
+      tenant: environment.tenant, id: id, sequence: source.state.sequence + 1,
+      timeMilliseconds: unixMilliseconds(), caller: caller, wrappingKeys: wrappingKeys, keys: keys,
+      idempotency: source.idempotency)
+  }
+
+  private func replace(
+    _ make: @escaping @Sendable (ReplacementSource) -> Result<Replacement, ServiceError>
+  ) async throws(ServiceError) -> StorePosition {
+    let result = await withCheckedContinuation { continuation in
+      pipeline.replace(make) { continuation.resume(returning: $0) }
+    }
+    return try result.get()
+  }
+
+  /// Reads the storage file back and counts what does not depend on the new wrapping key.
+  private func proof(
+    of made: MadeWrappingKey, _ cmkID: CMKID, _ before: KeyringState
+  ) async throws(ServiceError) -> KeyRotation {
+    let store = environment.store
+    let read = await environment.flushPools.value(device: environment.device) {
+      Result { () throws(StoreError) in try store.read() }
+    }
+    let state: KeyringState
+    do {
+      state = try read.get().state
+    } catch {
+      throw ServiceError(error)
+    }
+    let elsewhere = state.keys.values.recordCount { $0.wrappingKeyID != made.key.id }
+    guard elsewhere == 0 else {
+      throw .defect("\(elsewhere) records of the new file still depend on another wrapping key")
+    }
+    let present = Set(state.wrappingKeys.values.map(\.cmkID))
+    let former = Set(before.wrappingKeys.values.map(\.cmkID)).subtracting(present)
+    return KeyRotation(
+      cmkID: cmkID, wrappingKeyID: made.key.id, records: UInt64(state.recordCount), recordsElsewhere: 0,
+      formerCMKIDs: former.sorted { $0.text < $1.text })
+  }
+
+  // MARK: Compaction
+
+  /// A file that is mostly garbage is written anew: more than half of it, and at least this many bytes.
+  static let compactionBytesMin: UInt64 = 1 << 20
+
+  /// Writes the file anew where that is worth it.
+  func compactIfWorthwhile() {
+    let size = environment.store.size
+    guard size.garbageBytes >= Self.compactionBytesMin, size.garbageBytes * 2 > size.storageBytes,
+      isCompacting.exchange(true, ordering: .acquiringAndReleasing) == false
+    else { return }
+    Task {
+      defer { isCompacting.store(false, ordering: .releasing) }
+      do throws(ServiceError) {
+        try await compact()
+      } catch {
+        environment.log("compaction did not happen: \(error)")
+      }
+    }
+  }
+
+  /// Writes the file anew, without what is superseded or removed, under the wrapping keys that are in use.
+  func compact() async throws(ServiceError) {
+    let settings = environment.settings()
+    guard let newest = newestWrappingKey(under: settings) else { return }
+    let authenticator = try await usableWrappingKey(newest.id)
+    _ = try await replace { source in
+      let used = source.state.wrappingKeys.values.filter {
+        $0.id == newest.id || source.state.recordsByWrappingKey[$0.id, default: 0] > 0
+      }
+      guard used.contains(where: { $0.id == newest.id }) else {
+        return .failure(.storageUnavailable("the wrapping key was replaced meanwhile"))
+      }
+      let image = self.image(
+        of: source, keys: source.state.keys, wrappingKeys: used.sorted { $0.id.value < $1.id.value },
+        caller: "keyringd")
+      return .success(Replacement(image: image, authenticator: authenticator))
+    }
+    forgetFormerWrappingKeys()
+  }
+}
+
+extension Sequence where Element == Key {
+  fileprivate func recordCount(where isCounted: (Record) -> Bool) -> Int {
+    reduce(0) { $0 + $1.records.count(where: isCounted) }
+  }
+}

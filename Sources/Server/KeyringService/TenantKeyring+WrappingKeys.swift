@@ -1,0 +1,254 @@
+internal import CMKProviders
+internal import KeyringCore
+internal import SecureMemory
+import Synchronization
+
+/// A wrapping key just made: as the file holds it, and ready for use.
+struct MadeWrappingKey: Sendable {
+  let key: WrappingKey
+  let held: HeldWrappingKey
+}
+
+extension TenantKeyring {
+  /// A wrapping key that may be used at this moment: held and confirmed within its time, or asked for now.
+  ///
+  /// - Throws: `tenantLocked` where the provider refuses it (asked at most once in 30 s), `kmsUnreachable` where the provider
+  ///   does not answer and the grace is over, `tenantQuarantined` where the file's HMACs do not check under it.
+  func usableWrappingKey(_ id: WrappingKeyID) async throws(ServiceError) -> HeldWrappingKey {
+    let now = monotonicNanoseconds()
+    if let held = view.withLock({ $0.held[id] }), held.servableUntil.load(ordering: .relaxed) > now {
+      return held
+    }
+    return try await ask(id).get()
+  }
+
+  /// Confirms a wrapping key before its time is over, so that no reader waits for the provider.
+  func refresh(_ held: HeldWrappingKey) {
+    held.refreshAfter.store(.max, ordering: .relaxed)
+    Task { _ = await ask(held.wrappingKeyID) }
+  }
+
+  /// Asks the provider, once for all who wait.
+  private func ask(_ id: WrappingKeyID) async -> Result<HeldWrappingKey, ServiceError> {
+    let now = monotonicNanoseconds()
+    let asking = standings.withLock { standings -> Result<Task<Result<HeldWrappingKey, ServiceError>, Never>, ServiceError> in
+      if let refusal = standings.freshRefusal(id, now: now) { return .failure(refusal) }
+      if let asking = standings.entries[id]?.asking { return .success(asking) }
+      let asking = Task { await self.confirm(id) }
+      standings.entries[id, default: .init()].asking = asking
+      return .success(asking)
+    }
+    switch asking {
+    case .failure(let refusal): return .failure(refusal)
+    case .success(let task): return await task.value
+    }
+  }
+
+  private func confirm(_ id: WrappingKeyID) async -> Result<HeldWrappingKey, ServiceError> {
+    let result: Result<HeldWrappingKey, ServiceError>
+    do {
+      guard let key = view.withLock({ $0.state.wrappingKeys[id] }) else {
+        throw CMKError.denied("wrapping key \(id) is no longer part of the keyring")
+      }
+      let provider = try environment.provider(key.provider)
+      let plaintext = try await provider.decrypt(key.wrapped, cmk: key.cmkID, context: context)
+      result = try confirmed(key, plaintext)
+    } catch let error as CMKError {
+      result = refused(id, error)
+    } catch {
+      result = .failure(.defect("\(error)"))
+    }
+    standings.withLock { $0.entries[id]?.asking = nil }
+    return result
+  }
+
+  private func confirmed(
+    _ key: WrappingKey, _ plaintext: Secret
+  ) throws(CMKError) -> Result<HeldWrappingKey, ServiceError> {
+    let now = monotonicNanoseconds()
+    // Made anew each time, so that the provider's answer is checked against the commitment each time.
+    let fresh = try HeldWrappingKey(
+      id: key.id, plaintext: plaintext, commitment: key.commitment, tenant: environment.tenant, keyring: id,
+      servableUntil: 0)
+    let held = view.withLock { $0.held[key.id] } ?? fresh
+    setTimes(of: held, confirmedAt: now)
+    if let failure = verifyPending(held) { return .failure(failure) }
+    let unverified = standings.withLock { standings in
+      standings.entries[key.id, default: .init()].standing = .held
+      standings.entries[key.id, default: .init()].confirmedAt = now
+      standings.entries[key.id, default: .init()].askedAt = now
+      return standings.unverifiedCount > 0
+    }
+    view.withLock { view in
+      var all = view.held
+      all[key.id] = held
+      view = view.with(held: all, isUnverified: unverified)
+    }
+    return .success(held)
+  }
+
+  /// Confirmed for `wrapping_key_ttl`, less up to a tenth so that tenants do not ask at one moment; refreshed at four fifths of it.
+  private func setTimes(of held: HeldWrappingKey, confirmedAt now: UInt64) {
+    let ttl = environment.settings().wrappingKeyTTLNanoseconds
+    let jittered = ttl - (ttl >= 10 ? UInt64.random(in: 0...ttl / 10) : 0)
+    held.servableUntil.store(now + jittered, ordering: .relaxed)
+    held.refreshAfter.store(now + jittered / 5 * 4, ordering: .relaxed)
+  }
+
+  /// Checks the HMACs of the file that waited for this wrapping key, before anything is read or written under it.
+  private func verifyPending(_ held: HeldWrappingKey) -> ServiceError? {
+    let pending = standings.withLock { $0.entries[held.wrappingKeyID]?.unverified ?? [] }
+    for item in pending where !held.verifies(item) {
+      let error = StoreError.damaged("the HMAC of the \(item.place) is wrong: the file was changed by someone without the wrapping key")
+      environment.failed(self, error)
+      return .tenantQuarantined(error.description)
+    }
+    standings.withLock { $0.entries[held.wrappingKeyID]?.unverified = [] }
+    return nil
+  }
+
+  private func refused(_ id: WrappingKeyID, _ error: CMKError) -> Result<HeldWrappingKey, ServiceError> {
+    let now = monotonicNanoseconds()
+    switch error {
+    case .unreachable(let why), .refused(let why), .configuration(let why):
+      return unreachable(id, why, now)
+    case .denied(let why), .invalidCiphertext(let why):
+      standings.withLock { standings in
+        standings.entries[id, default: .init()].standing = .denied(why)
+        standings.entries[id, default: .init()].askedAt = now
+      }
+      drop(id)
+      return .failure(.tenantLocked(why))
+    }
+  }
+
+  /// Unreachable is not denied: what is held goes on within the grace.
+  private func unreachable(_ id: WrappingKeyID, _ why: String, _ now: UInt64) -> Result<HeldWrappingKey, ServiceError> {
+    let settings = environment.settings()
+    let confirmedAt = standings.withLock { standings in
+      standings.entries[id, default: .init()].standing = .unreachable(why)
+      standings.entries[id, default: .init()].askedAt = now
+      return standings.entries[id]?.confirmedAt ?? 0
+    }
+    let end = confirmedAt + settings.wrappingKeyTTLNanoseconds + settings.outageGraceNanoseconds
+    guard let held = view.withLock({ $0.held[id] }), settings.wrappingKeyTTLNanoseconds > 0, now < end else {
+      drop(id)
+      return .failure(.kmsUnreachable(why))
+    }
+    held.servableUntil.store(min(end, now + WrappingKeyStandings.retryInterval), ordering: .relaxed)
+    held.refreshAfter.store(min(end, now + WrappingKeyStandings.retryInterval / 2), ordering: .relaxed)
+    return .success(held)
+  }
+
+  private func drop(_ id: WrappingKeyID) {
+    let dropped = view.withLock { view in
+      var all = view.held
+      let dropped = all.removeValue(forKey: id)
+      view = view.with(held: all, isUnverified: view.isUnverified)
+      return dropped
+    }
+    dropped?.wipe()
+  }
+
+  // MARK: The wrapping key to write under
+
+  /// The newest wrapping key under the CMK in force; made, and committed, where there is none yet.
+  func writeKey(_ settings: KeyringSettings, deadline: UInt64) async throws(ServiceError) -> HeldWrappingKey {
+    if let newest = newestWrappingKey(under: settings) {
+      return try await usableWrappingKey(newest.id)
+    }
+    let making = makingWriteKey.withLock { making in
+      if let making { return making }
+      let task = Task { await self.addWrappingKey(settings, deadline: deadline) }
+      making = task
+      return task
+    }
+    let result = await making.value
+    makingWriteKey.withLock { $0 = nil }
+    return try result.get()
+  }
+
+  func newestWrappingKey(under settings: KeyringSettings) -> WrappingKey? {
+    view.withLock { $0.state.wrappingKeys.values }
+      .filter { $0.cmkID == settings.cmkID && $0.provider == settings.provider }
+      .max { ($0.createdMilliseconds, $0.id.value) < ($1.createdMilliseconds, $1.id.value) }
+  }
+
+  private func addWrappingKey(
+    _ settings: KeyringSettings, deadline: UInt64
+  ) async -> Result<HeldWrappingKey, ServiceError> {
+    do {
+      let made = try await Self.makeWrappingKey(environment, settings, keyring: id)
+      setTimes(of: made.held, confirmedAt: monotonicNanoseconds())
+      let change = PreparedChange(
+        operations: [.addWrappingKey(made.key)], writeKey: made.held, caller: "keyringd", idempotency: nil,
+        versions: [], deadline: deadline)
+      hold(made.held)
+      _ = try await submit(change).get()
+      return .success(made.held)
+    } catch let error as ServiceError {
+      return .failure(error)
+    } catch CommitFailure.failed(let error) {
+      return .failure(error)
+    } catch {
+      return .failure(.defect("a wrapping key could not be added: \(error)"))
+    }
+  }
+
+  /// Puts a wrapping key that was just made at the readers' hand.
+  func hold(_ held: HeldWrappingKey) {
+    standings.withLock { standings in
+      let now = monotonicNanoseconds()
+      standings.entries[held.wrappingKeyID] = .init(standing: .held, confirmedAt: now, askedAt: now)
+    }
+    setTimes(of: held, confirmedAt: monotonicNanoseconds())
+    view.withLock { view in
+      var all = view.held
+      all[held.wrappingKeyID] = held
+      view = view.with(held: all, isUnverified: view.isUnverified)
+    }
+  }
+
+  /// Forgets the wrapping keys that the keyring no longer has, after a replacement.
+  func forgetFormerWrappingKeys() {
+    let present = view.withLock { Set($0.state.wrappingKeys.keys) }
+    let former = standings.withLock { standings in
+      let former = standings.entries.keys.filter { !present.contains($0) }
+      for id in former { standings.entries[id] = nil }
+      return former
+    }
+    for id in former { drop(id) }
+  }
+
+  /// Has the provider make a wrapping key, and checks that it also opens it again: a key that cannot be had back must not encrypt.
+  static func makeWrappingKey(
+    _ environment: Environment, _ settings: KeyringSettings, keyring: KeyringID
+  ) async throws(ServiceError) -> MadeWrappingKey {
+    let context = EncryptionContext(tenant: environment.tenant, keyring: keyring)
+    do {
+      let provider = try environment.provider(settings.provider)
+      let generated = try await provider.generateDataKey(cmk: settings.cmkID, context: context)
+      let reopened = try await provider.decrypt(generated.wrapped, cmk: settings.cmkID, context: context)
+      guard generated.plaintext.count == 32, reopened.isEqual(to: generated.plaintext) else {
+        throw CMKError.invalidCiphertext("the provider does not give back the data key that it made")
+      }
+      let id = WrappingKeyID(value: try Random.uint128())
+      let commitment = try HeldWrappingKey.commitment(
+        to: generated.plaintext, id: id, tenant: environment.tenant, keyring: keyring)
+      let held = try HeldWrappingKey(
+        id: id, plaintext: generated.plaintext, commitment: commitment, tenant: environment.tenant,
+        keyring: keyring,
+        servableUntil: monotonicNanoseconds() + settings.wrappingKeyTTLNanoseconds)
+      let key = WrappingKey(
+        id: id, cmkID: settings.cmkID, provider: settings.provider, wrapped: generated.wrapped,
+        commitment: commitment, createdMilliseconds: unixMilliseconds())
+      return MadeWrappingKey(key: key, held: held)
+    } catch let error as CMKError {
+      throw ServiceError(error)
+    } catch let error as ServiceError {
+      throw error
+    } catch {
+      throw .defect("a wrapping key cannot be made: \(error)")
+    }
+  }
+}

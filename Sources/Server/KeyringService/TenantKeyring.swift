@@ -1,0 +1,210 @@
+internal import CMKProviders
+internal import Dispatch
+internal import KeyringCore
+internal import SecureMemory
+import Synchronization
+
+/// One tenant's open keyring: reads from a snapshot, changes through the pipeline, wrapping keys from the provider.
+///
+/// It lives from opening to closing or failing; a failed one is never used again, the tenant opens another.
+final class TenantKeyring: Sendable {
+  /// What a keyring needs from around it.
+  struct Environment: Sendable {
+    let tenant: TenantName
+    let store: any KeyringStore
+    /// st_dev of the storage file's file system.
+    let device: UInt64
+    let flushPools: FlushPools
+    let queue: DispatchQueue
+    let settings: @Sendable () -> KeyringSettings
+    let provider: @Sendable (ProviderKind) throws(CMKError) -> any CMKProvider
+    /// Told once, when the keyring can no longer be trusted.
+    let failed: @Sendable (TenantKeyring, StoreError) -> Void
+    let log: @Sendable (String) -> Void
+  }
+
+  let environment: Environment
+  let id: KeyringID
+  let context: EncryptionContext
+  let view: Mutex<ReadView>
+  let standings: Mutex<WrappingKeyStandings>
+  let rotationProgress = Mutex<(done: UInt64, total: UInt64)>((0, 0))
+  let makingWriteKey = Mutex<Task<Result<HeldWrappingKey, ServiceError>, Never>?>(nil)
+  let isCompacting = Atomic<Bool>(false)
+  private let pipelineBox = Mutex<CommitPipeline?>(nil)
+
+  private init(_ environment: Environment, _ loaded: LoadedKeyring, held: [HeldWrappingKey]) {
+    self.environment = environment
+    id = loaded.state.id
+    context = EncryptionContext(tenant: environment.tenant, keyring: loaded.state.id)
+    var standings = WrappingKeyStandings()
+    for key in loaded.state.wrappingKeys.keys { standings.entries[key] = .init() }
+    for pending in loaded.pendingAuthentications {
+      standings.entries[pending.wrappingKeyID, default: .init()].unverified.append(pending)
+    }
+    for key in held { standings.entries[key.wrappingKeyID]?.standing = .held }
+    view = Mutex(
+      ReadView(
+        state: loaded.state, position: loaded.position,
+        held: Dictionary(held.map { ($0.wrappingKeyID, $0) }) { first, _ in first },
+        isUnverified: standings.unverifiedCount > 0))
+    self.standings = Mutex(standings)
+    let pipeline = CommitPipeline(
+      queue: environment.queue, store: environment.store, loaded: loaded, observer: self,
+      keysMax: { environment.settings().keysMax },
+      runFlush: { environment.flushPools.run(device: environment.device, $0) })
+    pipelineBox.withLock { $0 = pipeline }
+  }
+
+  var pipeline: CommitPipeline {
+    guard let pipeline = pipelineBox.withLock({ $0 }) else { preconditionFailure("set in init") }
+    return pipeline
+  }
+
+  // MARK: Opening
+
+  /// Opens the stored keyring and asks for its wrapping keys, or creates the keyring where there is none.
+  ///
+  /// A wrapping key that cannot be had does not hinder opening: its keys answer why, the others are served.
+  static func open(_ environment: Environment) async throws(ServiceError) -> TenantKeyring {
+    let store = environment.store
+    let loaded = await environment.flushPools.value(device: environment.device) {
+      Result { () throws(StoreError) in try store.load() }
+    }
+    switch loaded {
+    case .failure(let error): throw openingFailure(error)
+    case .success(.some(let loaded)):
+      loaded.notices.forEach(environment.log)
+      let keyring = TenantKeyring(environment, loaded, held: [])
+      try await keyring.askForWrappingKeys()
+      return keyring
+    case .success(.none):
+      return try await create(environment)
+    }
+  }
+
+  /// Storage that is not the expected one is for an operator to decide about, whatever the call was.
+  private static func openingFailure(_ error: StoreError) -> ServiceError {
+    switch error {
+    case .changed(let what), .damaged(let what): .tenantQuarantined(what)
+    case .busy, .unavailable, .outcomeUnknown, .authenticatorUnavailable: .storageUnavailable("\(error)")
+    }
+  }
+
+  private func askForWrappingKeys() async throws(ServiceError) {
+    for key in view.withLock({ $0.state.wrappingKeys.keys }) {
+      do {
+        _ = try await usableWrappingKey(key)
+      } catch .tenantQuarantined(let why) {
+        throw .tenantQuarantined(why)
+      } catch {
+        environment.log("wrapping key \(key) cannot be had: \(error)")
+      }
+    }
+  }
+
+  private static func create(_ environment: Environment) async throws(ServiceError) -> TenantKeyring {
+    let settings = environment.settings()
+    do {
+      let id = KeyringID(value: try Random.uint128())
+      let made = try await Self.makeWrappingKey(environment, settings, keyring: id)
+      let hashKey = try Random.secret(count: 32)
+      let record = try made.held.seal(
+        hashKey, identity: .requestHashKey, type: KeyType("SECRET"), version: 1,
+        createdMilliseconds: unixMilliseconds())
+      let commit = Commit(
+        sequence: 1, timeMilliseconds: unixMilliseconds(), caller: "keyringd", idempotency: nil,
+        operations: [.addWrappingKey(made.key), .put(.requestHashKey, try KeyType("SECRET"), record)])
+      return try await store(environment, id, commit, made.held)
+    } catch let error as ServiceError {
+      throw error
+    } catch {
+      throw .defect("a keyring cannot be created: \(error)")
+    }
+  }
+
+  private static func store(
+    _ environment: Environment, _ id: KeyringID, _ commit: Commit, _ held: HeldWrappingKey
+  ) async throws(ServiceError) -> TenantKeyring {
+    let store = environment.store
+    let created = await environment.flushPools.value(device: environment.device) {
+      Result { () throws(StoreError) in
+        try store.create(tenant: environment.tenant, id: id, commits: [commit], authenticator: held)
+      }
+    }
+    do {
+      let position = try created.get()
+      var state = KeyringState(tenant: environment.tenant, id: id)
+      try state.apply(commit)
+      let size = store.size
+      let loaded = LoadedKeyring(
+        state: state, idempotency: IdempotencyWindow(), position: position, pendingAuthentications: [],
+        storageBytes: size.storageBytes, garbageBytes: size.garbageBytes, notices: [])
+      environment.log("created keyring \(id)")
+      return TenantKeyring(environment, loaded, held: [held])
+    } catch let error as StoreError {
+      throw openingFailure(error)
+    } catch {
+      throw .defect("\(error)")
+    }
+  }
+
+  // MARK: Reading
+
+  /// Looks a key up in the present snapshot; never blocks, never awaits.
+  func read(_ identity: KeyIdentity, version: UInt32, now: UInt64) -> (answer: ReadAnswer, sequence: UInt64) {
+    let view = self.view.withLock { $0 }
+    return (answer(view, identity, version, now), view.state.sequence)
+  }
+
+  private func answer(_ view: ReadView, _ identity: KeyIdentity, _ version: UInt32, _ now: UInt64) -> ReadAnswer {
+    guard let key = view.state.keys[identity], let record = key.record(version: version) else {
+      guard view.isUnverified, let unverified = unverifiedWrappingKey() else { return .absent }
+      return .needsWrappingKey(unverified)
+    }
+    guard let held = view.held[record.wrappingKeyID],
+      held.servableUntil.load(ordering: .relaxed) > now
+    else { return .needsWrappingKey(record.wrappingKeyID) }
+    if held.refreshAfter.load(ordering: .relaxed) < now { refresh(held) }
+    return .present(identity, key, record, held)
+  }
+
+  private func unverifiedWrappingKey() -> WrappingKeyID? {
+    standings.withLock { $0.entries.first { !$0.value.unverified.isEmpty }?.key }
+  }
+
+  // MARK: Ending
+
+  /// Wipes every wrapping key; whoever still reads gets an error.
+  func wipe() {
+    let held = view.withLock { view in
+      defer { view = view.with(held: [:], isUnverified: view.isUnverified) }
+      return view.held
+    }
+    for key in held.values { key.wipe() }
+  }
+
+  /// Lets what was accepted become durable, then refuses everything, wipes and closes the store.
+  func close() async {
+    let pipeline = self.pipeline
+    pipeline.stop(.unavailable("the tenant is closing"))
+    await withCheckedContinuation { continuation in pipeline.drain { continuation.resume() } }
+    wipe()
+    let store = environment.store
+    let closed = await environment.flushPools.value(device: environment.device) {
+      Result { () throws(StoreError) in try store.close() }
+    }
+    if case .failure(let error) = closed { environment.log("closing the storage failed: \(error)") }
+  }
+}
+
+extension TenantKeyring: CommitPipeline.Observer {
+  func pipeline(published state: KeyringState, position: StorePosition) {
+    view.withLock { $0 = $0.with(state: state, position: position) }
+    compactIfWorthwhile()
+  }
+
+  func pipeline(failed error: StoreError) {
+    environment.failed(self, error)
+  }
+}

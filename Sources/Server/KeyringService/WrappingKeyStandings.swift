@@ -1,0 +1,46 @@
+internal import KeyringCore
+internal import Synchronization
+
+/// How a wrapping key stands with its provider.
+enum Standing: Sendable, Equatable {
+  /// Not asked for yet.
+  case cold
+  /// Confirmed.
+  case held
+  /// The provider does not answer; what is held may be used within the grace.
+  case unreachable(String)
+  /// The provider refuses: what was held is wiped.
+  case denied(String)
+}
+
+/// What is known of each wrapping key of a keyring, and who is asking the provider at this moment.
+struct WrappingKeyStandings {
+  /// After a refusal the provider is asked again at most this often, in nanoseconds.
+  static let probeInterval: UInt64 = 30_000_000_000
+  /// While the provider does not answer, it is asked again at most this often, in nanoseconds.
+  static let retryInterval: UInt64 = 5_000_000_000
+
+  struct Entry {
+    var standing = Standing.cold
+    var confirmedAt: UInt64 = 0
+    var askedAt: UInt64 = 0
+    /// HMACs of the storage file that wait for this key.
+    var unverified: [PendingAuthentication] = []
+    /// Single flight: all who need an answer await the same one.
+    var asking: Task<Result<HeldWrappingKey, ServiceError>, Never>?
+  }
+
+  var entries: [WrappingKeyID: Entry] = [:]
+
+  /// Batches whose HMAC is not checked yet.
+  var unverifiedCount: Int { entries.values.reduce(0) { $0 + $1.unverified.count } }
+
+  /// The refusal to give without asking the provider, if it refused a moment ago.
+  func freshRefusal(_ id: WrappingKeyID, now: UInt64) -> ServiceError? {
+    guard let entry = entries[id], now - entry.askedAt < Self.probeInterval else { return nil }
+    switch entry.standing {
+    case .denied(let why): return .tenantLocked(why)
+    case .cold, .held, .unreachable: return nil
+    }
+  }
+}
