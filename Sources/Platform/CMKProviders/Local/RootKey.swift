@@ -148,15 +148,13 @@ private struct RootCheck {
   }
 
   static func read(_ directory: DirectoryDescriptor) throws -> RootCheck? {
-    let bytes: [UInt8]
-    do throws(FileError) {
-      bytes = try directory.readFile(RootKey.checkName, bytesMax: 4096)
-    } catch .absent {
+    guard try directory.status(of: RootKey.checkName) != nil else {
       guard try directory.names().isEmpty else {
         throw CMKError.configuration("\(directory.path) holds CMKs but no \(RootKey.checkName): restore it from a backup")
       }
       return nil
     }
+    let bytes = try directory.readFile(RootKey.checkName, bytesMax: 4096)
     let text = String(decoding: bytes, as: UTF8.self)
     let words = text.split(separator: "\n").map { $0.split(separator: " ", omittingEmptySubsequences: false) }
     guard words.count == 3, words[1].count == 3, words[2].count == 2, let cost = UInt64(words[1][1]),
