@@ -62,6 +62,16 @@ public struct WipedBuffer: ~Copyable {
     }
   }
 
+  /// Appends a copy of public bytes.
+  public mutating func append(_ bytes: [UInt8]) {
+    unsafe bytes.withUnsafeBytes { unsafe append($0) }
+  }
+
+  /// Appends a copy of another buffer's bytes.
+  public mutating func append(_ other: borrowing WipedBuffer) {
+    unsafe append(UnsafeRawBufferPointer(rebasing: other.memory[other.start..<other.end]))
+  }
+
   /// Forgets, and wipes, the first `count` bytes.
   public mutating func consume(_ count: Int) {
     precondition(count >= 0 && count <= self.count, "cannot consume more than the buffer holds")

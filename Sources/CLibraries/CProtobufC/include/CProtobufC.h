@@ -28,4 +28,19 @@ void keyring_arena_destroy(keyring_arena *arena);
 /// The allocator to pass to a message's unpack function; owned by the arena.
 ProtobufCAllocator *keyring_arena_allocator(keyring_arena *arena);
 
+/// What `keyring_message_check` found.
+typedef enum {
+  KEYRING_MESSAGE_OK = 0,
+  /// A field that its descriptor does not have.
+  KEYRING_MESSAGE_UNKNOWN_FIELD,
+  /// A string that is not UTF-8.
+  KEYRING_MESSAGE_NOT_UTF8,
+  /// An enum number without a name.
+  KEYRING_MESSAGE_UNKNOWN_ENUM,
+} keyring_message_verdict;
+
+/// Walks an unpacked message and those in it, and reports the first thing that protobuf-c lets pass and we do not.
+/// The messages' types must not be recursive.
+keyring_message_verdict keyring_message_check(const ProtobufCMessage *message);
+
 #endif

@@ -1,0 +1,163 @@
+public import KeyringCore
+public import SecureMemory
+
+/// Which keys a request means: those all instances share, or the calling instance's own.
+public enum RequestedScope: UInt64, Sendable, Hashable {
+  case instance = 1
+  case shared = 2
+}
+
+/// The identity of a key as a request names it.
+public struct KeyName: Sendable, Hashable {
+  /// Whose.
+  public let scope: RequestedScope
+  /// The database user, `user@host`; empty for the server itself.
+  public let owner: [UInt8]
+  /// 1 to 255 bytes; checked by `identity`.
+  public let keyID: [UInt8]
+
+  /// Puts the parts together, unchecked.
+  public init(scope: RequestedScope, owner: [UInt8], keyID: [UInt8]) {
+    self.scope = scope
+    self.owner = owner
+    self.keyID = keyID
+  }
+
+  /// The key's identity within its tenant, for a call of `instance`.
+  ///
+  /// - Throws: `KeyringError.nameInvalid`.
+  public func identity(for instance: InstanceName) throws(KeyringError) -> KeyIdentity {
+    try KeyIdentity(scope: scope == .shared ? .shared : .instance(instance), owner: owner, keyID: keyID)
+  }
+}
+
+/// One change of a key, alone or in a transaction.
+public enum Change: Sendable {
+  case store(KeyName, type: String, value: Secret)
+  case generate(KeyName, type: String, length: UInt32)
+  case remove(KeyName)
+  case rotate(KeyName)
+}
+
+/// A listing's one page.
+public struct ListCall: Sendable, Equatable {
+  /// Whose keys.
+  public let scope: RequestedScope
+  /// Where set, only this owner's.
+  public let owner: [UInt8]?
+  /// 1 to 500; 0 is 500.
+  public let pageSize: UInt32
+  /// Empty at first.
+  public let pageToken: [UInt8]
+
+  /// Puts the parts together.
+  public init(scope: RequestedScope, owner: [UInt8]? = nil, pageSize: UInt32 = 0, pageToken: [UInt8] = []) {
+    self.scope = scope
+    self.owner = owner
+    self.pageSize = pageSize
+    self.pageToken = pageToken
+  }
+}
+
+/// A new tenant.
+public struct TenantCreateCall: Sendable, Equatable {
+  /// Its name.
+  public let tenant: String
+  /// `local`, or empty for that.
+  public let provider: String
+  /// Empty: one is made (provider `local`).
+  public let cmkID: String
+  /// Empty: `keyring_aws`.
+  public let profile: String
+  /// Allowed instances.
+  public let instances: [String]
+  /// True: any instance.
+  public let anyInstance: Bool
+
+  /// Puts the parts together.
+  public init(
+    tenant: String,
+    provider: String = "",
+    cmkID: String = "",
+    profile: String = "",
+    instances: [String] = [],
+    anyInstance: Bool = false
+  ) {
+    self.tenant = tenant
+    self.provider = provider
+    self.cmkID = cmkID
+    self.profile = profile
+    self.instances = instances
+    self.anyInstance = anyInstance
+  }
+}
+
+/// How long a variable's new value lasts.
+public enum Persistence: UInt64, Sendable {
+  /// Until the server restarts.
+  case global = 1
+  /// Beyond it.
+  case persist = 2
+}
+
+/// A call of an administrator.
+public enum AdminCall: Sendable, Equatable {
+  case tenantCreate(TenantCreateCall)
+  case tenantList(pageSize: UInt32, after: String)
+  case tenantShow(String)
+  case tenantDisable(String)
+  case tenantEnable(String)
+  case instanceAdd(tenant: String, instance: String)
+  case instanceList(String)
+  case variablesSet(tenant: String, name: String, value: String, Persistence)
+  case variablesList(String)
+  case rotateCMK(String)
+  case rotateKeys(String, allowTransient: Bool)
+  /// Empty: the service.
+  case status(String)
+  case tenantAccept(String, sequence: UInt64)
+}
+
+/// A call.
+public enum Call: Sendable {
+  case fetch(KeyName, version: UInt32)
+  case describe(KeyName, version: UInt32)
+  case change(Change)
+  case list(ListCall)
+  case transact([Change])
+  case whoAmI
+  case admin(AdminCall)
+}
+
+/// One request.
+public struct Request: Sendable {
+  /// Not 0.
+  public let id: UInt64
+  /// 0 is the server's default.
+  public let timeoutMilliseconds: UInt32
+  /// W3C trace context, at most 64 bytes.
+  public let traceparent: String
+  /// Nil where the caller sent none.
+  public let idempotencyID: IdempotencyID?
+  /// 0 where the caller has seen nothing.
+  public let minSequence: UInt64
+  /// What is asked.
+  public let call: Call
+
+  /// Puts the parts together.
+  public init(
+    id: UInt64,
+    timeoutMilliseconds: UInt32 = 0,
+    traceparent: String = "",
+    idempotencyID: IdempotencyID? = nil,
+    minSequence: UInt64 = 0,
+    call: Call
+  ) {
+    self.id = id
+    self.timeoutMilliseconds = timeoutMilliseconds
+    self.traceparent = traceparent
+    self.idempotencyID = idempotencyID
+    self.minSequence = minSequence
+    self.call = call
+  }
+}

@@ -1,0 +1,124 @@
+internal import MessageEncoding
+
+extension ReplyEncoder {
+  static func writeAdmin(_ result: ReplyResult, to message: inout MessageWriter) {
+    switch result {
+    case .tenantCreate(let cmkID): message.message(64) { $0.bytes(1, cmkID.utf8) }
+    case .tenantList(let tenants, let more):
+      message.message(65) { inner in
+        for tenant in tenants { inner.message(1) { write(tenant, to: &$0) } }
+        inner.number(2, more ? 1 : 0)
+      }
+    case .tenantShow(let details): message.message(66) { write(details, to: &$0) }
+    case .tenantDisable: message.message(67) { _ in }
+    case .tenantEnable: message.message(68) { _ in }
+    case .instanceAdd: message.message(69) { _ in }
+    case .instanceList(let instances, let anyInstance):
+      message.message(70) { inner in
+        for instance in instances { inner.message(1) { write(instance, to: &$0) } }
+        inner.number(2, anyInstance ? 1 : 0)
+      }
+    case .variablesSet(let old, let new):
+      message.message(71) { inner in
+        inner.bytes(1, old.utf8)
+        inner.bytes(2, new.utf8)
+      }
+    case .variablesList(let variables):
+      message.message(72) { inner in
+        for variable in variables { inner.message(1) { write(variable, to: &$0) } }
+      }
+    case .rotateCMK(let cmkID, let version):
+      message.message(73) { inner in
+        inner.bytes(1, cmkID.utf8)
+        inner.number(2, UInt64(version))
+      }
+    case .rotateKeys(let report): message.message(74) { write(report, to: &$0) }
+    case .service(let status): message.message(75) { $0.message(1) { write(status, to: &$0) } }
+    case .tenant(let status): message.message(75) { $0.message(2) { write(status, to: &$0) } }
+    case .tenantAccept(let sequence): message.message(76) { $0.number(1, sequence) }
+    case .fetch, .describe, .store, .generate, .remove, .rotate, .list, .transact, .whoAmI:
+      preconditionFailure("not an administrator's reply")
+    }
+  }
+
+  private static func write(_ summary: TenantSummary, to message: inout MessageWriter) {
+    message.bytes(1, summary.tenant.utf8)
+    message.number(2, summary.state.rawValue)
+    message.bytes(3, summary.provider.utf8)
+    message.bytes(4, summary.cmkID.utf8)
+  }
+
+  private static func write(_ instance: InstanceEntry, to message: inout MessageWriter) {
+    message.bytes(1, instance.name.utf8)
+    message.bytes(2, instance.source.utf8)
+    message.number(3, UInt64(instance.connections))
+  }
+
+  private static func write(_ variable: VariableEntry, to message: inout MessageWriter) {
+    message.bytes(1, variable.name.utf8)
+    message.bytes(2, variable.value.utf8)
+    message.bytes(3, variable.source.utf8)
+    message.number(4, variable.isDynamic ? 1 : 0)
+    message.bytes(5, variable.meaning.utf8)
+  }
+
+  private static func write(_ details: TenantDetails, to message: inout MessageWriter) {
+    message.message(1) { write(details.summary, to: &$0) }
+    message.bytes(2, details.profile.utf8)
+    for instance in details.instances { message.message(3) { write(instance, to: &$0) } }
+    message.number(4, details.anyInstance ? 1 : 0)
+    for variable in details.variables { message.message(5) { write(variable, to: &$0) } }
+  }
+
+  private static func write(_ report: KeyRotationReport, to message: inout MessageWriter) {
+    message.bytes(1, report.cmkID.utf8)
+    message.bytes(2, report.wrappingKeyID.utf8)
+    message.number(3, report.records)
+    message.number(4, report.recordsElsewhere)
+    for id in report.formerCMKIDs { message.element(5, id.utf8) }
+  }
+
+  private static func write(_ status: ServiceStatus, to message: inout MessageWriter) {
+    message.bytes(1, status.version.utf8)
+    message.number(2, status.startedMilliseconds)
+    message.number(3, UInt64(status.connections))
+    message.number(4, UInt64(status.connectionsUnauthenticated))
+    message.number(5, UInt64(status.tenants))
+    for entry in status.states {
+      message.message(6) { inner in
+        inner.number(1, entry.state.rawValue)
+        inner.number(2, UInt64(entry.tenants))
+      }
+    }
+    message.number(7, status.isMemoryLocked ? 1 : 0)
+    message.number(8, status.secureBytesUsed)
+    message.number(9, status.calls)
+    message.number(10, status.callsFailed)
+  }
+
+  private static func write(_ status: TenantStatus, to message: inout MessageWriter) {
+    message.message(1) { write(status.summary, to: &$0) }
+    message.bytes(2, status.reason.utf8)
+    message.number(3, status.sequence)
+    message.number(4, status.keys)
+    message.number(5, status.records)
+    message.number(6, status.storageBytes)
+    message.bytes(7, status.digest.utf8)
+    for key in status.wrappingKeys { message.message(8) { write(key, to: &$0) } }
+    message.number(9, UInt64(status.connections))
+    message.number(10, status.batchesUnverified)
+    message.number(11, status.rotationDone)
+    message.number(12, status.rotationTotal)
+    message.bytes(13, status.keyringID.utf8)
+  }
+
+  private static func write(_ key: WrappingKeyStatus, to message: inout MessageWriter) {
+    message.bytes(1, key.id.utf8)
+    message.bytes(2, key.cmkID.utf8)
+    message.bytes(3, key.state.utf8)
+    message.number(4, key.encryptions)
+    message.number(5, key.records)
+    message.number(6, key.isCurrent ? 1 : 0)
+    message.number(7, key.createdMilliseconds)
+  }
+}

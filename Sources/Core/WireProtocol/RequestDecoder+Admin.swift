@@ -1,0 +1,82 @@
+internal import CMessages
+internal import CProtobufC
+
+extension RequestDecoder {
+  // SAFETY (all of this file): a member of the union is read only where `call_case` says that it is set; it lives in the arena.
+  func adminCall(_ message: Keyring__V1__Request) throws(FieldError) -> AdminCall {
+    switch unsafe message.call_case {
+    case KEYRING__V1__REQUEST__CALL_TENANT_CREATE:
+      if let call = unsafe message.tenant_create { return .tenantCreate(unsafe tenantCreate(call.pointee)) }
+    case KEYRING__V1__REQUEST__CALL_TENANT_LIST:
+      if let call = unsafe message.tenant_list {
+        return unsafe .tenantList(pageSize: call.pointee.page_size, after: text(call.pointee.after))
+      }
+    case KEYRING__V1__REQUEST__CALL_TENANT_SHOW:
+      if let call = unsafe message.tenant_show { return .tenantShow(unsafe text(call.pointee.tenant)) }
+    case KEYRING__V1__REQUEST__CALL_TENANT_DISABLE:
+      if let call = unsafe message.tenant_disable { return .tenantDisable(unsafe text(call.pointee.tenant)) }
+    case KEYRING__V1__REQUEST__CALL_TENANT_ENABLE:
+      if let call = unsafe message.tenant_enable { return .tenantEnable(unsafe text(call.pointee.tenant)) }
+    case KEYRING__V1__REQUEST__CALL_INSTANCE_ADD:
+      if let call = unsafe message.instance_add {
+        return unsafe .instanceAdd(tenant: text(call.pointee.tenant), instance: text(call.pointee.instance))
+      }
+    case KEYRING__V1__REQUEST__CALL_INSTANCE_LIST:
+      if let call = unsafe message.instance_list { return .instanceList(unsafe text(call.pointee.tenant)) }
+    default: return try unsafe variablesOrRotation(message)
+    }
+    throw .malformed("the request has no call")
+  }
+
+  private func variablesOrRotation(_ message: Keyring__V1__Request) throws(FieldError) -> AdminCall {
+    switch unsafe message.call_case {
+    case KEYRING__V1__REQUEST__CALL_VARIABLES_SET:
+      if let call = unsafe message.variables_set { return try unsafe variablesSet(call.pointee) }
+    case KEYRING__V1__REQUEST__CALL_VARIABLES_LIST:
+      if let call = unsafe message.variables_list { return .variablesList(unsafe text(call.pointee.tenant)) }
+    case KEYRING__V1__REQUEST__CALL_ROTATE_CMK:
+      if let call = unsafe message.rotate_cmk { return .rotateCMK(unsafe text(call.pointee.tenant)) }
+    case KEYRING__V1__REQUEST__CALL_ROTATE_KEYS:
+      if let call = unsafe message.rotate_keys {
+        return unsafe .rotateKeys(
+          text(call.pointee.tenant),
+          allowTransient: call.pointee.allow_transient != 0
+        )
+      }
+    case KEYRING__V1__REQUEST__CALL_STATUS:
+      if let call = unsafe message.status { return .status(unsafe text(call.pointee.tenant)) }
+    case KEYRING__V1__REQUEST__CALL_TENANT_ACCEPT:
+      if let call = unsafe message.tenant_accept {
+        return unsafe .tenantAccept(text(call.pointee.tenant), sequence: call.pointee.sequence)
+      }
+    default: break  // a C enum
+    }
+    throw .malformed("the request has no call that this server knows")
+  }
+
+  private func tenantCreate(_ call: Keyring__V1__TenantCreateRequest) -> TenantCreateCall {
+    unsafe TenantCreateCall(
+      tenant: text(call.tenant),
+      provider: text(call.provider),
+      cmkID: text(call.cmk_id),
+      profile: text(call.profile),
+      instances: (0..<call.n_instances).map { unsafe text(call.instances[$0]) },
+      anyInstance: call.any_instance != 0
+    )
+  }
+
+  private func variablesSet(_ call: Keyring__V1__VariablesSetRequest) throws(FieldError) -> AdminCall {
+    let persistence: Persistence
+    switch unsafe call.persistence {
+    case KEYRING__V1__PERSISTENCE__GLOBAL: persistence = .global
+    case KEYRING__V1__PERSISTENCE__PERSIST: persistence = .persist
+    default: throw .malformed("a variable's persistence is GLOBAL or PERSIST")
+    }
+    return unsafe .variablesSet(
+      tenant: text(call.tenant),
+      name: text(call.name),
+      value: text(call.value),
+      persistence
+    )
+  }
+}
