@@ -101,7 +101,18 @@ let platform: [Target] = [
   .library(
     "KeyringStorage", "Platform",
     ["CLinux", "CMessages", "CProtobufC", "Cryptography", "KeyringCore", "MessageEncoding", "SecureMemory", collections]),
+  .library("TLSTransport", "Platform", ["COpenSSL", "KeyringCore", "KeyringStorage", "SecureMemory", nioCore]),
   .library("CMKProviders", "Platform", ["Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory"]),
+]
+
+let server: [Target] = [
+  .library("TenantRegistry", "Server", ["KeyringCore", "KeyringStorage", yams]),
+  .library(
+    "KeyringService", "Server",
+    [
+      "CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory", "TLSTransport",
+      "TenantRegistry", "WireProtocol", collections, logging, nioCore, nioHTTP1, nioPosix,
+    ]),
 ]
 
 let package = Package(
@@ -116,5 +127,5 @@ let package = Package(
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
   ],
-  targets: cLibraries + core + platform
+  targets: cLibraries + core + platform + server
 )

@@ -10,6 +10,14 @@ public struct FetchedKey: Sendable {
   public let latestVersion: UInt32
   /// The key material.
   public let value: Secret
+
+  /// Puts the parts together.
+  public init(type: String, version: UInt32, latestVersion: UInt32, value: Secret) {
+    self.type = type
+    self.version = version
+    self.latestVersion = latestVersion
+    self.value = value
+  }
 }
 
 /// What is known of one version of a key, without its material.

@@ -135,9 +135,9 @@ final class CommitPipeline: @unchecked Sendable {
     completion: @escaping @Sendable (Result<CommitOutcome?, CommitFailure>) -> Void
   ) {
     queue.async {
-      do {
-        guard try !self.answerRepeated(caller, id, requestHash, { completion($0.map { $0 }) }) else { return }
-        completion(.success(nil))
+      do throws(KeyringError) {
+        let isRepeated = try self.answerRepeated(caller, id, requestHash) { completion($0.map { $0 }) }
+        if !isRepeated { completion(.success(nil)) }
       } catch {
         completion(.failure(.failed(.keyring(error))))
       }
@@ -226,9 +226,9 @@ final class CommitPipeline: @unchecked Sendable {
       batch[index].completions.append(completion)
       return true
     }
-    guard try joined(&waiting) || joined(&flushing) else {
-      throw .inconsistent("a request under way is in no batch")
-    }
+    if try joined(&waiting) { return }
+    if try joined(&flushing) { return }
+    throw .inconsistent("a request under way is in no batch")
   }
 
   // MARK: Flushing

@@ -14,6 +14,8 @@ final class HeldWrappingKey: Sendable, BatchAuthenticator {
   private let isWiped = Atomic<Bool>(false)
   /// Monotonic nanoseconds until which it may be used without asking the provider again.
   let servableUntil: Atomic<UInt64>
+  /// Monotonic nanoseconds after which the next reader has the provider asked, without waiting for it.
+  let refreshAfter = Atomic<UInt64>(.max)
 
   /// Derives both keys by HKDF-SHA-256; info is purpose, tenant and keyring id, each length-prefixed.
   ///
@@ -90,16 +92,10 @@ final class HeldWrappingKey: Sendable, BatchAuthenticator {
     let data = Record.authenticatedData(
       tenant: tenant, keyring: keyring, identity: identity, type: type, version: record.version, id: record.id,
       wrappingKeyID: wrappingKeyID)
-    do {
-      // SAFETY: all buffers live for the call; the cipher checks their lengths.
-      try unsafe record.ciphertext.withUnsafeBytes { ciphertext throws(CryptographyError) in
-        try unsafe record.nonce.withUnsafeBytes { nonce throws(CryptographyError) in
-          try unsafe data.withUnsafeBytes { data throws(CryptographyError) in
-            try unsafe recordCipher.open(
-              ciphertextAndTag: ciphertext, nonce: nonce, authenticatedData: data, into: output)
-          }
-        }
-      }
+    do throws(CryptographyError) {
+      // SAFETY: `output` lives for the call; the cipher checks its length.
+      try unsafe recordCipher.open(
+        ciphertextAndTag: record.ciphertext, nonce: record.nonce, authenticatedData: data, into: output)
     } catch {
       throw failure(error)
     }

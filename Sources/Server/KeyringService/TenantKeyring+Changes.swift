@@ -1,3 +1,5 @@
+internal import Synchronization
+internal import HashTreeCollections
 internal import CMKProviders
 internal import Cryptography
 internal import KeyringCore

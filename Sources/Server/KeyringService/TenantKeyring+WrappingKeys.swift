@@ -1,4 +1,5 @@
 internal import CMKProviders
+internal import Cryptography
 internal import KeyringCore
 internal import SecureMemory
 import Synchronization
@@ -232,7 +233,7 @@ extension TenantKeyring {
       guard generated.plaintext.count == 32, reopened.isEqual(to: generated.plaintext) else {
         throw CMKError.invalidCiphertext("the provider does not give back the data key that it made")
       }
-      let id = WrappingKeyID(value: try Random.uint128())
+      let id = WrappingKeyID(value: try SystemRandom.uint128())
       let commitment = try HeldWrappingKey.commitment(
         to: generated.plaintext, id: id, tenant: environment.tenant, keyring: keyring)
       let held = try HeldWrappingKey(

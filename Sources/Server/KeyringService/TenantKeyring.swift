@@ -1,5 +1,7 @@
+internal import HashTreeCollections
 internal import CMKProviders
 internal import Dispatch
+internal import Cryptography
 internal import KeyringCore
 internal import SecureMemory
 import Synchronization
@@ -106,9 +108,9 @@ final class TenantKeyring: Sendable {
   private static func create(_ environment: Environment) async throws(ServiceError) -> TenantKeyring {
     let settings = environment.settings()
     do {
-      let id = KeyringID(value: try Random.uint128())
+      let id = KeyringID(value: try SystemRandom.uint128())
       let made = try await Self.makeWrappingKey(environment, settings, keyring: id)
-      let hashKey = try Random.secret(count: 32)
+      let hashKey = try SystemRandom.secret(count: 32)
       let record = try made.held.seal(
         hashKey, identity: .requestHashKey, type: KeyType("SECRET"), version: 1,
         createdMilliseconds: unixMilliseconds())
@@ -152,16 +154,23 @@ final class TenantKeyring: Sendable {
   // MARK: Reading
 
   /// Looks a key up in the present snapshot; never blocks, never awaits.
-  func read(_ identity: KeyIdentity, version: UInt32, now: UInt64) -> (answer: ReadAnswer, sequence: UInt64) {
+  ///
+  /// - Parameter granted: a wrapping key that the provider granted for this very read, where wrapping_key_ttl is 0.
+  func read(
+    _ identity: KeyIdentity, version: UInt32, now: UInt64, granted: HeldWrappingKey? = nil
+  ) -> (answer: ReadAnswer, sequence: UInt64) {
     let view = self.view.withLock { $0 }
-    return (answer(view, identity, version, now), view.state.sequence)
+    return (answer(view, identity, version, now, granted), view.state.sequence)
   }
 
-  private func answer(_ view: ReadView, _ identity: KeyIdentity, _ version: UInt32, _ now: UInt64) -> ReadAnswer {
+  private func answer(
+    _ view: ReadView, _ identity: KeyIdentity, _ version: UInt32, _ now: UInt64, _ granted: HeldWrappingKey?
+  ) -> ReadAnswer {
     guard let key = view.state.keys[identity], let record = key.record(version: version) else {
       guard view.isUnverified, let unverified = unverifiedWrappingKey() else { return .absent }
       return .needsWrappingKey(unverified)
     }
+    if let granted, granted.wrappingKeyID == record.wrappingKeyID { return .present(identity, key, record, granted) }
     guard let held = view.held[record.wrappingKeyID],
       held.servableUntil.load(ordering: .relaxed) > now
     else { return .needsWrappingKey(record.wrappingKeyID) }

@@ -44,4 +44,22 @@ static inline long keyring_SSL_set_tlsext_host_name(SSL *ssl, const char *name) 
   return SSL_set_tlsext_host_name(ssl, name);
 }
 
+static inline uint64_t keyring_SSL_OP_NO_TICKET(void) { return SSL_OP_NO_TICKET; }
+static inline uint64_t keyring_SSL_OP_NO_RENEGOTIATION(void) { return SSL_OP_NO_RENEGOTIATION; }
+static inline uint64_t keyring_SSL_OP_NO_COMPRESSION(void) { return SSL_OP_NO_COMPRESSION; }
+static inline long keyring_SSL_CTX_add0_chain_cert(SSL_CTX *context, X509 *certificate) {
+  return SSL_CTX_add0_chain_cert(context, certificate);
+}
+static inline void keyring_GENERAL_NAMES_free(void *names) { GENERAL_NAMES_free((GENERAL_NAMES *)names); }
+static inline int keyring_GENERAL_NAMES_count(void *names) { return sk_GENERAL_NAME_num((GENERAL_NAMES *)names); }
+/// The bytes of the URI at `index`, or NULL where another kind of name stands there.
+static inline const unsigned char *keyring_GENERAL_NAMES_uri(void *names, int index, int *count) {
+  GENERAL_NAME *name = sk_GENERAL_NAME_value((GENERAL_NAMES *)names, index);
+  if (name->type != GEN_URI) {
+    return NULL;
+  }
+  *count = ASN1_STRING_length(name->d.uniformResourceIdentifier);
+  return ASN1_STRING_get0_data(name->d.uniformResourceIdentifier);
+}
+
 #endif

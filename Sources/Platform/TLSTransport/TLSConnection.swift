@@ -1,0 +1,226 @@
+public import NIOCore
+public import SecureMemory
+
+/// Who gets a connection's plaintext. Called on the channel's event loop only.
+public protocol TLSConnectionDelegate: AnyObject {
+  /// The handshake is done, and the peer is who it says.
+  func connected(_ connection: TLSConnection, peer: TLSPeer)
+  /// Plaintext came: consume what is whole from the front, leave the rest. Once a round, after all ciphertext of the round.
+  func received(_ plaintext: inout WipedBuffer, _ connection: TLSConnection)
+  /// The peer takes what is sent faster, or slower.
+  func writabilityChanged(_ connection: TLSConnection, isWritable: Bool)
+  /// It is over; nil where both sides ended it in good order.
+  func closed(_ connection: TLSConnection, error: TLSError?)
+}
+
+/// TLS on a channel: decrypts once a round, hands the plaintext to its delegate once, encrypts what the delegate answered as one write and
+/// sends it as one. No plaintext is ever in a ByteBuffer. The bootstrap sets TCP_NODELAY.
+public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler {
+  /// Ciphertext.
+  public typealias InboundIn = ByteBuffer
+  /// Ciphertext.
+  public typealias OutboundOut = ByteBuffer
+
+  /// Plaintext for the peer: append to it, then `flush` (in `received` that happens by itself at the end of the round).
+  public var output = WipedBuffer()
+  private var input = WipedBuffer()
+  private let engine: TLSEngine
+  private let delegate: any TLSConnectionDelegate
+  private let handshakeTimeout: TimeAmount
+  private var context: ChannelHandlerContext?
+  private var timeout: Scheduled<Void>?
+  private var isConnected = false
+  private var isPaused = false
+  private var isDelivering = false
+  private var isFlushScheduled = false
+  private var isClosing = false
+  private var error: TLSError?
+
+  private static let keptBytes = 16 * 1024
+
+  /// - Parameters:
+  ///   - engine: fresh.
+  ///   - delegate: held until the channel closes.
+  public init(_ engine: TLSEngine, delegate: any TLSConnectionDelegate, handshakeTimeout: TimeAmount = .seconds(5)) {
+    self.engine = engine
+    self.delegate = delegate
+    self.handshakeTimeout = handshakeTimeout
+  }
+
+  /// Where everything about this connection happens.
+  public var eventLoop: (any EventLoop)? { context?.eventLoop }
+  /// The peer's address.
+  public var remoteAddress: SocketAddress? { context?.remoteAddress }
+  /// False while the peer does not take what is sent.
+  public var isWritable: Bool { context?.channel.isWritable ?? false }
+
+  // MARK: Channel events
+
+  /// Begins.
+  public func handlerAdded(context: ChannelHandlerContext) {
+    self.context = context
+    if context.channel.isActive { begin(context) }
+  }
+
+  /// Begins.
+  public func channelActive(context: ChannelHandlerContext) {
+    begin(context)
+    context.fireChannelActive()
+  }
+
+  private func begin(_ context: ChannelHandlerContext) {
+    guard timeout == nil else { return }
+    let loopBound = NIOLoopBound(self, eventLoop: context.eventLoop)
+    timeout = context.eventLoop.scheduleTask(in: handshakeTimeout) {
+      loopBound.value.fail(.handshake("no TLS handshake in time"))
+    }
+    shakeHands()
+  }
+
+  /// Ciphertext came.
+  public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    let buffer = unwrapInboundIn(data)
+    // SAFETY: the engine copies what it is lent.
+    unsafe buffer.withUnsafeReadableBytes { unsafe engine.receive($0) }
+  }
+
+  /// A round of reads is over.
+  public func channelReadComplete(context: ChannelHandlerContext) {
+    if !isConnected { shakeHands() }
+    if isConnected { deliver() }
+    context.fireChannelReadComplete()
+  }
+
+  /// The peer takes more, or no more.
+  public func channelWritabilityChanged(context: ChannelHandlerContext) {
+    if isConnected { delegate.writabilityChanged(self, isWritable: context.channel.isWritable) }
+    context.fireChannelWritabilityChanged()
+  }
+
+  /// It is over.
+  public func channelInactive(context: ChannelHandlerContext) {
+    timeout?.cancel()
+    let isOrderly = isClosing || engine.state == .closedByPeer
+    delegate.closed(self, error: error ?? (isOrderly ? nil : .truncated))
+    output.removeAll(keeping: 0)
+    input.removeAll(keeping: 0)
+    self.context = nil
+    context.fireChannelInactive()
+  }
+
+  /// The socket failed.
+  public func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    fail(.connection("\(error)"))
+  }
+
+  // MARK: Handshake, plaintext
+
+  private func shakeHands() {
+    guard error == nil, engine.state == .handshaking else { return }
+    do throws(TLSError) {
+      let isDone = try engine.handshake()
+      sendCiphertext()
+      guard isDone else { return }
+      let peer = try engine.peer()
+      timeout?.cancel()
+      isConnected = true
+      delegate.connected(self, peer: peer)
+    } catch {
+      fail(error)
+    }
+  }
+
+  private func deliver() {
+    guard !isDelivering, !isPaused, error == nil else { return }
+    isDelivering = true
+    defer { isDelivering = false }
+    do throws(TLSError) {
+      try engine.decrypt(into: &input)
+    } catch {
+      return fail(error)
+    }
+    if !input.isEmpty { delegate.received(&input, self) }
+    if input.isEmpty { input.removeAll(keeping: Self.keptBytes) }
+    flush()
+    if engine.state == .closedByPeer, !isPaused { close() }
+  }
+
+  /// Encrypts and sends `output`.
+  public func flush() {
+    guard error == nil, isConnected, !output.isEmpty else { return }
+    do throws(TLSError) {
+      try engine.encrypt(output)
+      output.removeAll(keeping: Self.keptBytes)
+      sendCiphertext()
+    } catch {
+      fail(error)
+    }
+  }
+
+  /// Flushes at the end of this tick of the event loop, once for all who ask; on the event loop.
+  public func flushSoon() {
+    guard !isFlushScheduled, let context else { return }
+    isFlushScheduled = true
+    let loopBound = NIOLoopBound(self, eventLoop: context.eventLoop)
+    context.eventLoop.execute {
+      loopBound.value.isFlushScheduled = false
+      loopBound.value.flush()
+    }
+  }
+
+  private func sendCiphertext() {
+    guard let context else { return }
+    var buffer = context.channel.allocator.buffer(capacity: 512)
+    engine.takeCiphertext(into: &buffer)
+    if buffer.readableBytes > 0 { context.writeAndFlush(wrapOutboundOut(buffer), promise: nil) }
+  }
+
+  // MARK: Backpressure, ending
+
+  /// Reads no more from the socket, and hands nothing more to the delegate, until `resumeReading`.
+  public func pauseReading() {
+    guard !isPaused, let context else { return }
+    isPaused = true
+    setAutoRead(context, false)
+  }
+
+  /// Goes on; what was left of the plaintext is delivered at once.
+  public func resumeReading() {
+    guard isPaused, let context else { return }
+    isPaused = false
+    setAutoRead(context, true)
+    deliver()
+  }
+
+  private func setAutoRead(_ context: ChannelHandlerContext, _ value: Bool) {
+    do {
+      try context.channel.syncOptions?.setOption(.autoRead, value: value)
+    } catch {
+      fail(.connection("\(error)"))  // the channel is closing
+    }
+  }
+
+  /// Sends what is in `output`, says goodbye and closes.
+  public func close() {
+    guard !isClosing, error == nil, let context else { return }
+    flush()
+    isClosing = true
+    engine.closeNotify()
+    closeChannel(context)
+  }
+
+  private func fail(_ reason: TLSError) {
+    guard error == nil, !isClosing else { return }
+    error = reason
+    guard let context else { return }
+    closeChannel(context)
+  }
+
+  /// The last ciphertext (an alert, a close_notify) goes out before the socket closes.
+  private func closeChannel(_ context: ChannelHandlerContext) {
+    var buffer = context.channel.allocator.buffer(capacity: 64)
+    engine.takeCiphertext(into: &buffer)
+    let loopBound = NIOLoopBound(context, eventLoop: context.eventLoop)
+    context.writeAndFlush(wrapOutboundOut(buffer)).whenComplete { _ in loopBound.value.close(promise: nil) }
+  }
+}

@@ -1,0 +1,125 @@
+internal import CMKProviders
+internal import KeyringCore
+internal import Synchronization
+internal import TenantRegistry
+internal import WireProtocol
+
+extension Service {
+  func variables(_ tenant: Tenant) -> [VariableEntry] {
+    let settings = tenant.settings
+    return VariableName.allCases.map { name in
+      VariableEntry(
+        name: name.rawValue, value: settings.shown(name), source: settings.source(name), isDynamic: name.isDynamic,
+        meaning: name.meaning)
+    }
+  }
+
+  /// Changes a variable: checked, and for cmk_id proved, before anything changes; a refusal leaves the old value in force.
+  func set(
+    _ text: String, _ value: String, _ persistence: Persistence, _ tenant: Tenant
+  ) async throws(ServiceError) -> ReplyResult {
+    guard let name = VariableName(rawValue: text) else {
+      throw .variableInvalid("unknown variable '\(text.prefix(64))'; `variables` lists them")
+    }
+    let old = tenant.settings.shown(name)
+    _ = try changed(tenant.settings, name, value, persistence)
+    if name == .cmkID { try await prove(value, tenant) }
+    let next = try changed(tenant.settings, name, value, persistence)
+    if persistence == .persist {
+      try await tenant.persist { persisted in
+        persisted.variables[name] = next.persisted[name]
+      }
+    }
+    tenant.adopt(next)
+    return .variablesSet(oldValue: old, newValue: next.shown(name))
+  }
+
+  private func changed(
+    _ settings: TenantSettings, _ name: VariableName, _ value: String, _ persistence: Persistence
+  ) throws(ServiceError) -> TenantSettings {
+    do {
+      return try settings.setting(name, value, isPersisted: persistence == .persist)
+    } catch {
+      throw .variableInvalid("\(error)")
+    }
+  }
+
+  /// A CMK is taken only once it has made a wrapping key for this keyring and opened it again.
+  private func prove(_ value: String, _ tenant: Tenant) async throws(ServiceError) {
+    let keyring = try await tenant.keyring()
+    let present = keyring.environment.settings()
+    do {
+      let candidate = KeyringSettings(
+        cmkID: try CMKID(value), provider: present.provider,
+        wrappingKeyTTLNanoseconds: present.wrappingKeyTTLNanoseconds,
+        outageGraceNanoseconds: present.outageGraceNanoseconds, profile: present.profile,
+        isReadOnly: present.isReadOnly, keysMax: present.keysMax, isCMKTransient: present.isCMKTransient)
+      _ = try await TenantKeyring.makeWrappingKey(keyring.environment, candidate, keyring: keyring.id)
+    } catch let error as ServiceError {
+      guard case .kmsDenied(let why) = error else { throw error }
+      throw .variableInvalid("cmk_id cannot be set to the new value: \(why); the old value is in force")
+    } catch {
+      throw .variableInvalid("\(error)")
+    }
+  }
+
+  func rotateCMK(_ tenant: Tenant) async throws(ServiceError) -> CMKDescription {
+    do {
+      let settings = tenant.settings
+      return try await tenant.provider(settings.file.provider).rotate(cmk: settings.cmkID)
+    } catch {
+      throw ServiceError(error)
+    }
+  }
+}
+
+extension Tenant {
+  func summary() -> TenantSummary {
+    let settings = self.settings
+    return TenantSummary(
+      tenant: name.text, state: condition().state, provider: settings.file.provider.rawValue, cmkID: settings.cmkID.text)
+  }
+
+  func status() -> TenantStatus {
+    var status = TenantStatus(summary: summary())
+    status.reason = condition().reason
+    status.connections = UInt32(connections())
+    guard let keyring = openKeyring else { return status }
+    let view = keyring.view.withLock { $0 }
+    status.sequence = view.state.sequence
+    status.keys = UInt64(view.state.keyCount)
+    status.records = UInt64(view.state.recordCount)
+    status.storageBytes = keyring.environment.store.size.storageBytes
+    status.digest = view.position.digest.description
+    status.keyringID = view.state.id.description
+    (status.rotationDone, status.rotationTotal) = keyring.rotationProgress.withLock { $0 }
+    let current = keyring.newestWrappingKey(under: keyring.environment.settings())?.id
+    let standings = keyring.standings.withLock { $0 }
+    status.batchesUnverified = UInt64(standings.unverifiedCount)
+    status.wrappingKeys = view.state.wrappingKeys.values.sorted { $0.createdMilliseconds < $1.createdMilliseconds }
+      .map { key in
+        var entry = WrappingKeyStatus()
+        entry.id = key.id.description
+        entry.cmkID = key.cmkID.text
+        entry.state = standings.entries[key.id]?.standing.name ?? "cold"
+        entry.encryptions = key.encryptions
+        entry.records = UInt64(view.state.recordsByWrappingKey[key.id, default: 0])
+        entry.isCurrent = key.id == current
+        entry.createdMilliseconds = key.createdMilliseconds
+        return entry
+      }
+    return status
+  }
+}
+
+extension Standing {
+  /// For the status.
+  fileprivate var name: String {
+    switch self {
+    case .cold: "cold"
+    case .held: "held"
+    case .unreachable: "unreachable"
+    case .denied: "denied"
+    }
+  }
+}

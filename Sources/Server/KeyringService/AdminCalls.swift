@@ -1,0 +1,203 @@
+internal import Logging
+internal import TLSTransport
+internal import CMKProviders
+internal import KeyringCore
+internal import SecureMemory
+internal import Synchronization
+internal import TenantRegistry
+internal import WireProtocol
+
+extension Service {
+  /// Executes an administrator's call. None of them reads key material.
+  func administrate(_ call: AdminCall, _ caller: Caller) async throws(ServiceError) -> ReplyResult {
+    let name = try Authorization.admit(call, caller)
+    switch call {
+    case .tenantCreate(let call):
+      guard let name else { throw .forbidden }
+      return .tenantCreate(cmkID: try await create(name, call).text)
+    case .tenantList(let pageSize, let after): return try await list(pageSize, after)
+    case .status(let text) where text.isEmpty: return .service(try await serviceStatus())
+    case .status, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList, .variablesSet, .variablesList,
+      .rotateCMK, .rotateKeys, .tenantAccept:
+      let tenant = try await find(name, caller)
+      logger.info("\(call.name) by \(caller.uri)", metadata: ["tenant": "\(tenant.name)"])
+      return try await administrate(call, tenant, caller)
+    }
+  }
+
+  private func find(_ name: TenantName?, _ caller: Caller) async throws(ServiceError) -> Tenant {
+    guard let name else { throw .forbidden }
+    guard let tenant = try await tenants.find(name) else {
+      throw caller.identity == .serviceAdmin ? .tenantAbsent(name) : .forbidden
+    }
+    return tenant
+  }
+
+  private func administrate(
+    _ call: AdminCall, _ tenant: Tenant, _ caller: Caller
+  ) async throws(ServiceError) -> ReplyResult {
+    switch call {
+    case .tenantShow: return .tenantShow(show(tenant))
+    case .tenantDisable:
+      try await tenant.persist { $0.isDisabled = true }
+      await tenant.close()
+      return .tenantDisable
+    case .tenantEnable:
+      try await tenant.persist { $0.isDisabled = false }
+      await tenant.close()  // a quarantined tenant is looked at anew
+      return .tenantEnable
+    case .instanceAdd(_, let instance): return try await add(instance, to: tenant)
+    case .instanceList: return .instanceList(instances(tenant), anyInstance: tenant.settings.file.instances == .any)
+    case .variablesList: return .variablesList(variables(tenant))
+    case .variablesSet(_, let variable, let value, let persistence):
+      return try await set(variable, value, persistence, tenant)
+    case .rotateCMK:
+      let description = try await rotateCMK(tenant)
+      return .rotateCMK(cmkID: description.id.text, version: description.version)
+    case .rotateKeys(_, let allowTransient):
+      let rotation = try await tenant.keyring().rotateKeys(caller: caller.uri, allowTransient: allowTransient)
+      return .rotateKeys(
+        KeyRotationReport(
+          cmkID: rotation.cmkID.text, wrappingKeyID: rotation.wrappingKeyID.description, records: rotation.records,
+          recordsElsewhere: rotation.recordsElsewhere, formerCMKIDs: rotation.formerCMKIDs.map(\.text)))
+    case .status: return .tenant(tenant.status())
+    case .tenantAccept(_, let sequence):
+      try await tenant.accept(sequence: sequence)
+      return .tenantAccept(sequence: sequence)
+    case .tenantCreate, .tenantList: throw .defect("not a call about a tenant")
+    }
+  }
+
+  // MARK: Tenants
+
+  private func create(_ name: TenantName, _ call: TenantCreateCall) async throws(ServiceError) -> CMKID {
+    if try await tenants.find(name) != nil { throw .tenantExists(name) }
+    let cmkID = try await cmk(for: name, call)
+    var yaml = "cmk_id: \(cmkID)\nprovider: local\n"
+    if !call.profile.isEmpty { yaml += "profile: \(try profile(call.profile))\n" }
+    for instance in call.instances { _ = try checked(instance) }
+    if call.anyInstance {
+      yaml += "instances: any\n"
+    } else if !call.instances.isEmpty {
+      yaml += "instances: [\(call.instances.joined(separator: ", "))]\n"
+    }
+    let tenant = try await tenants.create(name, yaml: yaml)
+    _ = try await tenant.keyring()
+    logger.notice("tenant \(name) created under CMK \(cmkID)")
+    return cmkID
+  }
+
+  private func profile(_ text: String) throws(ServiceError) -> Profile {
+    guard let profile = Profile(rawValue: text) else {
+      throw .malformed("a profile is keyring_aws, general or any, not '\(text.prefix(64))'")
+    }
+    return profile
+  }
+
+  private func checked(_ instance: String) throws(ServiceError) -> InstanceName {
+    do {
+      return try InstanceName(instance)
+    } catch {
+      throw .keyring(error)
+    }
+  }
+
+  /// The given CMK, proved to be usable, or a new one.
+  private func cmk(for name: TenantName, _ call: TenantCreateCall) async throws(ServiceError) -> CMKID {
+    guard ["", "local"].contains(call.provider) else {
+      throw .configuration("this server does not have the provider '\(call.provider.prefix(64))'")
+    }
+    do {
+      let provider = try resources.provider(.local, name)
+      guard !call.cmkID.isEmpty else { return try await provider.create().id }
+      return try await provider.describe(cmk: CMKID(call.cmkID)).id
+    } catch let error as CMKError {
+      throw ServiceError(error)
+    } catch let error as KeyringError {
+      throw .keyring(error)
+    } catch {
+      throw .defect("\(error)")
+    }
+  }
+
+  private func list(_ pageSize: UInt32, _ after: String) async throws(ServiceError) -> ReplyResult {
+    let size = pageSize == 0 ? 500 : min(Int(pageSize), 500)
+    let rest = try await tenants.names().filter { $0.text > after }
+    var page: [TenantSummary] = []
+    for name in rest.prefix(size) { page.append(await summary(name)) }
+    return .tenantList(page, more: rest.count > size)
+  }
+
+  private func summary(_ name: TenantName) async -> TenantSummary {
+    do throws(ServiceError) {
+      if let tenant = try await tenants.find(name) { return tenant.summary() }
+    } catch {
+      logger.warning("\(error.status.message)")
+    }
+    return TenantSummary(tenant: name.text, state: .cold, provider: "", cmkID: "")
+  }
+
+  private func show(_ tenant: Tenant) -> TenantDetails {
+    TenantDetails(
+      summary: tenant.summary(), profile: tenant.settings.profile.rawValue, instances: instances(tenant),
+      anyInstance: tenant.settings.file.instances == .any, variables: variables(tenant))
+  }
+
+  // MARK: Instances
+
+  private func instances(_ tenant: Tenant) -> [InstanceEntry] {
+    func entry(_ name: InstanceName, _ source: String) -> InstanceEntry {
+      InstanceEntry(name: name.text, source: source, connections: UInt32(tenant.connections(of: name)))
+    }
+    var entries: [InstanceEntry] = []
+    if case .listed(let names) = tenant.settings.file.instances { entries += names.map { entry($0, "file") } }
+    return entries + tenant.persisted.instances.map { entry($0, "added") }
+  }
+
+  private func add(_ text: String, to tenant: Tenant) async throws(ServiceError) -> ReplyResult {
+    let instance = try checked(text)
+    if !tenant.allows(instance) { try await tenant.persist { $0.instances.append(instance) } }
+    return .instanceAdd
+  }
+
+  // MARK: Service
+
+  private func serviceStatus() async throws(ServiceError) -> ServiceStatus {
+    var status = ServiceStatus()
+    status.version = Self.version
+    status.startedMilliseconds = startedMilliseconds
+    status.connections = UInt32(connections.load(ordering: .relaxed))
+    status.connectionsUnauthenticated = UInt32(connectionsUnauthenticated.load(ordering: .relaxed))
+    let names = try await tenants.names()
+    status.tenants = UInt32(names.count)
+    var states: [TenantState: UInt32] = [:]
+    for name in names { states[tenants.known(name)?.condition().state ?? .cold, default: 0] += 1 }
+    status.states = states.sorted { $0.key.rawValue < $1.key.rawValue }.map { ($0.key, $0.value) }
+    status.isMemoryLocked = isMemoryLocked
+    status.secureBytesUsed = UInt64(SecureHeap.bytesInUse)
+    status.calls = calls.load(ordering: .relaxed)
+    status.callsFailed = callsFailed.load(ordering: .relaxed)
+    return status
+  }
+}
+
+extension AdminCall {
+  /// For the log.
+  fileprivate var name: String {
+    switch self {
+    case .tenantCreate: "tenant create"
+    case .tenantList: "tenant list"
+    case .tenantShow: "tenant show"
+    case .tenantDisable: "tenant disable"
+    case .tenantEnable: "tenant enable"
+    case .instanceAdd: "instance add"
+    case .instanceList: "instance list"
+    case .variablesSet(_, let name, _, let persistence): "set \(persistence) \(name.prefix(64))"
+    case .variablesList: "variables"
+    case .rotateCMK: "rotate-cmk"
+    case .rotateKeys: "rotate-keys"
+    case .status: "status"
+    case .tenantAccept: "tenant accept"
+    }
+  }
+}

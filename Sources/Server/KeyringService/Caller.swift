@@ -1,0 +1,67 @@
+internal import KeyringCore
+internal import TLSTransport
+internal import WireProtocol
+
+/// Who is calling: what the certificate of the connection says.
+struct Caller: Sendable {
+  let identity: PeerIdentity
+  let uri: String
+  let notAfter: UInt64
+  /// Where the caller's listings are kept.
+  let listings: Listings
+
+  /// The tenant that the certificate belongs to; nil for a service administrator.
+  var tenant: TenantName? {
+    switch identity {
+    case .serviceAdmin: nil
+    case .tenantAdmin(let tenant), .instance(let tenant, _): tenant
+    }
+  }
+
+  /// The instance that the certificate belongs to; nil for an administrator.
+  var instance: InstanceName? {
+    switch identity {
+    case .serviceAdmin, .tenantAdmin: nil
+    case .instance(_, let instance): instance
+    }
+  }
+}
+
+/// The one table of who may do what; tenants are compared where a call names one.
+enum Authorization {
+  /// - Returns: the tenant that an administrator's call is about; nil where it is about the service.
+  /// - Throws: `forbidden`, for an unknown tenant and for one that is not the caller's alike.
+  static func admit(_ call: AdminCall, _ caller: Caller) throws(ServiceError) -> TenantName? {
+    guard case .instance = caller.identity else { return try admitAdministrator(call, caller) }
+    throw .forbidden
+  }
+
+  private static func admitAdministrator(_ call: AdminCall, _ caller: Caller) throws(ServiceError) -> TenantName? {
+    let (name, isForServiceAdminOnly) = subject(of: call)
+    if isForServiceAdminOnly, caller.identity != .serviceAdmin { throw .forbidden }
+    guard let name else { return nil }
+    do {
+      let tenant = try TenantName(name)
+      if let own = caller.tenant, own != tenant { throw ServiceError.forbidden }
+      return tenant
+    } catch let error as KeyringError {
+      if caller.tenant != nil { throw .forbidden }
+      throw .keyring(error)
+    } catch {
+      throw .forbidden
+    }
+  }
+
+  private static func subject(of call: AdminCall) -> (tenant: String?, isForServiceAdminOnly: Bool) {
+    switch call {
+    case .tenantCreate(let call): (call.tenant, true)
+    case .tenantList: (nil, true)
+    case .tenantDisable(let name), .tenantEnable(let name), .tenantAccept(let name, _): (name, true)
+    case .instanceAdd(let name, _): (name, true)
+    case .status(let name): name.isEmpty ? (nil, true) : (name, false)
+    case .tenantShow(let name), .instanceList(let name), .variablesSet(let name, _, _, _), .variablesList(let name),
+      .rotateCMK(let name), .rotateKeys(let name, _):
+      (name, false)
+    }
+  }
+}

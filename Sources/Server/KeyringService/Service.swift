@@ -1,0 +1,83 @@
+internal import HashTreeCollections
+internal import KeyringCore
+internal import Logging
+internal import SecureMemory
+internal import Synchronization
+internal import TLSTransport
+internal import WireProtocol
+
+/// The calls, without the wire: routes each to its family, and counts.
+public final class Service: Sendable {
+  /// Of this server.
+  public static let version = "0.1.0"
+
+  let resources: ServiceResources
+  let tenants: Tenants
+  let logger: Logger
+  let startedMilliseconds = unixMilliseconds()
+  let isMemoryLocked: Bool
+  let calls = Atomic<UInt64>(0)
+  let callsFailed = Atomic<UInt64>(0)
+  let connections = Atomic<Int>(0)
+  let connectionsUnauthenticated = Atomic<Int>(0)
+  let isShuttingDown = Atomic<Bool>(false)
+
+  /// - Parameter isMemoryLocked: what became of the locked arena at the start.
+  public init(_ resources: ServiceResources, isMemoryLocked: Bool) {
+    self.resources = resources
+    self.isMemoryLocked = isMemoryLocked
+    tenants = Tenants(resources)
+    logger = resources.logger
+  }
+
+  /// What a call came to, and the sequence that it reflects.
+  struct Answer: Sendable {
+    let sequence: UInt64
+    let outcome: Result<ReplyResult, ServiceError>
+  }
+
+  /// Executes a request.
+  func answer(_ request: Request, _ caller: Caller, deadline: UInt64) async -> Answer {
+    do throws(ServiceError) {
+      let (sequence, result) = try await execute(request, caller, deadline)
+      return Answer(sequence: sequence, outcome: .success(result))
+    } catch {
+      log(error, request, caller)
+      return Answer(sequence: 0, outcome: .failure(error))
+    }
+  }
+
+  private func log(_ error: ServiceError, _ request: Request, _ caller: Caller) {
+    switch error {
+    case .defect(let what):
+      logger.error("internal error: \(what)", metadata: ["caller": "\(caller.uri)", "trace": "\(request.traceparent)"])
+    case .outcomeUnknown(let why), .storageUnavailable(let why), .storageChanged(let why), .tenantQuarantined(let why):
+      logger.error("\(why)", metadata: ["caller": "\(caller.uri)", "trace": "\(request.traceparent)"])
+    default:  // the client's own affair, or said elsewhere
+      logger.debug("refused: \(error.status)", metadata: ["caller": "\(caller.uri)", "trace": "\(request.traceparent)"])
+    }
+  }
+
+  private func execute(
+    _ request: Request, _ caller: Caller, _ deadline: UInt64
+  ) async throws(ServiceError) -> (UInt64, ReplyResult) {
+    guard !isShuttingDown.load(ordering: .relaxed) else { throw .shuttingDown }
+    switch request.call {
+    case .whoAmI:
+      return (
+        0,
+        .whoAmI(
+          Identity(
+            uri: caller.uri, tenant: caller.tenant?.text ?? "", instance: caller.instance?.text ?? "",
+            notAfter: caller.notAfter, serverVersion: Self.version))
+      )
+    case .admin(let call): return (0, try await administrate(call, caller))
+    case .fetch, .describe, .change, .list, .transact:
+      guard case .instance(let name, let instance) = caller.identity else { throw .forbidden }
+      guard let tenant = try await tenants.find(name), tenant.allows(instance) else { throw .forbidden }
+      let keyring = try await tenant.keyring()
+      let session = InstanceSession(keyring: keyring, instance: instance, caller: caller, request: request, deadline: deadline)
+      return try await session.execute()
+    }
+  }
+}

@@ -1,0 +1,70 @@
+internal import CMKProviders
+internal import KeyringCore
+internal import KeyringStorage
+public import Logging
+public import TenantRegistry
+internal import Synchronization
+
+/// What all tenants of a service share: directories, threads, the root key, limits.
+public struct ServiceResources: Sendable {
+  let configuration: ServiceConfiguration
+  let tenants: TenantsDirectory
+  let anchors: DirectoryDescriptor
+  let cmks: DirectoryDescriptor?
+  let root: RootKey?
+  let cmkLock: (any Sendable)?
+  let flushPools: FlushPools
+  let anchorWriter: AnchorWriter
+  let logger: Logger
+
+  /// Opens the directories and the root key that the configuration names.
+  ///
+  /// - Throws: `ConfigurationError`, saying which and why.
+  public init(_ configuration: ServiceConfiguration, credentialsDirectory: String?, logger: Logger) throws(ConfigurationError) {
+    self.configuration = configuration
+    self.logger = logger
+    do {
+      let directory = try DirectoryDescriptor(path: configuration.tenantsDirectory, create: true)
+      tenants = TenantsDirectory(directory: directory, allowedEndpoints: configuration.allowedEndpoints)
+      anchors = try DirectoryDescriptor(path: configuration.anchorDirectory, create: true)
+      flushPools = FlushPools(threadsPerFileSystem: configuration.flushThreads)
+      anchorWriter = AnchorWriter()
+      guard let path = configuration.cmkDirectory, let source = configuration.rootKey else {
+        (cmks, root, cmkLock) = (nil, nil, nil)
+        return
+      }
+      let opened = try DirectoryDescriptor(path: path, create: true)
+      root = try RootKey.load(try Self.rootKeySource(source, credentialsDirectory), directory: opened)
+      cmkLock = try opened.lockFile(".lock")
+      cmks = opened
+    } catch let error as ConfigurationError {
+      throw error
+    } catch {
+      throw ConfigurationError("\(error)")
+    }
+  }
+
+  private static func rootKeySource(
+    _ source: ServiceConfiguration.RootKeySource, _ credentialsDirectory: String?
+  ) throws(ConfigurationError) -> RootKey.Source {
+    switch source {
+    case .file(let path): return .file(path)
+    case .passphrase(let path): return .passphrase(path)
+    case .credential(let name):
+      guard let credentialsDirectory else {
+        throw ConfigurationError("root_key_credential is set, but systemd gave no CREDENTIALS_DIRECTORY")
+      }
+      return .credential(name, directory: credentialsDirectory)
+    }
+  }
+
+  /// The provider of a kind, for a tenant.
+  func provider(_ kind: ProviderKind, _ tenant: TenantName) throws(CMKError) -> any CMKLifecycle {
+    switch kind {
+    case .local:
+      guard let cmks, let root else { throw .configuration("the service has no local_provider configured") }
+      return LocalProvider(tenant: tenant, directory: cmks, root: root, nowMilliseconds: { unixMilliseconds() })
+    case .aws: throw .configuration("this server does not have the provider 'aws'")
+    }
+  }
+}

@@ -1,0 +1,281 @@
+internal import CMKProviders
+internal import Dispatch
+internal import KeyringCore
+internal import KeyringStorage
+internal import Logging
+internal import Synchronization
+internal import TenantRegistry
+internal import WireProtocol
+
+/// One tenant: its settings, whether it may be used, and its keyring once that is open. Lives as long as the server.
+final class Tenant: Sendable {
+  private enum Phase {
+    case cold
+    case opening(Task<Result<TenantKeyring, ServiceError>, Never>)
+    case open(TenantKeyring)
+    case quarantined(String)
+  }
+
+  private struct State {
+    var settings: TenantSettings
+    var persisted: PersistedState
+    var phase = Phase.cold
+    var providers: [ProviderKind: any CMKLifecycle] = [:]
+    var connections: [InstanceName?: Int] = [:]
+    var inFlightBytes = 0
+  }
+
+  let name: TenantName
+  private let files: TenantFiles
+  private let resources: ServiceResources
+  private let store: FileKeyringStore
+  private let device: UInt64
+  private let queue: DispatchQueue
+  private let logger: Logger
+  private let state: Mutex<State>
+
+  /// - Parameter base: the bounded queue that all tenants' queues target.
+  init(_ files: TenantFiles, _ resources: ServiceResources, base: DispatchQueue) throws(ConfigurationError) {
+    name = files.tenant
+    self.files = files
+    self.resources = resources
+    let loaded = try files.load()
+    state = Mutex(State(settings: loaded.settings, persisted: loaded.persisted))
+    var logger = resources.logger
+    logger[metadataKey: "tenant"] = "\(files.tenant)"
+    self.logger = logger
+    do {
+      device = try files.directory.status().device
+    } catch {
+      throw ConfigurationError("\(error)")
+    }
+    queue = DispatchQueue(label: "keyring.tenant.\(files.tenant)", target: base)
+    store = FileKeyringStore(
+      directory: files.directory, name: loaded.settings.file.storageFile, tenant: files.tenant,
+      anchors: resources.anchors, policy: loaded.settings.file.anchor, anchorWriter: resources.anchorWriter,
+      notice: { [logger] in logger.warning("\($0)") })
+  }
+
+  // MARK: Settings
+
+  var settings: TenantSettings { state.withLock { $0.settings } }
+  var persisted: PersistedState { state.withLock { $0.persisted } }
+  var isDisabled: Bool { state.withLock { $0.persisted.isDisabled } }
+
+  private var keyringSettings: KeyringSettings {
+    let settings = self.settings
+    return KeyringSettings(
+      cmkID: settings.cmkID, provider: settings.file.provider,
+      wrappingKeyTTLNanoseconds: settings.wrappingKeyTTL.nanoseconds,
+      outageGraceNanoseconds: settings.outageGrace.nanoseconds, profile: settings.profile,
+      isReadOnly: settings.isReadOnly, keysMax: settings.file.keysMax, isCMKTransient: settings.isCMKTransient)
+  }
+
+  /// The provider of a kind; made once.
+  func provider(_ kind: ProviderKind) throws(CMKError) -> any CMKLifecycle {
+    if let provider = state.withLock({ $0.providers[kind] }) { return provider }
+    let made = try resources.provider(kind, name)
+    return state.withLock { state in
+      if let provider = state.providers[kind] { return provider }
+      state.providers[kind] = made
+      return made
+    }
+  }
+
+  /// True if the instance may call at all.
+  func allows(_ instance: InstanceName) -> Bool {
+    state.withLock { state in
+      switch state.settings.file.instances {
+      case .any: true
+      case .listed(let names): names.contains(instance) || state.persisted.instances.contains(instance)
+      }
+    }
+  }
+
+  /// Changes what is persisted: the file first, then memory.
+  func persist(_ change: (inout PersistedState) -> Void) async throws(ServiceError) {
+    var next = persisted
+    change(&next)
+    let written = next
+    let files = self.files
+    let result = await resources.flushPools.value(device: device) {
+      Result { () throws(ConfigurationError) in try files.write(written) }
+    }
+    if case .failure(let error) = result { throw .storageUnavailable("\(error)") }
+    state.withLock { $0.persisted = written }
+  }
+
+  func adopt(_ settings: TenantSettings) { state.withLock { $0.settings = settings } }
+
+  // MARK: The keyring
+
+  /// The keyring, if it is open at this moment; for readers on an event loop.
+  var openKeyring: TenantKeyring? {
+    state.withLock { state in
+      if state.persisted.isDisabled { return nil }
+      if case .open(let keyring) = state.phase { return keyring }
+      return nil
+    }
+  }
+
+  /// The keyring, opened if it is not.
+  ///
+  /// - Throws: `tenantDisabled`, `tenantQuarantined`, or why it does not open.
+  func keyring() async throws(ServiceError) -> TenantKeyring {
+    let opening = state.withLock { state -> Result<Task<Result<TenantKeyring, ServiceError>, Never>?, ServiceError> in
+      if state.persisted.isDisabled { return .failure(.tenantDisabled) }
+      switch state.phase {
+      case .quarantined(let why): return .failure(.tenantQuarantined(why))
+      case .open: return .success(nil)
+      case .opening(let task): return .success(task)
+      case .cold:
+        let task = Task { await self.open() }
+        state.phase = .opening(task)
+        return .success(task)
+      }
+    }
+    if let task = try opening.get() { return try await task.value.get() }
+    guard let keyring = openKeyring else { throw .storageUnavailable("the tenant is being reopened") }
+    return keyring
+  }
+
+  private func open() async -> Result<TenantKeyring, ServiceError> {
+    let logger = self.logger
+    let environment = TenantKeyring.Environment(
+      tenant: name, store: store, device: device, flushPools: resources.flushPools, queue: queue,
+      settings: { self.keyringSettings },
+      provider: { kind throws(CMKError) in try self.provider(kind) },
+      failed: { self.failed($0, $1) }, log: { logger.notice("\($0)") })
+    do throws(ServiceError) {
+      let keyring = try await TenantKeyring.open(environment)
+      let isKept = state.withLock { state in
+        guard case .opening = state.phase else { return false }
+        state.phase = .open(keyring)
+        return true
+      }
+      guard isKept else {
+        keyring.wipe()
+        throw .tenantDisabled
+      }
+      return .success(keyring)
+    } catch {
+      state.withLock { state in
+        if case .tenantQuarantined(let why) = error {
+          state.phase = .quarantined(why)
+        } else if case .opening = state.phase {
+          state.phase = .cold
+        }
+      }
+      logger.error("the keyring does not open: \(error)")
+      return .failure(error)
+    }
+  }
+
+  /// A keyring can no longer be trusted: it is dropped; one whose storage changed is quarantined, another is loaded anew by the next call.
+  private func failed(_ keyring: TenantKeyring, _ error: StoreError) {
+    logger.error("the keyring is dropped: \(error)")
+    state.withLock { state in
+      switch error {
+      case .changed(let why), .damaged(let why): state.phase = .quarantined(why)
+      case .busy, .unavailable, .outcomeUnknown, .authenticatorUnavailable:
+        if case .open(let present) = state.phase, present === keyring { state.phase = .cold }
+      }
+    }
+    keyring.wipe()
+  }
+
+  /// Closes the keyring: what was accepted becomes durable, then the wrapping keys are wiped. The next call opens it again.
+  func close() async {
+    let keyring = state.withLock { state -> TenantKeyring? in
+      defer {
+        if case .open = state.phase { state.phase = .cold }
+        if case .quarantined = state.phase { state.phase = .cold }
+      }
+      if case .open(let keyring) = state.phase { return keyring }
+      return nil
+    }
+    await keyring?.close()
+  }
+
+  /// Takes the storage file as it is.
+  func accept(sequence: UInt64) async throws(ServiceError) {
+    await close()
+    let store = self.store
+    let result = await resources.flushPools.value(device: device) {
+      Result { () throws(StoreError) in try store.accept(sequence: sequence) }
+    }
+    if case .failure(let error) = result { throw ServiceError(error) }
+    logger.warning("an administrator accepted the storage file at sequence \(sequence)")
+  }
+
+  // MARK: Caps
+
+  /// Counts a connection in; false where the tenant has as many as it may.
+  func admitConnection(_ instance: InstanceName?) -> Bool {
+    state.withLock { state in
+      let most = state.settings.file.connectionsMax ?? resources.configuration.limits.connectionsPerTenant
+      guard state.connections.values.reduce(0, +) < most else { return false }
+      state.connections[instance, default: 0] += 1
+      return true
+    }
+  }
+
+  func releaseConnection(_ instance: InstanceName?) {
+    state.withLock { $0.connections[instance, default: 1] -= 1 }
+  }
+
+  func connections(of instance: InstanceName? = nil) -> Int {
+    state.withLock { state in
+      instance.map { state.connections[$0] ?? 0 } ?? state.connections.values.reduce(0, +)
+    }
+  }
+
+  /// Takes bytes from the tenant's share of memory for requests; false where there are not as many.
+  func reserve(_ bytes: Int) -> Bool {
+    state.withLock { state in
+      let most = state.settings.file.inFlightBytesMax ?? resources.configuration.limits.tenantInFlightBytes
+      guard state.inFlightBytes + bytes <= most else { return false }
+      state.inFlightBytes += bytes
+      return true
+    }
+  }
+
+  func release(_ bytes: Int) { state.withLock { $0.inFlightBytes -= bytes } }
+
+  // MARK: State
+
+  /// The state that an operator sees, and why.
+  func condition() -> (state: TenantState, reason: String) {
+    let phase = state.withLock { state -> Phase? in state.persisted.isDisabled ? nil : state.phase }
+    switch phase {
+    case .none: return (.disabled, "an administrator disabled it")
+    case .cold, .opening: return (.cold, "")
+    case .quarantined(let why): return (.quarantined, why)
+    case .open(let keyring): return keyring.condition()
+    }
+  }
+}
+
+extension Duration {
+  var nanoseconds: UInt64 {
+    UInt64(clamping: components.seconds * 1_000_000_000 + components.attoseconds / 1_000_000_000)
+  }
+}
+
+extension TenantKeyring {
+  /// The worst of the wrapping keys in use.
+  func condition() -> (state: TenantState, reason: String) {
+    let used = view.withLock { $0.state.recordsByWrappingKey }
+    return standings.withLock { standings in
+      var worst: (state: TenantState, reason: String) = (.ready, "")
+      for (id, entry) in standings.entries where used[id, default: 0] > 0 {
+        switch entry.standing {
+        case .denied(let why): return (.locked, why)
+        case .unreachable(let why): worst = (.degraded, why)
+        case .cold, .held: break
+        }
+      }
+      return worst
+    }
+  }
+}

@@ -1,0 +1,76 @@
+internal import Dispatch
+internal import KeyringCore
+internal import KeyringStorage
+internal import Synchronization
+internal import TenantRegistry
+
+/// The tenants that were used since the start, each found in the tenants directory at its first use.
+final class Tenants: Sendable {
+  private let resources: ServiceResources
+  private let known = Mutex<[TenantName: Tenant]>([:])
+  /// All tenants' queues target this one, which the system bounds to the cores: nothing blocks on it.
+  private let base = DispatchQueue(
+    label: "keyring.tenants", attributes: .concurrent, target: .global(qos: .userInitiated))
+
+  init(_ resources: ServiceResources) { self.resources = resources }
+
+  private func onDisk<Value: Sendable>(
+    _ body: @escaping @Sendable () throws(ConfigurationError) -> Value
+  ) async throws(ServiceError) -> Value {
+    let device: UInt64
+    do {
+      device = try resources.tenants.directory.status().device
+    } catch {
+      throw .storageUnavailable("\(error)")
+    }
+    let result = await resources.flushPools.value(device: device) { Result(catching: body) }
+    do {
+      return try result.get()
+    } catch {
+      throw .configuration("\(error)")
+    }
+  }
+
+  /// A tenant that is known already.
+  func known(_ name: TenantName) -> Tenant? { known.withLock { $0[name] } }
+
+  /// All tenants that were used since the start.
+  var all: [Tenant] { known.withLock { Array($0.values) } }
+
+  /// Finds a tenant; nil where the directory has none of this name.
+  func find(_ name: TenantName) async throws(ServiceError) -> Tenant? {
+    if let tenant = known(name) { return tenant }
+    let (resources, base) = (self.resources, self.base)
+    let found = try await onDisk { () throws(ConfigurationError) -> Tenant? in
+      guard let files = try resources.tenants.open(name) else { return nil }
+      return try Tenant(files, resources, base: base)
+    }
+    guard let found else { return nil }
+    return known.withLock { known in
+      if let first = known[name] { return first }
+      known[name] = found
+      return found
+    }
+  }
+
+  /// The names in the directory, sorted.
+  func names() async throws(ServiceError) -> [TenantName] {
+    let tenants = resources.tenants
+    return try await onDisk { () throws(ConfigurationError) in try tenants.names() }
+  }
+
+  /// Makes a tenant's directory and configuration.
+  func create(_ name: TenantName, yaml: String) async throws(ServiceError) -> Tenant {
+    let (resources, base) = (self.resources, self.base)
+    let made = try await onDisk { () throws(ConfigurationError) in
+      try Tenant(try resources.tenants.create(name, yaml: yaml), resources, base: base)
+    }
+    known.withLock { $0[name] = made }
+    return made
+  }
+
+  /// Closes all.
+  func close() async {
+    for tenant in all { await tenant.close() }
+  }
+}

@@ -1,0 +1,170 @@
+/// keyringd's configuration file. docs/CONFIGURATION.md lists the keys.
+public struct ServiceConfiguration: Sendable, Equatable {
+  /// An address to listen on.
+  public struct Address: Sendable, Equatable {
+    /// IP address or host name.
+    public let host: String
+    /// 0: any free one.
+    public let port: Int
+  }
+
+  /// Caps, so that no caller exhausts the server.
+  public struct Limits: Sendable, Equatable {
+    /// Connections, at most.
+    public let connections: Int
+    /// Those of them whose handshake is not done.
+    public let unauthenticatedConnections: Int
+    /// Connections of one tenant, unless its file says otherwise.
+    public let connectionsPerTenant: Int
+    /// Requests that one connection has in flight.
+    public let requestsInFlightPerConnection: Int
+    /// Bytes of one tenant's requests in flight, unless its file says otherwise.
+    public let tenantInFlightBytes: Int
+    /// For the TLS handshake.
+    public let handshakeTimeout: Duration
+    /// From the first byte of a frame to its last.
+    public let frameTimeout: Duration
+    /// Without a request.
+    public let idleTimeout: Duration
+    /// Of a connection, less up to a tenth.
+    public let connectionAge: Duration
+  }
+
+  /// Where the local provider's root key comes from.
+  public enum RootKeySource: Sendable, Equatable {
+    case file(String)
+    case credential(String)
+    case passphrase(String)
+  }
+
+  /// Default: 127.0.0.1:8550.
+  public let listen: Address
+  /// Health, readiness, metrics; default: 127.0.0.1:8551; nil: off.
+  public let healthListen: Address?
+  /// Mandatory.
+  public let trustDomain: String
+  /// PEM files; mandatory.
+  public let certificateFile: String
+  /// PEM, mode 0600; mandatory.
+  public let privateKeyFile: String
+  /// PEM: who issues clients' certificates; mandatory.
+  public let clientAuthorityFile: String
+  /// Mandatory.
+  public let tenantsDirectory: String
+  /// Best on another disk; mandatory.
+  public let anchorDirectory: String
+  /// Of the local provider; nil where the service has none.
+  public let cmkDirectory: String?
+  /// Of the local provider.
+  public let rootKey: RootKeySource?
+  /// Hosts that a tenant's endpoint may name.
+  public let allowedEndpoints: [String]
+  /// Locked memory, in bytes; a power of two; default: 4 MiB.
+  public let secureMemoryBytes: Int
+  /// Start though memory cannot be locked; default: false.
+  public let allowsUnlockedMemory: Bool
+  /// 0: one a core.
+  public let eventLoops: Int
+  /// Of each file system; default: 2.
+  public let flushThreads: Int
+  /// Caps and timeouts.
+  public let limits: Limits
+  /// trace, debug, info, notice, warning, error; default: info.
+  public let logLevel: String
+
+  static let keys = [
+    "listen", "health_listen", "trust_domain", "tls", "tenants_directory", "anchor_directory", "local_provider",
+    "allowed_endpoints", "secure_memory_bytes", "allow_unlocked_memory", "event_loops", "flush_threads", "limits",
+    "log_level",
+  ]
+
+  /// Reads the file.
+  ///
+  /// - Parameter directory: what relative paths are relative to.
+  public init(yaml: String, file: String, directory: String) throws(ConfigurationError) {
+    var yaml = try StrictYAML(yaml, file: file)
+    func path(_ text: String) -> String { text.hasPrefix("/") ? text : "\(directory)/\(text)" }
+    func required(_ name: String, _ from: inout StrictYAML) throws(ConfigurationError) -> String {
+      guard let text = try from.text(name) else { throw from.error("'\(name)' has to be set") }
+      return text
+    }
+    listen = try yaml.take("listen", Self.address) ?? Address(host: "127.0.0.1", port: 8550)
+    let health = try yaml.text("health_listen") ?? "127.0.0.1:8551"
+    healthListen = health == "off" ? nil : try Self.address(health)
+    trustDomain = try required("trust_domain", &yaml)
+    guard var tls = try yaml.mapping("tls") else { throw yaml.error("'tls' has to be set") }
+    certificateFile = path(try required("certificate", &tls))
+    privateKeyFile = path(try required("key", &tls))
+    clientAuthorityFile = path(try required("client_ca", &tls))
+    try tls.finish(known: ["certificate", "key", "client_ca"])
+    tenantsDirectory = path(try required("tenants_directory", &yaml))
+    anchorDirectory = path(try required("anchor_directory", &yaml))
+    let local = try yaml.mapping("local_provider")
+    (cmkDirectory, rootKey) = try Self.localProvider(local, path)
+    allowedEndpoints = try yaml.words("allowed_endpoints") ?? []
+    secureMemoryBytes =
+      try yaml.take("secure_memory_bytes") { text throws(ConfigurationError) in
+        guard let bytes = Int(text), bytes >= 65_536, bytes <= 1 << 30, bytes & (bytes - 1) == 0 else {
+          throw ConfigurationError("a power of two from 65536 to 1073741824 is expected, not '\(text)'")
+        }
+        return bytes
+      } ?? 4 << 20
+    allowsUnlockedMemory = try yaml.flag("allow_unlocked_memory") ?? false
+    eventLoops = try yaml.number("event_loops", 0...256) ?? 0
+    flushThreads = try yaml.number("flush_threads", 1...64) ?? 2
+    limits = try Self.limits(yaml.mapping("limits"))
+    logLevel = try yaml.take("log_level", Self.logLevel) ?? "info"
+    try yaml.finish(known: Self.keys)
+  }
+
+  private static func localProvider(
+    _ mapping: StrictYAML?, _ path: (String) -> String
+  ) throws(ConfigurationError) -> (String?, RootKeySource?) {
+    guard var local = mapping else { return (nil, nil) }
+    guard let directory = try local.text("directory") else { throw local.error("'local_provider.directory' has to be set") }
+    var sources: [RootKeySource] = []
+    if let file = try local.text("root_key_file") { sources.append(.file(path(file))) }
+    if let name = try local.text("root_key_credential") { sources.append(.credential(name)) }
+    if let file = try local.text("passphrase_file") { sources.append(.passphrase(path(file))) }
+    try local.finish(known: ["directory", "root_key_file", "root_key_credential", "passphrase_file"])
+    guard sources.count == 1 else {
+      throw local.error("'local_provider' has one of root_key_file, root_key_credential, passphrase_file")
+    }
+    return (path(directory), sources[0])
+  }
+
+  private static func limits(_ mapping: StrictYAML?) throws(ConfigurationError) -> Limits {
+    var limits = mapping
+    let made = Limits(
+      connections: try limits?.number("connections", 1...1_000_000) ?? 1024,
+      unauthenticatedConnections: try limits?.number("unauthenticated_connections", 1...100_000) ?? 128,
+      connectionsPerTenant: try limits?.number("connections_per_tenant", 1...100_000) ?? 64,
+      requestsInFlightPerConnection: try limits?.number("requests_in_flight_per_connection", 1...4096) ?? 64,
+      tenantInFlightBytes: try limits?.number("tenant_in_flight_bytes", 65_536...1_073_741_824) ?? 16 << 20,
+      handshakeTimeout: try limits?.duration("handshake_timeout") ?? .seconds(5),
+      frameTimeout: try limits?.duration("frame_timeout") ?? .seconds(10),
+      idleTimeout: try limits?.duration("idle_timeout") ?? .seconds(300),
+      connectionAge: try limits?.duration("connection_age") ?? .seconds(3600))
+    try limits?.finish(known: [
+      "connections", "unauthenticated_connections", "connections_per_tenant", "requests_in_flight_per_connection",
+      "tenant_in_flight_bytes", "handshake_timeout", "frame_timeout", "idle_timeout", "connection_age",
+    ])
+    return made
+  }
+
+  private static func logLevel(_ text: String) throws(ConfigurationError) -> String {
+    guard ["trace", "debug", "info", "notice", "warning", "error"].contains(text) else {
+      throw ConfigurationError("trace, debug, info, notice, warning or error is expected, not '\(text)'")
+    }
+    return text
+  }
+
+  private static func address(_ text: String) throws(ConfigurationError) -> Address {
+    guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]), (0...65_535).contains(port)
+    else { throw ConfigurationError("an address such as 127.0.0.1:8550 or [::1]:8550 is expected, not '\(text)'") }
+    var host = String(text[..<colon])
+    if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
+    guard !host.isEmpty else { throw ConfigurationError("an address such as 127.0.0.1:8550 is expected, not '\(text)'") }
+    return Address(host: host, port: port)
+  }
+}

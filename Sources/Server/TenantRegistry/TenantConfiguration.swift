@@ -1,0 +1,153 @@
+public import KeyringCore
+public import KeyringStorage
+
+/// Which instances of a tenant may call.
+public enum AllowedInstances: Sendable, Equatable {
+  /// Any that the trust domain's CA certified for this tenant.
+  case any
+  /// Those listed (and those that were added at run time).
+  case listed([InstanceName])
+}
+
+/// A tenant's `tenant.yaml`. docs/CONFIGURATION.md lists the keys.
+public struct TenantConfiguration: Sendable, Equatable {
+  /// Mandatory.
+  public let cmkID: CMKID
+  /// Default: local.
+  public let provider: ProviderKind
+  /// For provider aws; from the ARN where there is one.
+  public let region: String?
+  /// For provider aws; its host must be in the service's allow-list.
+  public let endpoint: String?
+  /// Types and lengths; default: keyring_aws.
+  public let profile: Profile
+  /// For how long a wrapping key may be used without asking the provider again; default: 5 min.
+  public let wrappingKeyTTL: Duration
+  /// For how long beyond that while the provider does not answer; default: 24 h.
+  public let outageGrace: Duration
+  /// Refuses changes; default: false.
+  public let isReadOnly: Bool
+  /// Default: written behind.
+  public let anchor: AnchorPolicy
+  /// Default: none but those added at run time.
+  public let instances: AllowedInstances
+  /// Keys, at most; default: 1,000,000.
+  public let keysMax: Int
+  /// Connections of all its instances together, at most; nil: the service's default.
+  public let connectionsMax: Int?
+  /// Bytes of its requests in flight, at most; nil: the service's default.
+  public let inFlightBytesMax: Int?
+  /// One path component; default: keyring.
+  public let storageFile: String
+  /// One path component; default: credentials.
+  public let credentialsFile: String
+
+  static let keys = [
+    "cmk_id", "provider", "region", "endpoint", "profile", "wrapping_key_ttl", "outage_grace", "read_only", "anchor",
+    "instances", "limits", "storage_file", "credentials_file",
+  ]
+
+  /// Reads a tenant's file.
+  ///
+  /// - Parameters:
+  ///   - file: for messages.
+  ///   - allowedEndpoints: hosts that a tenant's `endpoint` may name.
+  public init(yaml: String, file: String, allowedEndpoints: [String]) throws(ConfigurationError) {
+    var yaml = try StrictYAML(yaml, file: file)
+    guard let cmkID = try yaml.take("cmk_id", Self.cmkID) else { throw yaml.error("cmk_id has to be set") }
+    self.cmkID = cmkID
+    provider = try yaml.take("provider", Self.provider) ?? .local
+    region = try yaml.text("region")
+    endpoint = try yaml.text("endpoint")
+    profile = try yaml.take("profile", Self.profile) ?? .keyringAWS
+    wrappingKeyTTL = try yaml.duration("wrapping_key_ttl") ?? .seconds(300)
+    outageGrace = try yaml.duration("outage_grace") ?? .seconds(86_400)
+    isReadOnly = try yaml.flag("read_only") ?? false
+    anchor =
+      try yaml.take("anchor") { text throws(ConfigurationError) in
+        guard let policy = AnchorPolicy(rawValue: text) else {
+          throw ConfigurationError("written-behind or strict is expected, not '\(text)'")
+        }
+        return policy
+      } ?? .writtenBehind
+    instances = try Self.instances(yaml.words("instances"), yaml)
+    var limits = try yaml.mapping("limits")
+    keysMax = try limits?.number("keys", 1...100_000_000) ?? 1_000_000
+    connectionsMax = try limits?.number("connections", 1...65_536)
+    inFlightBytesMax = try limits?.number("in_flight_bytes", 65_536...1_073_741_824)
+    try limits?.finish(known: ["keys", "connections", "in_flight_bytes"])
+    storageFile = try yaml.take("storage_file", Self.fileName) ?? "keyring"
+    credentialsFile = try yaml.take("credentials_file", Self.fileName) ?? "credentials"
+    try yaml.finish(known: Self.keys)
+    try check(yaml, allowedEndpoints)
+  }
+
+  private func check(_ yaml: StrictYAML, _ allowedEndpoints: [String]) throws(ConfigurationError) {
+    try Self.check(wrappingKeyTTL: wrappingKeyTTL, outageGrace: outageGrace) { yaml.error($0) }
+    if let endpoint {
+      let host = endpoint.split(separator: "/").dropFirst().first?.split(separator: ":").first.map(String.init) ?? ""
+      guard allowedEndpoints.contains(host) else {
+        throw yaml.error("'endpoint': the host '\(host)' is not in the service's allowed_endpoints")
+      }
+    }
+    let arn = cmkID.text.split(separator: ":", omittingEmptySubsequences: false)
+    if let region, arn.count >= 6, arn[0] == "arn", arn[3] != region {
+      throw yaml.error("'region' is \(region), but cmk_id is of \(arn[3])")
+    }
+    guard storageFile != credentialsFile else { throw yaml.error("storage_file and credentials_file are one file") }
+  }
+
+  static func check(
+    wrappingKeyTTL: Duration, outageGrace: Duration, _ error: (String) -> ConfigurationError
+  ) throws(ConfigurationError) {
+    guard wrappingKeyTTL > .zero || outageGrace == .zero else {
+      throw error("wrapping_key_ttl 0 asks the KMS at each operation: outage_grace must be 0 too")
+    }
+  }
+
+  // MARK: Values, as `set` takes them too
+
+  static func cmkID(_ text: String) throws(ConfigurationError) -> CMKID {
+    do {
+      return try CMKID(text)
+    } catch {
+      throw ConfigurationError("\(error)")
+    }
+  }
+
+  static func provider(_ text: String) throws(ConfigurationError) -> ProviderKind {
+    guard let provider = ProviderKind(rawValue: text) else {
+      throw ConfigurationError("local or aws is expected, not '\(text)'")
+    }
+    return provider
+  }
+
+  static func profile(_ text: String) throws(ConfigurationError) -> Profile {
+    guard let profile = Profile(rawValue: text) else {
+      throw ConfigurationError("keyring_aws, general or any is expected, not '\(text)'")
+    }
+    return profile
+  }
+
+  private static func fileName(_ text: String) throws(ConfigurationError) -> String {
+    let reserved = ["tenant.yaml", "persisted.json"]
+    guard !text.isEmpty, !text.hasPrefix("."), text.utf8.count <= 200, !reserved.contains(text),
+      text.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "/") })
+    else { throw ConfigurationError("a file name of one component is expected, not '\(text)'") }
+    return text
+  }
+
+  private static func instances(_ words: [String]?, _ yaml: StrictYAML) throws(ConfigurationError) -> AllowedInstances {
+    if words == ["any"] { return .any }
+    var names: [InstanceName] = []
+    for word in words ?? [] {
+      do {
+        names.append(try InstanceName(word))
+      } catch {
+        throw yaml.error("'instances': \(error)")
+      }
+    }
+    guard Set(names).count == names.count else { throw yaml.error("'instances' names one twice") }
+    return .listed(names)
+  }
+}

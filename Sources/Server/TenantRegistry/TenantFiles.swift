@@ -1,0 +1,112 @@
+public import KeyringCore
+public import KeyringStorage
+
+/// One tenant's directory, opened once.
+public final class TenantFiles: Sendable {
+  /// Whose.
+  public let tenant: TenantName
+  /// The directory.
+  public let directory: DirectoryDescriptor
+  private let allowedEndpoints: [String]
+
+  init(tenant: TenantName, directory: DirectoryDescriptor, allowedEndpoints: [String]) {
+    self.tenant = tenant
+    self.directory = directory
+    self.allowedEndpoints = allowedEndpoints
+  }
+
+  private func read(_ name: String) throws(ConfigurationError) -> String? {
+    let bytes: [UInt8]
+    do {
+      bytes = try directory.readFile(name, bytesMax: StrictYAML.bytesMax)
+    } catch .absent {
+      return nil
+    } catch {
+      throw ConfigurationError("\(error)")
+    }
+    guard let text = String(validating: bytes, as: UTF8.self) else {
+      throw ConfigurationError("\(directory.path)/\(name): not UTF-8")
+    }
+    return text
+  }
+
+  /// Reads `tenant.yaml` and `persisted.json`.
+  public func load() throws(ConfigurationError) -> (settings: TenantSettings, persisted: PersistedState) {
+    let file = "\(directory.path)/tenant.yaml"
+    guard let yaml = try read("tenant.yaml") else { throw ConfigurationError("\(file) is not there") }
+    let configuration = try TenantConfiguration(yaml: yaml, file: file, allowedEndpoints: allowedEndpoints)
+    var persisted = PersistedState()
+    if let json = try read("persisted.json") {
+      persisted = try PersistedState(json: json, file: "\(directory.path)/persisted.json")
+    }
+    return (try TenantSettings(file: configuration, persisted: persisted.variables), persisted)
+  }
+
+  /// Writes `persisted.json`; durable when it returns.
+  public func write(_ persisted: PersistedState) throws(ConfigurationError) {
+    do {
+      try AtomicFile.replace("persisted.json", in: directory, with: [Array(persisted.json.utf8)])
+    } catch {
+      throw ConfigurationError("\(error)")
+    }
+  }
+}
+
+/// The tenants directory: one folder a tenant.
+public final class TenantsDirectory: Sendable {
+  /// The directory.
+  public let directory: DirectoryDescriptor
+  private let allowedEndpoints: [String]
+
+  /// - Parameter allowedEndpoints: hosts that a tenant's `endpoint` may name.
+  public init(directory: DirectoryDescriptor, allowedEndpoints: [String]) {
+    self.directory = directory
+    self.allowedEndpoints = allowedEndpoints
+  }
+
+  /// The tenants there are; what is no tenant's name is passed over. Reads names only: configuration is read at first use.
+  public func names() throws(ConfigurationError) -> [TenantName] {
+    do {
+      return try directory.names().compactMap { name in
+        do {
+          return try TenantName(name)
+        } catch {
+          return nil
+        }
+      }
+    } catch {
+      throw ConfigurationError("\(error)")
+    }
+  }
+
+  /// Opens a tenant's directory; nil where there is none.
+  public func open(_ tenant: TenantName) throws(ConfigurationError) -> TenantFiles? {
+    do {
+      let opened = try directory.directory(tenant.text)
+      return TenantFiles(tenant: tenant, directory: opened, allowedEndpoints: allowedEndpoints)
+    } catch .absent {
+      return nil
+    } catch {
+      throw ConfigurationError("\(error)")
+    }
+  }
+
+  /// Makes a tenant's directory with its configuration. Where the process ends in between, the directory has no `tenant.yaml`, and the same
+  /// call completes it.
+  ///
+  /// - Throws: where a tenant with a configuration is there, or `yaml` is not one.
+  public func create(_ tenant: TenantName, yaml: String) throws(ConfigurationError) -> TenantFiles {
+    _ = try TenantConfiguration(yaml: yaml, file: "tenant.yaml", allowedEndpoints: allowedEndpoints)
+    do {
+      let made = try directory.directory(tenant.text, create: true)
+      try directory.synchronize()
+      guard try made.status(of: "tenant.yaml") == nil else { throw ConfigurationError("the tenant '\(tenant)' exists") }
+      try AtomicFile.replace("tenant.yaml", in: made, with: [Array(yaml.utf8)])
+      return TenantFiles(tenant: tenant, directory: made, allowedEndpoints: allowedEndpoints)
+    } catch let error as ConfigurationError {
+      throw error
+    } catch {
+      throw ConfigurationError("\(error)")
+    }
+  }
+}

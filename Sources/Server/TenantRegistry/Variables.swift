@@ -1,0 +1,163 @@
+public import KeyringCore
+internal import KeyringStorage
+
+/// A variable of a tenant, as MySQL has system variables.
+public enum VariableName: String, Sendable, CaseIterable {
+  case cmkID = "cmk_id"
+  case wrappingKeyTTL = "wrapping_key_ttl"
+  case outageGrace = "outage_grace"
+  case profile
+  case readOnly = "read_only"
+  case provider
+  case region
+  case endpoint
+  case anchor
+  case instances
+  case keysMax = "limits.keys"
+  case storageFile = "storage_file"
+  case credentialsFile = "credentials_file"
+
+  /// True if it can be set at run time.
+  public var isDynamic: Bool {
+    switch self {
+    case .cmkID, .wrappingKeyTTL, .outageGrace, .profile, .readOnly: true
+    case .provider, .region, .endpoint, .anchor, .instances, .keysMax, .storageFile, .credentialsFile: false
+    }
+  }
+
+  /// What it means.
+  public var meaning: String {
+    switch self {
+    case .cmkID: "the CMK under which new keys are encrypted"
+    case .wrappingKeyTTL: "for how long a wrapping key is used without asking the KMS again"
+    case .outageGrace: "for how long beyond that while the KMS does not answer"
+    case .profile: "which key types and lengths are allowed"
+    case .readOnly: "refuses every change"
+    case .provider: "who holds the CMK"
+    case .region: "the region of the KMS"
+    case .endpoint: "the address of the KMS, where it is not the region's own"
+    case .anchor: "when the anchor of the storage file is written"
+    case .instances: "the instances that may call"
+    case .keysMax: "how many keys the tenant may have"
+    case .storageFile: "the storage file"
+    case .credentialsFile: "the file of the KMS credentials"
+    }
+  }
+}
+
+/// A tenant's settings in force: global before persisted before file before default.
+public struct TenantSettings: Sendable, Equatable {
+  /// `tenant.yaml`.
+  public var file: TenantConfiguration
+  /// What `set persist` wrote; checked values as text.
+  public private(set) var persisted: [VariableName: String]
+  /// What `set global` set since the start.
+  public private(set) var global: [VariableName: String]
+
+  /// Puts file and persisted values together.
+  ///
+  /// - Throws: where a persisted value is not one.
+  public init(file: TenantConfiguration, persisted: [VariableName: String]) throws(ConfigurationError) {
+    self.file = file
+    self.persisted = [:]
+    global = [:]
+    for (name, value) in persisted { self = try setting(name, value, isPersisted: true) }
+  }
+
+  private func text(_ name: VariableName) -> String? { global[name] ?? persisted[name] }
+
+  private func value<Value>(
+    _ name: VariableName, _ fileValue: Value, _ read: (String) throws(ConfigurationError) -> Value
+  ) -> Value {
+    guard let text = text(name) else { return fileValue }
+    do {
+      return try read(text)
+    } catch {
+      preconditionFailure("'\(name.rawValue)' was checked when it was set")
+    }
+  }
+
+  /// In force.
+  public var cmkID: CMKID { value(.cmkID, file.cmkID, TenantConfiguration.cmkID) }
+  /// In force.
+  public var wrappingKeyTTL: Duration { value(.wrappingKeyTTL, file.wrappingKeyTTL, StrictYAML.duration) }
+  /// In force.
+  public var outageGrace: Duration { value(.outageGrace, file.outageGrace, StrictYAML.duration) }
+  /// In force.
+  public var profile: Profile { value(.profile, file.profile, TenantConfiguration.profile) }
+  /// In force.
+  public var isReadOnly: Bool { value(.readOnly, file.isReadOnly, StrictYAML.flag) }
+  /// True while the cmk_id in force came from `set global` and a restart would come back to another.
+  public var isCMKTransient: Bool {
+    guard let global = global[.cmkID] else { return false }
+    return global != (persisted[.cmkID] ?? file.cmkID.text)
+  }
+
+  /// The settings with one variable changed; nothing is changed where it throws.
+  ///
+  /// - Throws: for a variable that is not dynamic, and for a value that it cannot have.
+  public func setting(_ name: VariableName, _ value: String, isPersisted: Bool) throws(ConfigurationError) -> TenantSettings {
+    guard name.isDynamic else { throw ConfigurationError("'\(name.rawValue)' cannot be set at run time: change tenant.yaml") }
+    var next = self
+    let canonical = try Self.canonical(name, value)
+    if isPersisted { next.persisted[name] = canonical }
+    next.global[name] = isPersisted ? nil : canonical
+    try TenantConfiguration.check(wrappingKeyTTL: next.wrappingKeyTTL, outageGrace: next.outageGrace) {
+      ConfigurationError($0)
+    }
+    return next
+  }
+
+  private static func canonical(_ name: VariableName, _ value: String) throws(ConfigurationError) -> String {
+    do throws(ConfigurationError) {
+      switch name {
+      case .cmkID: return try TenantConfiguration.cmkID(value).text
+      case .wrappingKeyTTL, .outageGrace: return try StrictYAML.duration(value).text
+      case .profile: return try TenantConfiguration.profile(value).rawValue
+      case .readOnly: return "\(try StrictYAML.flag(value))"
+      case .provider, .region, .endpoint, .anchor, .instances, .keysMax, .storageFile, .credentialsFile:
+        preconditionFailure("not dynamic")
+      }
+    } catch {
+      throw ConfigurationError("'\(name.rawValue)': \(error)")
+    }
+  }
+
+  /// Where a value comes from.
+  public func source(_ name: VariableName) -> String {
+    if global[name] != nil { return "global" }
+    if persisted[name] != nil { return "persisted" }
+    return text(inFile: name) == Self.defaults[name] ? "default" : "file"
+  }
+
+  /// The value in force, as text; empty where there is none.
+  public func shown(_ name: VariableName) -> String { text(name) ?? text(inFile: name) }
+
+  private static let defaults: [VariableName: String] = [
+    .provider: "local", .region: "", .endpoint: "", .profile: "keyring_aws", .wrappingKeyTTL: "5m", .outageGrace: "24h",
+    .readOnly: "false", .anchor: "written-behind", .instances: "", .keysMax: "1000000", .storageFile: "keyring",
+    .credentialsFile: "credentials",
+  ]
+
+  private func text(inFile name: VariableName) -> String {
+    switch name {
+    case .cmkID: file.cmkID.text
+    case .wrappingKeyTTL: file.wrappingKeyTTL.text
+    case .outageGrace: file.outageGrace.text
+    case .profile: file.profile.rawValue
+    case .readOnly: "\(file.isReadOnly)"
+    case .provider: file.provider.rawValue
+    case .region: file.region ?? ""
+    case .endpoint: file.endpoint ?? ""
+    case .anchor: file.anchor.rawValue
+    case .keysMax: "\(file.keysMax)"
+    case .storageFile: file.storageFile
+    case .credentialsFile: file.credentialsFile
+    case .instances:
+      switch file.instances {
+      case .any: "any"
+      case .listed(let names): names.map(\.text).joined(separator: ", ")
+      }
+    }
+  }
+}
