@@ -73,7 +73,6 @@ let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
-let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
 let collections = Target.Dependency.product(name: "HashTreeCollections", package: "swift-collections")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
@@ -110,8 +109,21 @@ let server: [Target] = [
   .library(
     "KeyringService", "Server",
     [
-      "CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory", "TLSTransport",
+      "CLinux", "CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory", "TLSTransport",
       "TenantRegistry", "WireProtocol", collections, logging, nioCore, nioHTTP1, nioPosix,
+    ]),
+  .program("keyringd", "Server", ["KeyringService", "TenantRegistry", arguments, lifecycle, logging]),
+]
+
+let clients: [Target] = [
+  .library(
+    "KeyringClient", "Clients",
+    ["KeyringCore", "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix]),
+  .program(
+    "keyringctl", "Clients",
+    [
+      "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "SecureMemory", "TLSTransport", "WireProtocol",
+      arguments,
     ]),
 ]
 
@@ -120,12 +132,11 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
-    .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
   ],
-  targets: cLibraries + core + platform + server
+  targets: cLibraries + core + platform + server + clients
 )

@@ -62,4 +62,8 @@ static inline const unsigned char *keyring_GENERAL_NAMES_uri(void *names, int in
   return ASN1_STRING_get0_data(name->d.uniformResourceIdentifier);
 }
 
+static inline EVP_PKEY *keyring_EVP_EC_gen(const char *curve) { return EVP_EC_gen(curve); }
+static inline long keyring_BIO_get_mem_data(BIO *bio, char **data) { return BIO_get_mem_data(bio, data); }
+static inline void keyring_X509V3_set_ctx_nodb(X509V3_CTX *context) { X509V3_set_ctx_nodb(context); }
+
 #endif

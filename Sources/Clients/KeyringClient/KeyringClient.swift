@@ -1,0 +1,230 @@
+internal import KeyringCore
+internal import NIOCore
+internal import NIOPosix
+internal import SecureMemory
+internal import Synchronization
+internal import TLSTransport
+public import WireProtocol
+
+/// Where the server is, and who calls.
+public struct KeyringClientConfiguration: Sendable {
+  /// Host name or IP address; the server's certificate must name it.
+  public var host: String
+  /// 8550 by default.
+  public var port: Int
+  /// PEM.
+  public var certificateFile: String
+  /// PEM, mode 0600.
+  public var privateKeyFile: String
+  /// PEM: who issued the server's certificate.
+  public var authorityFile: String
+  /// How long a call may take, connecting included, unless it says otherwise.
+  public var timeout: Duration = .seconds(30)
+  /// How often a call that did not reach the server, or may be repeated, is tried.
+  public var attempts = 5
+
+  /// Puts the parts together.
+  public init(host: String, port: Int, certificateFile: String, privateKeyFile: String, authorityFile: String) {
+    self.host = host
+    self.port = port
+    self.certificateFile = certificateFile
+    self.privateKeyFile = privateKeyFile
+    self.authorityFile = authorityFile
+  }
+}
+
+/// Why a call failed on the client's side of the wire, or on the server's.
+public enum KeyringClientError: Error, Sendable, CustomStringConvertible {
+  /// Certificate, key or CA cannot be used.
+  case configuration(String)
+  /// No connection: the server cannot be reached, or did not take the certificate.
+  case connection(String)
+  /// The time ran out; a change may have happened.
+  case timeout
+  /// The server refused.
+  case refused(Status)
+  /// The server broke the protocol.
+  case wire(String)
+
+  /// In words.
+  public var description: String {
+    switch self {
+    case .configuration(let what), .connection(let what), .wire(let what): what
+    case .timeout: "no answer in time"
+    case .refused(let status): status.description
+    }
+  }
+}
+
+/// An asynchronous client of one server: pipelined calls over one connection, which is made at need and made again, with growing and jittered
+/// pauses, where it was lost. A change is sent again only under the same idempotency id, so that it happens once.
+public final class KeyringClient: Sendable {
+  private let configuration: KeyringClientConfiguration
+  private let context: TLSContext
+  private let group: MultiThreadedEventLoopGroup
+  private let link: Mutex<Link?>
+  private let nextID = Atomic<UInt64>(1)
+
+  /// Loads certificate, key and CA; connects at the first call.
+  ///
+  /// - Throws: `KeyringClientError.configuration`.
+  public init(_ configuration: KeyringClientConfiguration) throws(KeyringClientError) {
+    self.configuration = configuration
+    do {
+      context = try TLSContext(
+        TLSConfiguration(
+          certificateFile: configuration.certificateFile, privateKeyFile: configuration.privateKeyFile,
+          authorityFile: configuration.authorityFile),
+        role: .client)
+    } catch {
+      throw .configuration("\(error)")
+    }
+    group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    link = Mutex(nil)
+  }
+
+  /// Closes the connection; calls in flight fail.
+  public func close() async {
+    let last = link.withLock { link in
+      defer { link = nil }
+      return link
+    }
+    await last?.close()
+    do {
+      try await group.shutdownGracefully()
+    } catch {
+      return  // nothing of the client is left that could care
+    }
+  }
+
+  // MARK: Calls
+
+  /// Makes a call and answers its result.
+  ///
+  /// - Parameters:
+  ///   - minSequence: refuse an answer from a keyring older than this.
+  ///   - timeout: instead of the configuration's.
+  /// - Throws: `KeyringClientError`.
+  public func call(
+    _ call: Call, minSequence: UInt64 = 0, timeout: Duration? = nil
+  ) async throws(KeyringClientError) -> (sequence: UInt64, result: ReplyResult) {
+    let deadline = ContinuousClock.now + (timeout ?? configuration.timeout)
+    let idempotencyID = call.isChange ? Self.makeIdempotencyID() : nil
+    var attempt = 0
+    while true {
+      attempt += 1
+      do throws(KeyringClientError) {
+        return try await once(call, minSequence, idempotencyID, deadline)
+      } catch {
+        guard attempt < configuration.attempts, error.mayBeRepeated(call), ContinuousClock.now < deadline else { throw error }
+      }
+      try await pause(attempt, until: deadline)
+    }
+  }
+
+  /// Full jitter over 50 ms doubled with each attempt, at most 2 s.
+  private func pause(_ attempt: Int, until deadline: ContinuousClock.Instant) async throws(KeyringClientError) {
+    let most = min(2000, 50 << attempt)
+    do {
+      try await Task.sleep(for: min(.milliseconds(Int.random(in: 0...most)), deadline - ContinuousClock.now))
+    } catch {
+      throw .timeout
+    }
+  }
+
+  private func once(
+    _ call: Call, _ minSequence: UInt64, _ idempotencyID: IdempotencyID?, _ deadline: ContinuousClock.Instant
+  ) async throws(KeyringClientError) -> (UInt64, ReplyResult) {
+    let link = try await connected(deadline)
+    let left = deadline - ContinuousClock.now
+    let milliseconds = left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000
+    guard milliseconds > 0 else { throw .timeout }
+    let request = Request(
+      id: nextID.add(1, ordering: .relaxed).newValue, timeoutMilliseconds: UInt32(clamping: milliseconds),
+      idempotencyID: idempotencyID, minSequence: minSequence, call: call)
+    let reply = try await link.send(request, milliseconds: milliseconds).get()
+    switch reply.outcome {
+    case .success(let result): return (reply.sequence, result)
+    case .failure(let status): throw .refused(status)
+    }
+  }
+
+  /// 48 bits of time, 74 random ones: a UUIDv7 (RFC 9562 section 5.7).
+  private static func makeIdempotencyID() -> IdempotencyID {
+    let now = UnixClock.milliseconds
+    let random = UInt128.random(in: 0...UInt128.max)
+    let low = random & ((1 << 62) - 1) | (2 << 62)
+    let middle = (random >> 64) & 0xfff | 0x7000
+    return IdempotencyID(value: UInt128(now) << 80 | middle << 64 | low)
+  }
+
+  // MARK: The connection
+
+  private func connected(_ deadline: ContinuousClock.Instant) async throws(KeyringClientError) -> Link {
+    if let link = link.withLock({ $0 }), link.isUsable { return link }
+    let made = try await connect(deadline)
+    let (kept, spare) = link.withLock { link -> (Link, Link?) in
+      if let present = link, present.isUsable { return (present, made) }
+      link = made
+      return (made, nil)
+    }
+    await spare?.close()
+    return kept
+  }
+
+  private func connect(_ deadline: ContinuousClock.Instant) async throws(KeyringClientError) -> Link {
+    let link = Link()
+    let (context, host) = (self.context, configuration.host)
+    do {
+      let channel = try await ClientBootstrap(group: group)
+        .connectTimeout(.seconds(5))
+        .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+        .channelInitializer { channel in
+          channel.eventLoop.makeCompletedFuture {
+            let connection = TLSConnection(try TLSEngine(context, serverName: host), delegate: link.delegate)
+            link.attach(connection, channel.eventLoop)
+            try channel.pipeline.syncOperations.addHandler(connection)
+          }
+        }
+        .connect(host: configuration.host, port: configuration.port).get()
+      link.attach(channel)
+    } catch let error as TLSError {
+      throw .configuration("\(error)")
+    } catch {
+      throw .connection("cannot reach \(configuration.host):\(configuration.port): \(error)")
+    }
+    try await link.ready().get()
+    return link
+  }
+}
+
+extension Call {
+  /// True if it changes keys: then it carries an idempotency id, and may be repeated under it.
+  var isChange: Bool {
+    switch self {
+    case .change, .transact: true
+    case .fetch, .describe, .list, .whoAmI, .admin: false
+    }
+  }
+
+  fileprivate var isAdmin: Bool {
+    if case .admin = self { return true }
+    return false
+  }
+}
+
+extension KeyringClientError {
+  /// An administrator's call is repeated only where it cannot have happened.
+  fileprivate func mayBeRepeated(_ call: Call) -> Bool {
+    switch self {
+    case .configuration, .timeout, .wire: false
+    case .connection: !call.isAdmin
+    case .refused(let status):
+      switch status.reason {
+      case .shuttingDown, .throttled: true
+      case .outcomeUnknown: call.isChange
+      default: false  // the server will answer the same again
+      }
+    }
+  }
+}

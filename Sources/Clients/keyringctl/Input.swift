@@ -1,0 +1,115 @@
+import Glibc
+import SecureMemory
+
+/// Files and standard input.
+enum Input {
+  static let bytesMax = 1 << 20
+
+  /// A public text file.
+  static func text(_ path: String) throws -> String {
+    let secret = try secret(path)
+    return unsafe secret.withUnsafeBytes { unsafe String(decoding: $0, as: UTF8.self) }
+  }
+
+  /// All bytes of a file, or of standard input for `-`, straight into locked memory.
+  static func secret(_ path: String) throws -> Secret {
+    let descriptor = path == "-" ? STDIN_FILENO : unsafe open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw Failure("cannot open \(path): \(unsafe String(cString: strerror(errno)))") }
+    defer { if path != "-" { _ = Glibc.close(descriptor) } }  // read only: nothing to lose
+    var buffer = WipedBuffer(capacity: 65_536)
+    while buffer.count <= bytesMax {
+      let before = buffer.count
+      // SAFETY: `room` is as long as it says.
+      unsafe buffer.append(minimum: 16_384) { room in max(0, unsafe read(descriptor, room.baseAddress, room.count)) }
+      if buffer.count == before { break }
+    }
+    guard buffer.count <= bytesMax else { throw Failure("\(path) is larger than \(bytesMax) bytes") }
+    return try unsafe buffer.withUnsafeBytes { bytes in try unsafe Secret(copying: bytes) }
+  }
+}
+
+/// How key material is written down.
+enum KeyFormat: String, CaseIterable {
+  case hex
+  case base64
+  case raw
+
+  /// Appends `value`, written down.
+  // SECRET: key material leaves locked memory here, for standard output: what `key fetch` is for.
+  func append(_ value: Secret, to output: inout WipedBuffer) {
+    unsafe value.withUnsafeBytes { bytes in
+      switch self {
+      case .raw: unsafe output.append(bytes)
+      case .hex:
+        let digits = Array("0123456789abcdef".utf8)
+        for unsafe byte in unsafe bytes { output.append([digits[Int(byte >> 4)], digits[Int(byte & 15)]]) }
+        output.append([UInt8(ascii: "\n")])
+      case .base64:
+        unsafe Self.appendBase64(bytes, to: &output)
+        output.append([UInt8(ascii: "\n")])
+      }
+    }
+  }
+
+  private static func appendBase64(_ bytes: UnsafeRawBufferPointer, to output: inout WipedBuffer) {
+    let letters = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
+    for start in stride(from: 0, to: bytes.count, by: 3) {
+      let count = min(3, bytes.count - start)
+      let group = (0..<3).reduce(0) { $0 << 8 | ($1 < count ? Int(unsafe bytes[start + $1]) : 0) }
+      output.append(
+        (0..<4).map { $0 <= count ? letters[group >> (18 - 6 * $0) & 63] : UInt8(ascii: "=") })
+    }
+  }
+
+  /// Reads what was written down; raw is taken as it is, hex and base64 without white space at the end.
+  func parse(_ text: Secret) throws -> Secret {
+    switch self {
+    case .raw: return text
+    case .hex: return try decode(text, bitsPerDigit: 4) { Self.hexadecimalDigit($0) }
+    case .base64: return try decode(text, bitsPerDigit: 6) { Self.base64Digit($0) }
+    }
+  }
+
+  private func decode(_ text: Secret, bitsPerDigit: Int, _ digit: (UInt8) -> UInt8?) throws -> Secret {
+    var decoded = WipedBuffer(capacity: text.count)
+    let isGood = unsafe text.withUnsafeBytes { bytes in
+      var end = bytes.count
+      while end > 0, unsafe [0x0a, 0x0d, 0x20, UInt8(ascii: "=")].contains(bytes[end - 1]) { end -= 1 }
+      var bits = 0
+      var held = 0
+      for index in 0..<end {
+        guard let value = unsafe digit(bytes[index]) else { return false }
+        held = held << bitsPerDigit | Int(value)
+        bits += bitsPerDigit
+        if bits >= 8 {
+          bits -= 8
+          decoded.append([UInt8(truncatingIfNeeded: held >> bits)])
+          held &= (1 << bits) - 1
+        }
+      }
+      return held == 0 && bits < bitsPerDigit
+    }
+    guard isGood else { throw Failure("the key is not in \(rawValue)") }
+    return try unsafe decoded.withUnsafeBytes { bytes in try unsafe Secret(copying: bytes) }
+  }
+
+  private static func hexadecimalDigit(_ byte: UInt8) -> UInt8? {
+    switch byte {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
+    case UInt8(ascii: "a")...UInt8(ascii: "f"): byte - UInt8(ascii: "a") + 10
+    case UInt8(ascii: "A")...UInt8(ascii: "F"): byte - UInt8(ascii: "A") + 10
+    default: nil
+    }
+  }
+
+  private static func base64Digit(_ byte: UInt8) -> UInt8? {
+    switch byte {
+    case UInt8(ascii: "A")...UInt8(ascii: "Z"): byte - UInt8(ascii: "A")
+    case UInt8(ascii: "a")...UInt8(ascii: "z"): byte - UInt8(ascii: "a") + 26
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0") + 52
+    case UInt8(ascii: "+"): 62
+    case UInt8(ascii: "/"): 63
+    default: nil
+    }
+  }
+}

@@ -1,0 +1,60 @@
+import ArgumentParser
+import Glibc
+import KeyringClient
+import SecureMemory
+
+@main
+struct Keyringctl: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "keyringctl",
+    abstract: "Onboards tenants, changes variables, rotates CMKs and keys, and works with keys.",
+    discussion: """
+      Most commands talk to a keyringd. They find it, and the certificate to show, in this order:
+        options        --server HOST:PORT --cert FILE --key FILE --ca FILE
+        environment    KEYRING_SERVER, KEYRING_CERT, KEYRING_KEY, KEYRING_CA
+        context file   --context FILE or KEYRING_CONTEXT: lines `server: …`, `cert: …`, `key: …`, `ca: …`
+
+      Which commands a certificate may use follows from its identity: `key` wants an instance's, `tenant create` the
+      service administrator's, `set`, `rotate-keys` and `status TENANT` an administrator's of the service or the tenant.
+
+      Exit status 0 means that it was done; anything else comes with one line on standard error that says what to do.
+      `keyringctl --generate-completion-script bash|zsh|fish` prints a completion script.
+      """,
+    version: "0.1.0",
+    subcommands: [
+      PKI.self, TenantCommands.self, InstanceCommands.self, SetCommands.self, VariablesCommand.self, RotateCMKCommand.self,
+      RotateKeysCommand.self, KeyCommands.self, StatusCommand.self, WhoAmICommand.self,
+    ])
+
+  static func main() async {
+    // SAFETY: constant name; no other thread yet.
+    signal(SIGPIPE, SIG_IGN)
+    _ = SecureHeap.installWipingAllocator()
+    _ = SecureHeap.initialize(bytes: 1 << 20)  // a client goes on without locked memory: it holds one key for one moment
+    do {
+      var command = try parseAsRoot()
+      if var asynchronous = command as? any AsyncParsableCommand {
+        try await asynchronous.run()
+      } else {
+        try command.run()
+      }
+    } catch let error as KeyringClientError {
+      fail("\(error)")
+    } catch let error as Failure {
+      fail(error.description)
+    } catch {
+      exit(withError: error)
+    }
+  }
+
+  private static func fail(_ text: String) -> Never {
+    Output.error("keyringctl: \(text)\n")
+    Glibc.exit(1)
+  }
+}
+
+/// A command's own failure: one line.
+struct Failure: Error, CustomStringConvertible {
+  let description: String
+  init(_ description: String) { self.description = description }
+}

@@ -1,0 +1,335 @@
+internal import TenantRegistry
+internal import KeyringCore
+internal import Logging
+internal import NIOCore
+internal import SecureMemory
+internal import Synchronization
+internal import TLSTransport
+internal import WireProtocol
+
+/// One client's connection: frames in, replies out. On its event loop only.
+///
+/// A read that memory can answer is answered at once, within the round that it came in; everything else goes to a task, and its reply
+/// comes back to the event loop. Past the bound of requests in flight nothing more is read: TCP holds the client back.
+final class Connection: TLSConnectionDelegate {
+  private let service: Service
+  private let decoder = RequestDecoder()
+  private var caller: Caller?
+  private var tenant: Tenant?
+  private var isAdmitted = false
+  private var isAuthenticated = false
+  private var inFlight: [UInt64: Scheduled<Void>] = [:]
+  private var reservedBytes = 0
+  private var frameBytesAnnounced = 0
+  private var frameStarted: UInt64 = 0
+  private var lastRequest = monotonicNanoseconds()
+  private var ends: UInt64 = .max
+  private var isEnding = false
+  private var isClosed = false
+  private var ticker: RepeatedTask?
+
+  init(_ service: Service) { self.service = service }
+
+  private var limits: Limits { Limits(service.resources.configuration.limits) }
+
+  private struct Limits {
+    let inFlightMax: Int
+    let frame: UInt64
+    let idle: UInt64
+
+    init(_ limits: ServiceConfiguration.Limits) {
+      inFlightMax = limits.requestsInFlightPerConnection
+      frame = limits.frameTimeout.nanoseconds
+      idle = limits.idleTimeout.nanoseconds
+    }
+  }
+
+  // MARK: Life
+
+  func connected(_ connection: TLSConnection, peer: TLSPeer) {
+    service.connectionsUnauthenticated.subtract(1, ordering: .relaxed)
+    isAuthenticated = true
+    guard let identity = peer.identity else { return connection.close() }
+    let uri = identity.uri(trustDomain: service.resources.configuration.trustDomain)
+    caller = Caller(
+      identity: identity, uri: uri, notAfter: UInt64(clamping: peer.notAfter), listings: Listings())
+    service.logger.debug(
+      "connected", metadata: ["caller": "\(uri)", "certificate": "\(peer.fingerprint)", "from": "\(String(describing: connection.remoteAddress))"])
+    setEnd(peer.notAfter)
+    startTicking(connection)
+    findTenant(connection)
+  }
+
+  /// The certificate's end, or the age of a connection less up to a tenth, whichever comes first.
+  private func setEnd(_ notAfter: Int64) {
+    let age = service.resources.configuration.limits.connectionAge.nanoseconds
+    let now = monotonicNanoseconds()
+    let validSeconds = UInt64(clamping: notAfter - Int64(unixMilliseconds() / 1000))
+    ends = now + min(age - UInt64.random(in: 0...(age / 10)), validSeconds.multipliedReportingOverflow(by: 1_000_000_000).partialValue)
+  }
+
+  private func startTicking(_ connection: TLSConnection) {
+    guard let eventLoop = connection.eventLoop else { return }
+    let bound = NIOLoopBound((self, connection), eventLoop: eventLoop)
+    ticker = eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
+      let (me, connection) = bound.value
+      me.tick(connection)
+    }
+  }
+
+  private func tick(_ connection: TLSConnection) {
+    let now = monotonicNanoseconds()
+    if now >= ends || service.isShuttingDown.load(ordering: .relaxed) { isEnding = true }
+    let isLate = frameStarted > 0 && now - frameStarted > limits.frame
+    let isIdle = inFlight.isEmpty && now - lastRequest > limits.idle
+    if isLate || isIdle || (isEnding && inFlight.isEmpty) { connection.close() }
+  }
+
+  /// Finds the tenant once; reading waits for it. An unknown tenant is no error here: its calls are refused as forbidden ones are.
+  private func findTenant(_ connection: TLSConnection) {
+    guard let name = caller?.tenant, let eventLoop = connection.eventLoop else { return }
+    connection.pauseReading()
+    let service = self.service
+    let bound = NIOLoopBound((self, connection), eventLoop: eventLoop)
+    Task {
+      let found: Tenant?
+      do throws(ServiceError) {
+        found = try await service.tenants.find(name)
+      } catch {
+        service.logger.error("\(error.status.message)", metadata: ["tenant": "\(name)"])
+        found = nil
+      }
+      eventLoop.execute {
+        let (me, connection) = bound.value
+        me.admit(found, connection)
+      }
+    }
+  }
+
+  private func admit(_ found: Tenant?, _ connection: TLSConnection) {
+    guard !isClosed else { return }
+    if let found {
+      guard found.admitConnection(caller?.instance) else {
+        refuse(Status(.throttled, "the tenant has as many connections as it may", retryAfterMilliseconds: 1000), connection)
+        return
+      }
+      tenant = found
+      isAdmitted = true
+    }
+    connection.resumeReading()
+  }
+
+  private func refuse(_ status: Status, _ connection: TLSConnection) {
+    ReplyEncoder.appendFrame(ReplyEncoder.bytes(id: 0, sequence: 0, status), to: &connection.output)
+    connection.close()
+  }
+
+  func writabilityChanged(_ connection: TLSConnection, isWritable: Bool) {
+    if isWritable { resumeIfPossible(connection) } else { connection.pauseReading() }
+  }
+
+  func closed(_ connection: TLSConnection, error: TLSError?) {
+    isClosed = true
+    ticker?.cancel()
+    if !isAuthenticated { service.connectionsUnauthenticated.subtract(1, ordering: .relaxed) }
+    service.connections.subtract(1, ordering: .relaxed)
+    if isAdmitted { tenant?.releaseConnection(caller?.instance) }
+    tenant?.release(reservedBytes)
+    for deadline in inFlight.values { deadline.cancel() }
+    inFlight = [:]
+    if let error, !isAuthenticated { service.logger.info("a connection was refused: \(error)") }
+  }
+
+  // MARK: Frames
+
+  func received(_ plaintext: inout WipedBuffer, _ connection: TLSConnection) {
+    while !isEnding {
+      guard inFlight.count < limits.inFlightMax, connection.isWritable else { return connection.pauseReading() }
+      do throws(WireError) {
+        guard try readFrame(&plaintext, connection) else { return }
+      } catch {
+        service.callsFailed.add(1, ordering: .relaxed)
+        return refuse(error.status, connection)
+      }
+    }
+    if inFlight.isEmpty { connection.close() }
+  }
+
+  /// - Returns: false where there is no whole frame.
+  private func readFrame(_ plaintext: inout WipedBuffer, _ connection: TLSConnection) throws(WireError) -> Bool {
+    let next = try unsafe plaintext.withUnsafeBytes { bytes throws(WireError) in
+      try unsafe Frame.next(in: bytes, messageBytesMax: Frame.messageBytesMax)
+    }
+    guard case .message(let count) = next else {
+      try awaitFrame(plaintext)
+      return false
+    }
+    frameStarted = 0
+    lastRequest = monotonicNanoseconds()
+    let total = Frame.prefixBytes + count
+    let decoded: Result<Request, WireError> = unsafe plaintext.withUnsafeBytes { bytes in
+      Result { () throws(WireError) in
+        try unsafe decoder.decode(UnsafeRawBufferPointer(rebasing: bytes[Frame.prefixBytes..<total]))
+      }
+    }
+    plaintext.consume(total)
+    releaseFrame()
+    switch decoded {
+    case .success(let request): execute(request, messageBytes: count, connection)
+    case .failure(let error):
+      guard error.requestID != 0 else { throw error }
+      reply(Service.Answer(sequence: 0, outcome: .failure(.malformed(""))), error.requestID, connection, status: error.status)
+    }
+    return true
+  }
+
+  /// A frame is on its way: its time runs, and a large one is counted against the tenant before it is waited for.
+  private func awaitFrame(_ plaintext: borrowing WipedBuffer) throws(WireError) {
+    guard !plaintext.isEmpty else {
+      frameStarted = 0
+      return
+    }
+    if frameStarted == 0 { frameStarted = monotonicNanoseconds() }
+    guard frameBytesAnnounced == 0, plaintext.count >= Frame.prefixBytes else { return }
+    let announced = unsafe plaintext.withUnsafeBytes { bytes in (1..<5).reduce(0) { unsafe $0 << 8 | Int(bytes[$1]) } }
+    guard announced > Frame.messageBytesDefault, let tenant else { return }
+    guard tenant.reserve(announced) else { throw .overBudget(requestID: 0) }
+    frameBytesAnnounced = announced
+    reservedBytes += announced
+  }
+
+  private func releaseFrame() {
+    guard frameBytesAnnounced > 0 else { return }
+    tenant?.release(frameBytesAnnounced)
+    reservedBytes -= frameBytesAnnounced
+    frameBytesAnnounced = 0
+  }
+
+  // MARK: Requests
+
+  private func execute(_ request: Request, messageBytes: Int, _ connection: TLSConnection) {
+    guard let caller else { return connection.close() }
+    service.calls.add(1, ordering: .relaxed)
+    if case .fetch(let name, let version) = request.call, case .instance(_, let instance) = caller.identity,
+      let tenant, fetch(request, name, version, instance, tenant, connection)
+    {
+      return
+    }
+    if messageBytes > Frame.messageBytesDefault, !mayBeLarge(request.call) {
+      let error = WireError.tooLarge(bytes: messageBytes, max: Frame.messageBytesDefault)
+      return reply(Service.Answer(sequence: 0, outcome: .failure(.malformed(""))), request.id, connection, status: error.status)
+    }
+    guard inFlight[request.id] == nil else {
+      let error = ServiceError.malformed("a request of this id is in flight on this connection")
+      return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
+    }
+    start(request, caller, connection)
+  }
+
+  private func mayBeLarge(_ call: Call) -> Bool {
+    switch call {
+    case .transact, .admin: true
+    case .fetch, .describe, .change, .list, .whoAmI: false
+    }
+  }
+
+  /// Answers a fetch from memory, decrypting straight into the output.
+  ///
+  /// - Returns: false where memory cannot answer.
+  private func fetch(
+    _ request: Request, _ name: KeyName, _ version: UInt32, _ instance: InstanceName, _ tenant: Tenant,
+    _ connection: TLSConnection
+  ) -> Bool {
+    guard let keyring = tenant.openKeyring, tenant.allows(instance) else { return false }
+    do throws(ServiceError) {
+      let identity: KeyIdentity
+      do throws(KeyringError) {
+        identity = try name.identity(for: instance)
+      } catch {
+        throw .keyring(error)
+      }
+      let (answer, sequence) = keyring.read(identity, version: version, now: lastRequest)
+      guard sequence >= request.minSequence else { throw .stale(sequence: sequence) }
+      switch answer {
+      case .needsWrappingKey: return false
+      case .absent:
+        ReplyEncoder.appendFrame(
+          ReplyEncoder.bytes(id: request.id, sequence: sequence, .fetch(nil)), to: &connection.output)
+      case .present(let identity, let key, let record, let held):
+        try unsafe ReplyEncoder.appendFetch(
+          id: request.id, sequence: sequence, type: key.type.text, version: record.version,
+          latestVersion: key.latest.version, valueBytes: Int(record.length), to: &connection.output
+        ) { room throws(ServiceError) in
+          try unsafe held.open(record, identity: identity, type: key.type, into: room)
+        }
+      }
+    } catch {
+      reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
+    }
+    return true
+  }
+
+  /// Executes a request off the event loop; it is answered no later than its deadline.
+  private func start(_ request: Request, _ caller: Caller, _ connection: TLSConnection) {
+    guard let eventLoop = connection.eventLoop else { return }
+    let timeout = request.timeoutMilliseconds == 0 ? 30_000 : min(Int64(request.timeoutMilliseconds), 600_000)
+    let deadline = monotonicNanoseconds() + UInt64(timeout) * 1_000_000
+    let bound = NIOLoopBound((self, connection), eventLoop: eventLoop)
+    let (id, isChange) = (request.id, isChange(request.call))
+    inFlight[id] = eventLoop.scheduleTask(in: .milliseconds(timeout)) {
+      let (me, connection) = bound.value
+      let error: ServiceError = isChange ? .outcomeUnknown("the deadline passed") : .timeout
+      me.finish(id, Service.Answer(sequence: 0, outcome: .failure(error)), connection)
+    }
+    let service = self.service
+    Task {
+      let answer = await service.answer(request, caller, deadline: deadline)
+      eventLoop.execute {
+        let (me, connection) = bound.value
+        me.finish(id, answer, connection)
+      }
+    }
+  }
+
+  private func isChange(_ call: Call) -> Bool {
+    switch call {
+    case .change, .transact: true
+    case .admin, .fetch, .describe, .list, .whoAmI: false
+    }
+  }
+
+  private func finish(_ id: UInt64, _ answer: Service.Answer, _ connection: TLSConnection) {
+    guard !isClosed, let deadline = inFlight.removeValue(forKey: id) else { return }
+    deadline.cancel()
+    reply(answer, id, connection)
+    connection.flushSoon()
+    resumeIfPossible(connection)
+  }
+
+  private func resumeIfPossible(_ connection: TLSConnection) {
+    if isEnding, inFlight.isEmpty { return connection.close() }
+    if inFlight.count <= limits.inFlightMax / 2, connection.isWritable { connection.resumeReading() }
+  }
+
+  // MARK: Replies
+
+  private func reply(_ answer: Service.Answer, _ id: UInt64, _ connection: TLSConnection, status: Status? = nil) {
+    switch answer.outcome {
+    case .failure(let error):
+      service.callsFailed.add(1, ordering: .relaxed)
+      let bytes = ReplyEncoder.bytes(id: id, sequence: answer.sequence, status ?? error.status)
+      ReplyEncoder.appendFrame(bytes, to: &connection.output)
+    case .success(.fetch(.some(let key))):
+      unsafe ReplyEncoder.appendFetch(
+        id: id, sequence: answer.sequence, type: key.type, version: key.version, latestVersion: key.latestVersion,
+        valueBytes: key.value.count, to: &connection.output
+      ) { room in
+        // SECRET: from locked memory into the output, which is wiped as it is sent.
+        unsafe key.value.withUnsafeBytes { unsafe room.copyMemory(from: $0) }
+      }
+    case .success(let result):
+      ReplyEncoder.appendFrame(
+        ReplyEncoder.bytes(id: id, sequence: answer.sequence, result), to: &connection.output)
+    }
+  }
+}

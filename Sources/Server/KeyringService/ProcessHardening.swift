@@ -1,0 +1,51 @@
+internal import CLinux
+internal import Glibc
+internal import SecureMemory
+public import TenantRegistry
+
+/// What a process that holds keys does before anything else, so that they leave it by no side door.
+public enum ProcessHardening {
+  /// Starts the program again without Swift's crash backtracer, which prints the memory behind registers; at once, if it is off already.
+  ///
+  /// The runtime reads SWIFT_BACKTRACE before `main`, so that setting it here would be too late.
+  public static func withoutBacktracer(_ arguments: [String]) {
+    // SAFETY: environment and arguments are live C strings; this is the only thread.
+    if unsafe getenv("SWIFT_BACKTRACE").map({ unsafe String(cString: $0) }) == "enable=no" { return }
+    unsafe setenv("SWIFT_BACKTRACE", "enable=no", 1)
+    var pointers = unsafe arguments.map { unsafe strdup($0) }
+    unsafe pointers.append(nil)
+    unsafe execv("/proc/self/exe", pointers)
+    // Where /proc is missing the program goes on, without core files in any case.
+  }
+
+  /// Forbids core files and attaching, files for others, key logs, and death by a broken pipe or a file size limit.
+  ///
+  /// - Throws: where the system refuses, which it never does to a process about itself.
+  public static func harden() throws(ConfigurationError) {
+    guard keyring_forbid_core_files() == 0, keyring_set_dumpable(0) == 0 else {
+      throw ConfigurationError("core dumps cannot be forbidden")
+    }
+    umask(0o077)
+    // SAFETY: constant names; no other thread reads the environment yet.
+    unsafe unsetenv("SSLKEYLOGFILE")
+    signal(SIGPIPE, SIG_IGN)
+    signal(SIGXFSZ, SIG_IGN)
+  }
+
+  /// Sets locked memory up.
+  ///
+  /// - Returns: true where it is locked.
+  /// - Throws: where it is not, unless that is allowed.
+  public static func lockMemory(bytes: Int, allowsUnlocked: Bool) throws(ConfigurationError) -> Bool {
+    guard SecureHeap.installWipingAllocator() else {
+      throw ConfigurationError("OpenSSL was used before its allocator could be set")
+    }
+    let outcome = SecureHeap.initialize(bytes: bytes)
+    if outcome == .locked { return true }
+    guard allowsUnlocked else {
+      throw ConfigurationError(
+        "\(bytes) bytes of memory cannot be locked: raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the unit, ulimit -l in a shell), or set allow_unlocked_memory")
+    }
+    return false
+  }
+}
