@@ -91,10 +91,8 @@ public enum HMACSHA256 {
       // SAFETY: the context is owned by this object; parameters and key live for the call.
       guard let context = unsafe EVP_MAC_CTX_new(Algorithms.shared.hmac) else { throw .drained("HMAC") }
       unsafe self.context = context
-      let ok = unsafe withParameters([.text(OSSL_MAC_PARAM_DIGEST, "SHA256")]) { parameters in
-        unsafe key.withUnsafeBytes { key in
-          unsafe EVP_MAC_init(context, key.bindMemory(to: UInt8.self).baseAddress, key.count, parameters)
-        }
+      let ok = unsafe key.withUnsafeBytes { key in
+        unsafe keyring_HMAC_init_sha256(context, key.bindMemory(to: UInt8.self).baseAddress, key.count)
       }
       guard ok == 1 else { throw .drained("HMAC") }
     }

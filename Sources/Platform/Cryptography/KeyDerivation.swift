@@ -8,17 +8,11 @@ public enum HKDFSHA256 {
     from secret: Secret, salt: [UInt8], info: [UInt8], count: Int
   ) throws(CryptographyError) -> Secret {
     guard (1...255 * 32).contains(count) else { throw .invalidLength("HKDF gives 1 to 8,160 bytes") }
-    // SAFETY: every buffer lives for the call.
-    return try unsafe secret.withUnsafeBytes { secret throws(CryptographyError) in
-      try unsafe salt.span.withUnsafeBytes { salt throws(CryptographyError) in
-        try unsafe info.span.withUnsafeBytes { info throws(CryptographyError) in
-          try unsafe deriveSecret(
-            Algorithms.shared.hkdf, "HKDF", count,
-            [
-              .text(OSSL_KDF_PARAM_DIGEST, "SHA256"), .bytes(OSSL_KDF_PARAM_KEY, secret),
-              .bytes(OSSL_KDF_PARAM_SALT, salt), .bytes(OSSL_KDF_PARAM_INFO, info),
-            ])
-        }
+    return try unsafe deriveSecret("HKDF", count: count) { room in
+      unsafe secret.withUnsafeBytes { secret in
+        unsafe keyring_HKDF_sha256(
+          Algorithms.shared.hkdf, secret.baseAddress, secret.count, salt, salt.count, info, info.count,
+          room.bindMemory(to: UInt8.self).baseAddress, room.count)
       }
     }
   }
@@ -36,36 +30,26 @@ public enum Scrypt {
     guard count >= 1, n > 1, n & (n - 1) == 0, n <= 1 << 22, (1...32).contains(r), (1...16).contains(p) else {
       throw .invalidLength("scrypt parameters")
     }
-    // SAFETY: every buffer lives for the call.
-    return try unsafe passphrase.withUnsafeBytes { passphrase throws(CryptographyError) in
-      try unsafe salt.span.withUnsafeBytes { salt throws(CryptographyError) in
-        try unsafe deriveSecret(
-          Algorithms.shared.scrypt, "scrypt", count,
-          [
-            .bytes(OSSL_KDF_PARAM_PASSWORD, passphrase), .bytes(OSSL_KDF_PARAM_SALT, salt),
-            .number(OSSL_KDF_PARAM_SCRYPT_N, n), .number(OSSL_KDF_PARAM_SCRYPT_R, r),
-            .number(OSSL_KDF_PARAM_SCRYPT_P, p), .number(OSSL_KDF_PARAM_SCRYPT_MAXMEM, 256 * n * r),
-          ])
+    return try unsafe deriveSecret("scrypt", count: count) { room in
+      unsafe passphrase.withUnsafeBytes { passphrase in
+        unsafe keyring_scrypt(
+          Algorithms.shared.scrypt, passphrase.baseAddress, passphrase.count, salt, salt.count, n, r, p,
+          room.bindMemory(to: UInt8.self).baseAddress, room.count)
       }
     }
   }
 }
 
+/// Runs a derivation straight into locked memory.
 private func deriveSecret(
-  _ algorithm: OpaquePointer, _ name: String, _ count: Int, _ list: [Parameter]
+  _ name: String, count: Int, _ derive: (UnsafeMutableRawBufferPointer) -> Int32
 ) throws(CryptographyError) -> Secret {
   ERR_clear_error()
-  // SAFETY: the context is freed (and cleansed) here; libcrypto writes `count` bytes into locked memory.
-  guard let context = unsafe EVP_KDF_CTX_new(algorithm) else { throw .drained(name) }
-  defer { unsafe EVP_KDF_CTX_free(context) }
   var ok: Int32 = 0
   let secret: Secret
   do {
-    secret = try unsafe Secret(count: count) { room in
-      ok = unsafe withParameters(list) { parameters in
-        unsafe EVP_KDF_derive(context, room.bindMemory(to: UInt8.self).baseAddress, room.count, parameters)
-      }
-    }
+    // SAFETY: `derive` writes `count` bytes into a buffer of as many.
+    secret = try unsafe Secret(count: count) { room in ok = unsafe derive(room) }
   } catch {
     throw .memory(error)
   }

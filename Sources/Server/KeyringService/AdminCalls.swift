@@ -72,15 +72,17 @@ extension Service {
 
   private func create(_ name: TenantName, _ call: TenantCreateCall) async throws(ServiceError) -> CMKID {
     if try await tenants.find(name) != nil { throw .tenantExists(name) }
-    let cmkID = try await cmk(for: name, call)
-    var yaml = "cmk_id: \(cmkID)\nprovider: local\n"
-    if !call.profile.isEmpty { yaml += "profile: \(try profile(call.profile))\n" }
+    var yaml = "provider: local\n"
+    if !call.profile.isEmpty { yaml += "profile: \(try profile(call.profile).rawValue)\n" }
     for instance in call.instances { _ = try checked(instance) }
     if call.anyInstance {
       yaml += "instances: any\n"
     } else if !call.instances.isEmpty {
       yaml += "instances: [\(call.instances.joined(separator: ", "))]\n"
     }
+    // The CMK comes last of what can be refused, so that a refusal leaves none behind.
+    let cmkID = try await cmk(for: name, call)
+    yaml = "cmk_id: \(cmkID)\n" + yaml
     let tenant = try await tenants.create(name, yaml: yaml)
     _ = try await tenant.keyring()
     logger.notice("tenant \(name) created under CMK \(cmkID)")

@@ -9,7 +9,6 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/kdf.h>
-#include <openssl/param_build.h>
 #include <openssl/params.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
@@ -65,5 +64,50 @@ static inline const unsigned char *keyring_GENERAL_NAMES_uri(void *names, int in
 static inline EVP_PKEY *keyring_EVP_EC_gen(const char *curve) { return EVP_EC_gen(curve); }
 static inline long keyring_BIO_get_mem_data(BIO *bio, char **data) { return BIO_get_mem_data(bio, data); }
 static inline void keyring_X509V3_set_ctx_nodb(X509V3_CTX *context) { X509V3_set_ctx_nodb(context); }
+
+// OSSL_PARAM arrays point at what they name, so that they are made and used in one place. Each answers 1 on success.
+
+static inline int keyring_HMAC_init_sha256(EVP_MAC_CTX *context, const unsigned char *key, size_t key_bytes) {
+  char digest[] = "SHA256";
+  OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+      OSSL_PARAM_construct_end(),
+  };
+  return EVP_MAC_init(context, key, key_bytes, parameters);
+}
+
+static inline int keyring_HKDF_sha256(EVP_KDF *hkdf, const void *key, size_t key_bytes, const void *salt, size_t salt_bytes,
+                                      const void *info, size_t info_bytes, unsigned char *out, size_t out_bytes) {
+  char digest[] = "SHA256";
+  OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)key, key_bytes),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, (void *)salt, salt_bytes),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (void *)info, info_bytes),
+      OSSL_PARAM_construct_end(),
+  };
+  EVP_KDF_CTX *context = EVP_KDF_CTX_new(hkdf);
+  int ok = context != NULL && EVP_KDF_derive(context, out, out_bytes, parameters) == 1;
+  EVP_KDF_CTX_free(context);
+  return ok;
+}
+
+static inline int keyring_scrypt(EVP_KDF *scrypt, const void *passphrase, size_t passphrase_bytes, const void *salt,
+                                 size_t salt_bytes, uint64_t n, uint64_t r, uint64_t p, unsigned char *out, size_t out_bytes) {
+  uint64_t memory_max = 256 * n * r;
+  OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_PASSWORD, (void *)passphrase, passphrase_bytes),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, (void *)salt, salt_bytes),
+      OSSL_PARAM_construct_uint64(OSSL_KDF_PARAM_SCRYPT_N, &n),
+      OSSL_PARAM_construct_uint64(OSSL_KDF_PARAM_SCRYPT_R, &r),
+      OSSL_PARAM_construct_uint64(OSSL_KDF_PARAM_SCRYPT_P, &p),
+      OSSL_PARAM_construct_uint64(OSSL_KDF_PARAM_SCRYPT_MAXMEM, &memory_max),
+      OSSL_PARAM_construct_end(),
+  };
+  EVP_KDF_CTX *context = EVP_KDF_CTX_new(scrypt);
+  int ok = context != NULL && EVP_KDF_derive(context, out, out_bytes, parameters) == 1;
+  EVP_KDF_CTX_free(context);
+  return ok;
+}
 
 #endif
