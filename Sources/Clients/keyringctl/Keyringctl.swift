@@ -22,7 +22,7 @@ struct Keyringctl: AsyncParsableCommand {
       """,
     version: "0.1.0",
     subcommands: [
-      PKI.self, TenantCommands.self, InstanceCommands.self, SetCommands.self, VariablesCommand.self, RotateCMKCommand.self,
+      PKI.self, TenantCommands.self, InstanceCommands.self, CMKCommands.self, SetCommands.self, VariablesCommand.self, RotateCMKCommand.self,
       RotateKeysCommand.self, KeyCommands.self, StatusCommand.self, WhoAmICommand.self,
     ])
 

@@ -100,6 +100,11 @@ public enum Persistence: UInt64, Sendable {
   case persist = 2
 }
 
+/// What is done to a CMK.
+public enum CMKAction: UInt64, Sendable, CaseIterable {
+  case create = 1, describe, disable, enable, scheduleDeletion, cancelDeletion
+}
+
 /// A call of an administrator.
 public enum AdminCall: Sendable, Equatable {
   case tenantCreate(TenantCreateCall)
@@ -116,6 +121,7 @@ public enum AdminCall: Sendable, Equatable {
   /// Empty: the service.
   case status(String)
   case tenantAccept(String, sequence: UInt64)
+  case cmk(tenant: String, CMKAction, cmkID: String, days: UInt32)
 }
 
 /// A call.

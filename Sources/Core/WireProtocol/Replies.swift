@@ -319,6 +319,7 @@ public enum ReplyResult: Sendable {
   case service(ServiceStatus)
   case tenant(TenantStatus)
   case tenantAccept(sequence: UInt64)
+  case cmk(id: String, state: String, version: UInt32)
 }
 
 /// One reply.

@@ -65,6 +65,10 @@ extension ReplyDecoder {
       if let reply = unsafe message.tenant_accept {
         return .tenantAccept(sequence: unsafe reply.pointee.sequence)
       }
+    case KEYRING__V1__REPLY__RESULT_CMK_MANAGE:
+      if let reply = unsafe message.cmk_manage?.pointee {
+        return unsafe .cmk(id: text(reply.cmk_id), state: text(reply.state), version: reply.version)
+      }
     default: break  // a C enum
     }
     throw .malformed("the reply has no result that this client knows")

@@ -36,6 +36,12 @@ extension ReplyEncoder {
     case .service(let status): message.message(75) { $0.message(1) { write(status, to: &$0) } }
     case .tenant(let status): message.message(75) { $0.message(2) { write(status, to: &$0) } }
     case .tenantAccept(let sequence): message.message(76) { $0.number(1, sequence) }
+    case .cmk(let id, let state, let version):
+      message.message(77) { inner in
+        inner.bytes(1, id.utf8)
+        inner.bytes(2, state.utf8)
+        inner.number(3, UInt64(version))
+      }
     case .fetch, .describe, .store, .generate, .remove, .rotate, .list, .transact, .whoAmI:
       preconditionFailure("not an administrator's reply")
     }

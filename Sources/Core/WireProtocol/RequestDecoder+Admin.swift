@@ -49,6 +49,13 @@ extension RequestDecoder {
       if let call = unsafe message.tenant_accept {
         return unsafe .tenantAccept(text(call.pointee.tenant), sequence: call.pointee.sequence)
       }
+    case KEYRING__V1__REQUEST__CALL_CMK_MANAGE:
+      if let call = unsafe message.cmk_manage?.pointee {
+        guard let action = unsafe CMKAction(rawValue: UInt64(call.action.rawValue)) else {
+          throw .malformed("a CMK's action is missing")
+        }
+        return unsafe .cmk(tenant: text(call.tenant), action, cmkID: text(call.cmk_id), days: call.days)
+      }
     default: break  // a C enum
     }
     throw .malformed("the request has no call that this server knows")

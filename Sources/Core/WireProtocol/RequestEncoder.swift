@@ -149,6 +149,12 @@ public enum RequestEncoder {
     case .rotateKeys(let name, let transient): return tenant(74, name) { $0.number(2, transient ? 1 : 0) }
     case .status(let name): return tenant(75, name)
     case .tenantAccept(let name, let sequence): return tenant(76, name) { $0.number(2, sequence) }
+    case .cmk(let name, let action, let cmkID, let days):
+      return tenant(77, name) { inner in
+        inner.number(2, action.rawValue)
+        inner.bytes(3, cmkID.utf8)
+        inner.number(4, UInt64(days))
+      }
     }
   }
 }

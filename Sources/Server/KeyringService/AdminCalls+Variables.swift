@@ -73,6 +73,32 @@ extension Service {
   }
 }
 
+extension Service {
+  /// What an administrator does to a CMK of the tenant's provider.
+  func manage(
+    _ action: CMKAction, _ text: String, _ days: UInt32, _ tenant: Tenant
+  ) async throws(ServiceError) -> CMKDescription {
+    do {
+      let provider = try tenant.provider(tenant.settings.file.provider)
+      if action == .create { return try await provider.create() }
+      let id = try CMKID(text)
+      switch action {
+      case .create, .describe: return try await provider.describe(cmk: id)
+      case .disable: return try await provider.disable(cmk: id)
+      case .enable: return try await provider.enable(cmk: id)
+      case .scheduleDeletion: return try await provider.scheduleDeletion(cmk: id, days: Int(days))
+      case .cancelDeletion: return try await provider.cancelDeletion(cmk: id)
+      }
+    } catch let error as CMKError {
+      throw ServiceError(error)
+    } catch let error as KeyringError {
+      throw .keyring(error)
+    } catch {
+      throw .defect("\(error)")
+    }
+  }
+}
+
 extension Tenant {
   func summary() -> TenantSummary {
     let settings = self.settings

@@ -18,7 +18,7 @@ extension Service {
     case .tenantList(let pageSize, let after): return try await list(pageSize, after)
     case .status(let text) where text.isEmpty: return .service(try await serviceStatus())
     case .status, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList, .variablesSet, .variablesList,
-      .rotateCMK, .rotateKeys, .tenantAccept:
+      .rotateCMK, .rotateKeys, .tenantAccept, .cmk:
       let tenant = try await find(name, caller)
       logger.info("\(call.name) by \(caller.uri)", metadata: ["tenant": "\(tenant.name)"])
       return try await administrate(call, tenant, caller)
@@ -64,6 +64,9 @@ extension Service {
     case .tenantAccept(_, let sequence):
       try await tenant.accept(sequence: sequence)
       return .tenantAccept(sequence: sequence)
+    case .cmk(_, let action, let cmkID, let days):
+      let description = try await manage(action, cmkID, days, tenant)
+      return .cmk(id: description.id.text, state: description.state.rawValue, version: description.version)
     case .tenantCreate, .tenantList: throw .defect("not a call about a tenant")
     }
   }
@@ -200,6 +203,7 @@ extension AdminCall {
     case .rotateKeys: "rotate-keys"
     case .status: "status"
     case .tenantAccept: "tenant accept"
+    case .cmk(_, let action, let id, _): "cmk \(action) \(id.prefix(64))"
     }
   }
 }

@@ -60,7 +60,7 @@ enum Authorization {
     case .instanceAdd(let name, _): (name, true)
     case .status(let name): name.isEmpty ? (nil, true) : (name, false)
     case .tenantShow(let name), .instanceList(let name), .variablesSet(let name, _, _, _), .variablesList(let name),
-      .rotateCMK(let name), .rotateKeys(let name, _):
+      .rotateCMK(let name), .rotateKeys(let name, _), .cmk(let name, _, _, _):
       (name, false)
     }
   }

@@ -952,6 +952,96 @@ void   keyring__v1__variable__free_unpacked
   assert(message->base.descriptor == &keyring__v1__variable__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   keyring__v1__cmk_manage_request__init
+                     (Keyring__V1__CmkManageRequest         *message)
+{
+  static const Keyring__V1__CmkManageRequest init_value = KEYRING__V1__CMK_MANAGE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__cmk_manage_request__get_packed_size
+                     (const Keyring__V1__CmkManageRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__cmk_manage_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__cmk_manage_request__pack
+                     (const Keyring__V1__CmkManageRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__cmk_manage_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__cmk_manage_request__pack_to_buffer
+                     (const Keyring__V1__CmkManageRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__cmk_manage_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__CmkManageRequest *
+       keyring__v1__cmk_manage_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__CmkManageRequest *)
+     protobuf_c_message_unpack (&keyring__v1__cmk_manage_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__cmk_manage_request__free_unpacked
+                     (Keyring__V1__CmkManageRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__cmk_manage_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__cmk_manage_reply__init
+                     (Keyring__V1__CmkManageReply         *message)
+{
+  static const Keyring__V1__CmkManageReply init_value = KEYRING__V1__CMK_MANAGE_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__cmk_manage_reply__get_packed_size
+                     (const Keyring__V1__CmkManageReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__cmk_manage_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__cmk_manage_reply__pack
+                     (const Keyring__V1__CmkManageReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__cmk_manage_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__cmk_manage_reply__pack_to_buffer
+                     (const Keyring__V1__CmkManageReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__cmk_manage_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__CmkManageReply *
+       keyring__v1__cmk_manage_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__CmkManageReply *)
+     protobuf_c_message_unpack (&keyring__v1__cmk_manage_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__cmk_manage_reply__free_unpacked
+                     (Keyring__V1__CmkManageReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__cmk_manage_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   keyring__v1__rotate_cmk_request__init
                      (Keyring__V1__RotateCmkRequest         *message)
 {
@@ -2581,6 +2671,147 @@ const ProtobufCMessageDescriptor keyring__v1__variable__descriptor =
   (ProtobufCMessageInit) keyring__v1__variable__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor keyring__v1__cmk_manage_request__field_descriptors[4] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CmkManageRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "action",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CmkManageRequest, action),
+    &keyring__v1__cmk_action__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cmk_id",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CmkManageRequest, cmk_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "days",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CmkManageRequest, days),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__cmk_manage_request__field_indices_by_name[] = {
+  1,   /* field[1] = action */
+  2,   /* field[2] = cmk_id */
+  3,   /* field[3] = days */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__cmk_manage_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor keyring__v1__cmk_manage_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.CmkManageRequest",
+  "CmkManageRequest",
+  "Keyring__V1__CmkManageRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__CmkManageRequest),
+  4,
+  keyring__v1__cmk_manage_request__field_descriptors,
+  keyring__v1__cmk_manage_request__field_indices_by_name,
+  1,  keyring__v1__cmk_manage_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__cmk_manage_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__cmk_manage_reply__field_descriptors[3] =
+{
+  {
+    "cmk_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CmkManageReply, cmk_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "state",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CmkManageReply, state),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "version",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CmkManageReply, version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__cmk_manage_reply__field_indices_by_name[] = {
+  0,   /* field[0] = cmk_id */
+  1,   /* field[1] = state */
+  2,   /* field[2] = version */
+};
+static const ProtobufCIntRange keyring__v1__cmk_manage_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor keyring__v1__cmk_manage_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.CmkManageReply",
+  "CmkManageReply",
+  "Keyring__V1__CmkManageReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__CmkManageReply),
+  3,
+  keyring__v1__cmk_manage_reply__field_descriptors,
+  keyring__v1__cmk_manage_reply__field_indices_by_name,
+  1,  keyring__v1__cmk_manage_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__cmk_manage_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCFieldDescriptor keyring__v1__rotate_cmk_request__field_descriptors[1] =
 {
   {
@@ -3573,7 +3804,45 @@ const ProtobufCEnumDescriptor keyring__v1__persistence__descriptor =
   keyring__v1__persistence__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[13] =
+static const ProtobufCEnumValue keyring__v1__cmk_action__enum_values_by_number[7] =
+{
+  { "CMK_ACTION_UNSPECIFIED", "KEYRING__V1__CMK_ACTION__CMK_ACTION_UNSPECIFIED", 0 },
+  { "CMK_CREATE", "KEYRING__V1__CMK_ACTION__CMK_CREATE", 1 },
+  { "CMK_DESCRIBE", "KEYRING__V1__CMK_ACTION__CMK_DESCRIBE", 2 },
+  { "CMK_DISABLE", "KEYRING__V1__CMK_ACTION__CMK_DISABLE", 3 },
+  { "CMK_ENABLE", "KEYRING__V1__CMK_ACTION__CMK_ENABLE", 4 },
+  { "CMK_SCHEDULE_DELETION", "KEYRING__V1__CMK_ACTION__CMK_SCHEDULE_DELETION", 5 },
+  { "CMK_CANCEL_DELETION", "KEYRING__V1__CMK_ACTION__CMK_CANCEL_DELETION", 6 },
+};
+static const ProtobufCIntRange keyring__v1__cmk_action__value_ranges[] = {
+{0, 0},{0, 7}
+};
+static const ProtobufCEnumValueIndex keyring__v1__cmk_action__enum_values_by_name[7] =
+{
+  { "CMK_ACTION_UNSPECIFIED", 0 },
+  { "CMK_CANCEL_DELETION", 6 },
+  { "CMK_CREATE", 1 },
+  { "CMK_DESCRIBE", 2 },
+  { "CMK_DISABLE", 3 },
+  { "CMK_ENABLE", 4 },
+  { "CMK_SCHEDULE_DELETION", 5 },
+};
+const ProtobufCEnumDescriptor keyring__v1__cmk_action__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "keyring.v1.CmkAction",
+  "CmkAction",
+  "Keyring__V1__CmkAction",
+  "keyring.v1",
+  7,
+  keyring__v1__cmk_action__enum_values_by_number,
+  7,
+  keyring__v1__cmk_action__enum_values_by_name,
+  1,
+  keyring__v1__cmk_action__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[14] =
 {
   { "TenantCreate", &keyring__v1__tenant_create_request__descriptor, &keyring__v1__tenant_create_reply__descriptor },
   { "TenantList", &keyring__v1__tenant_list_request__descriptor, &keyring__v1__tenant_list_reply__descriptor },
@@ -3584,18 +3853,20 @@ static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[13
   { "InstanceList", &keyring__v1__instance_list_request__descriptor, &keyring__v1__instance_list_reply__descriptor },
   { "VariablesSet", &keyring__v1__variables_set_request__descriptor, &keyring__v1__variables_set_reply__descriptor },
   { "VariablesList", &keyring__v1__variables_list_request__descriptor, &keyring__v1__variables_list_reply__descriptor },
+  { "CmkManage", &keyring__v1__cmk_manage_request__descriptor, &keyring__v1__cmk_manage_reply__descriptor },
   { "RotateCmk", &keyring__v1__rotate_cmk_request__descriptor, &keyring__v1__rotate_cmk_reply__descriptor },
   { "RotateKeys", &keyring__v1__rotate_keys_request__descriptor, &keyring__v1__rotate_keys_reply__descriptor },
   { "Status", &keyring__v1__status_request__descriptor, &keyring__v1__status_reply__descriptor },
   { "TenantAccept", &keyring__v1__tenant_accept_request__descriptor, &keyring__v1__tenant_accept_reply__descriptor },
 };
 const unsigned keyring__v1__admin__method_indices_by_name[] = {
+  9,        /* CmkManage */
   5,        /* InstanceAdd */
   6,        /* InstanceList */
-  9,        /* RotateCmk */
-  10,        /* RotateKeys */
-  11,        /* Status */
-  12,        /* TenantAccept */
+  10,        /* RotateCmk */
+  11,        /* RotateKeys */
+  12,        /* Status */
+  13,        /* TenantAccept */
   0,        /* TenantCreate */
   3,        /* TenantDisable */
   4,        /* TenantEnable */
@@ -3611,7 +3882,7 @@ const ProtobufCServiceDescriptor keyring__v1__admin__descriptor =
   "Admin",
   "Keyring__V1__Admin",
   "keyring.v1",
-  13,
+  14,
   keyring__v1__admin__method_descriptors,
   keyring__v1__admin__method_indices_by_name
 };
@@ -3687,13 +3958,21 @@ void keyring__v1__admin__variables_list(ProtobufCService *service,
   assert(service->descriptor == &keyring__v1__admin__descriptor);
   service->invoke(service, 8, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void keyring__v1__admin__cmk_manage(ProtobufCService *service,
+                                    const Keyring__V1__CmkManageRequest *input,
+                                    Keyring__V1__CmkManageReply_Closure closure,
+                                    void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 9, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void keyring__v1__admin__rotate_cmk(ProtobufCService *service,
                                     const Keyring__V1__RotateCmkRequest *input,
                                     Keyring__V1__RotateCmkReply_Closure closure,
                                     void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 9, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 10, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__rotate_keys(ProtobufCService *service,
                                      const Keyring__V1__RotateKeysRequest *input,
@@ -3701,7 +3980,7 @@ void keyring__v1__admin__rotate_keys(ProtobufCService *service,
                                      void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 10, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 11, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__status(ProtobufCService *service,
                                 const Keyring__V1__StatusRequest *input,
@@ -3709,7 +3988,7 @@ void keyring__v1__admin__status(ProtobufCService *service,
                                 void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 11, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 12, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__tenant_accept(ProtobufCService *service,
                                        const Keyring__V1__TenantAcceptRequest *input,
@@ -3717,7 +3996,7 @@ void keyring__v1__admin__tenant_accept(ProtobufCService *service,
                                        void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 12, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 13, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
                                Keyring__V1__Admin_ServiceDestroy destroy)

@@ -1132,7 +1132,7 @@ void   keyring__v1__who_am_ireply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__who_am_ireply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[27] =
+static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[28] =
 {
   {
     "id",
@@ -1458,8 +1458,21 @@ static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[27
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "cmk_manage",
+    77,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, cmk_manage),
+    &keyring__v1__cmk_manage_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__request__field_indices_by_name[] = {
+  27,   /* field[27] = cmk_manage */
   6,   /* field[6] = describe */
   5,   /* field[5] = fetch */
   8,   /* field[8] = generate */
@@ -1493,7 +1506,7 @@ static const ProtobufCIntRange keyring__v1__request__number_ranges[3 + 1] =
   { 1, 0 },
   { 16, 5 },
   { 64, 14 },
-  { 0, 27 }
+  { 0, 28 }
 };
 const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
 {
@@ -1503,14 +1516,14 @@ const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
   "Keyring__V1__Request",
   "keyring.v1",
   sizeof(Keyring__V1__Request),
-  27,
+  28,
   keyring__v1__request__field_descriptors,
   keyring__v1__request__field_indices_by_name,
   3,  keyring__v1__request__number_ranges,
   (ProtobufCMessageInit) keyring__v1__request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[25] =
+static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[26] =
 {
   {
     "id",
@@ -1812,8 +1825,21 @@ static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[25] 
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "cmk_manage",
+    77,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, cmk_manage),
+    &keyring__v1__cmk_manage_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__reply__field_indices_by_name[] = {
+  25,   /* field[25] = cmk_manage */
   4,   /* field[4] = describe */
   3,   /* field[3] = fetch */
   6,   /* field[6] = generate */
@@ -1845,7 +1871,7 @@ static const ProtobufCIntRange keyring__v1__reply__number_ranges[3 + 1] =
   { 1, 0 },
   { 16, 3 },
   { 64, 12 },
-  { 0, 25 }
+  { 0, 26 }
 };
 const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
 {
@@ -1855,7 +1881,7 @@ const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
   "Keyring__V1__Reply",
   "keyring.v1",
   sizeof(Keyring__V1__Reply),
-  25,
+  26,
   keyring__v1__reply__field_descriptors,
   keyring__v1__reply__field_indices_by_name,
   3,  keyring__v1__reply__number_ranges,

@@ -36,6 +36,8 @@ typedef struct Keyring__V1__VariablesSetReply Keyring__V1__VariablesSetReply;
 typedef struct Keyring__V1__VariablesListRequest Keyring__V1__VariablesListRequest;
 typedef struct Keyring__V1__VariablesListReply Keyring__V1__VariablesListReply;
 typedef struct Keyring__V1__Variable Keyring__V1__Variable;
+typedef struct Keyring__V1__CmkManageRequest Keyring__V1__CmkManageRequest;
+typedef struct Keyring__V1__CmkManageReply Keyring__V1__CmkManageReply;
 typedef struct Keyring__V1__RotateCmkRequest Keyring__V1__RotateCmkRequest;
 typedef struct Keyring__V1__RotateCmkReply Keyring__V1__RotateCmkReply;
 typedef struct Keyring__V1__RotateKeysRequest Keyring__V1__RotateKeysRequest;
@@ -98,6 +100,37 @@ typedef enum _Keyring__V1__Persistence {
   KEYRING__V1__PERSISTENCE__PERSIST = 2
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__PERSISTENCE)
 } Keyring__V1__Persistence;
+/*
+ * What is done to a CMK.
+ */
+typedef enum _Keyring__V1__CmkAction {
+  KEYRING__V1__CMK_ACTION__CMK_ACTION_UNSPECIFIED = 0,
+  /*
+   * Makes one; it is not used before `set cmk_id` names it.
+   */
+  KEYRING__V1__CMK_ACTION__CMK_CREATE = 1,
+  /*
+   * Says what is known of it.
+   */
+  KEYRING__V1__CMK_ACTION__CMK_DESCRIBE = 2,
+  /*
+   * Refuses its use; wrapping keys under it are locked once they are to be confirmed.
+   */
+  KEYRING__V1__CMK_ACTION__CMK_DISABLE = 3,
+  /*
+   * The way back from disabling.
+   */
+  KEYRING__V1__CMK_ACTION__CMK_ENABLE = 4,
+  /*
+   * Refuses its use at once and destroys it after `days`.
+   */
+  KEYRING__V1__CMK_ACTION__CMK_SCHEDULE_DELETION = 5,
+  /*
+   * The way back while it is not destroyed; the CMK is then disabled.
+   */
+  KEYRING__V1__CMK_ACTION__CMK_CANCEL_DELETION = 6
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__CMK_ACTION)
+} Keyring__V1__CmkAction;
 
 /* --- messages --- */
 
@@ -438,6 +471,49 @@ struct  Keyring__V1__Variable
 #define KEYRING__V1__VARIABLE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__variable__descriptor) \
     , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__CmkManageRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+  /*
+   * Required.
+   */
+  Keyring__V1__CmkAction action;
+  /*
+   * Required but for CMK_CREATE.
+   */
+  char *cmk_id;
+  /*
+   * For CMK_SCHEDULE_DELETION: 7 to 30.
+   */
+  uint32_t days;
+};
+#define KEYRING__V1__CMK_MANAGE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__cmk_manage_request__descriptor) \
+    , (char *)protobuf_c_empty_string, KEYRING__V1__CMK_ACTION__CMK_ACTION_UNSPECIFIED, (char *)protobuf_c_empty_string, 0 }
+
+
+struct  Keyring__V1__CmkManageReply
+{
+  ProtobufCMessage base;
+  char *cmk_id;
+  /*
+   * `enabled`, `disabled` or `pending deletion`.
+   */
+  char *state;
+  /*
+   * From 1.
+   */
+  uint32_t version;
+};
+#define KEYRING__V1__CMK_MANAGE_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__cmk_manage_reply__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0 }
 
 
 struct  Keyring__V1__RotateCmkRequest
@@ -1085,6 +1161,44 @@ Keyring__V1__Variable *
 void   keyring__v1__variable__free_unpacked
                      (Keyring__V1__Variable *message,
                       ProtobufCAllocator *allocator);
+/* Keyring__V1__CmkManageRequest methods */
+void   keyring__v1__cmk_manage_request__init
+                     (Keyring__V1__CmkManageRequest         *message);
+size_t keyring__v1__cmk_manage_request__get_packed_size
+                     (const Keyring__V1__CmkManageRequest   *message);
+size_t keyring__v1__cmk_manage_request__pack
+                     (const Keyring__V1__CmkManageRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__cmk_manage_request__pack_to_buffer
+                     (const Keyring__V1__CmkManageRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__CmkManageRequest *
+       keyring__v1__cmk_manage_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__cmk_manage_request__free_unpacked
+                     (Keyring__V1__CmkManageRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__CmkManageReply methods */
+void   keyring__v1__cmk_manage_reply__init
+                     (Keyring__V1__CmkManageReply         *message);
+size_t keyring__v1__cmk_manage_reply__get_packed_size
+                     (const Keyring__V1__CmkManageReply   *message);
+size_t keyring__v1__cmk_manage_reply__pack
+                     (const Keyring__V1__CmkManageReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__cmk_manage_reply__pack_to_buffer
+                     (const Keyring__V1__CmkManageReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__CmkManageReply *
+       keyring__v1__cmk_manage_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__cmk_manage_reply__free_unpacked
+                     (Keyring__V1__CmkManageReply *message,
+                      ProtobufCAllocator *allocator);
 /* Keyring__V1__RotateCmkRequest methods */
 void   keyring__v1__rotate_cmk_request__init
                      (Keyring__V1__RotateCmkRequest         *message);
@@ -1378,6 +1492,12 @@ typedef void (*Keyring__V1__VariablesListReply_Closure)
 typedef void (*Keyring__V1__Variable_Closure)
                  (const Keyring__V1__Variable *message,
                   void *closure_data);
+typedef void (*Keyring__V1__CmkManageRequest_Closure)
+                 (const Keyring__V1__CmkManageRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__CmkManageReply_Closure)
+                 (const Keyring__V1__CmkManageReply *message,
+                  void *closure_data);
 typedef void (*Keyring__V1__RotateCmkRequest_Closure)
                  (const Keyring__V1__RotateCmkRequest *message,
                   void *closure_data);
@@ -1457,6 +1577,10 @@ struct Keyring__V1__Admin_Service
                          const Keyring__V1__VariablesListRequest *input,
                          Keyring__V1__VariablesListReply_Closure closure,
                          void *closure_data);
+  void (*cmk_manage)(Keyring__V1__Admin_Service *service,
+                     const Keyring__V1__CmkManageRequest *input,
+                     Keyring__V1__CmkManageReply_Closure closure,
+                     void *closure_data);
   void (*rotate_cmk)(Keyring__V1__Admin_Service *service,
                      const Keyring__V1__RotateCmkRequest *input,
                      Keyring__V1__RotateCmkReply_Closure closure,
@@ -1490,6 +1614,7 @@ void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
       function_prefix__ ## instance_list,\
       function_prefix__ ## variables_set,\
       function_prefix__ ## variables_list,\
+      function_prefix__ ## cmk_manage,\
       function_prefix__ ## rotate_cmk,\
       function_prefix__ ## rotate_keys,\
       function_prefix__ ## status,\
@@ -1530,6 +1655,10 @@ void keyring__v1__admin__variables_list(ProtobufCService *service,
                                         const Keyring__V1__VariablesListRequest *input,
                                         Keyring__V1__VariablesListReply_Closure closure,
                                         void *closure_data);
+void keyring__v1__admin__cmk_manage(ProtobufCService *service,
+                                    const Keyring__V1__CmkManageRequest *input,
+                                    Keyring__V1__CmkManageReply_Closure closure,
+                                    void *closure_data);
 void keyring__v1__admin__rotate_cmk(ProtobufCService *service,
                                     const Keyring__V1__RotateCmkRequest *input,
                                     Keyring__V1__RotateCmkReply_Closure closure,
@@ -1551,6 +1680,7 @@ void keyring__v1__admin__tenant_accept(ProtobufCService *service,
 
 extern const ProtobufCEnumDescriptor    keyring__v1__tenant_state__descriptor;
 extern const ProtobufCEnumDescriptor    keyring__v1__persistence__descriptor;
+extern const ProtobufCEnumDescriptor    keyring__v1__cmk_action__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_create_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_create_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_list_request__descriptor;
@@ -1572,6 +1702,8 @@ extern const ProtobufCMessageDescriptor keyring__v1__variables_set_reply__descri
 extern const ProtobufCMessageDescriptor keyring__v1__variables_list_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__variables_list_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__variable__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__cmk_manage_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__cmk_manage_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__rotate_cmk_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__rotate_cmk_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__rotate_keys_request__descriptor;

@@ -239,7 +239,8 @@ typedef enum {
   KEYRING__V1__REQUEST__CALL_ROTATE_CMK = 73,
   KEYRING__V1__REQUEST__CALL_ROTATE_KEYS = 74,
   KEYRING__V1__REQUEST__CALL_STATUS = 75,
-  KEYRING__V1__REQUEST__CALL_TENANT_ACCEPT = 76
+  KEYRING__V1__REQUEST__CALL_TENANT_ACCEPT = 76,
+  KEYRING__V1__REQUEST__CALL_CMK_MANAGE = 77
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REQUEST__CALL__CASE)
 } Keyring__V1__Request__CallCase;
 
@@ -295,6 +296,7 @@ struct  Keyring__V1__Request
     Keyring__V1__RotateKeysRequest *rotate_keys;
     Keyring__V1__StatusRequest *status;
     Keyring__V1__TenantAcceptRequest *tenant_accept;
+    Keyring__V1__CmkManageRequest *cmk_manage;
   };
 };
 #define KEYRING__V1__REQUEST__INIT \
@@ -325,7 +327,8 @@ typedef enum {
   KEYRING__V1__REPLY__RESULT_ROTATE_CMK = 73,
   KEYRING__V1__REPLY__RESULT_ROTATE_KEYS = 74,
   KEYRING__V1__REPLY__RESULT_STATUS_REPORT = 75,
-  KEYRING__V1__REPLY__RESULT_TENANT_ACCEPT = 76
+  KEYRING__V1__REPLY__RESULT_TENANT_ACCEPT = 76,
+  KEYRING__V1__REPLY__RESULT_CMK_MANAGE = 77
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REPLY__RESULT__CASE)
 } Keyring__V1__Reply__ResultCase;
 
@@ -371,6 +374,7 @@ struct  Keyring__V1__Reply
     Keyring__V1__RotateKeysReply *rotate_keys;
     Keyring__V1__StatusReply *status_report;
     Keyring__V1__TenantAcceptReply *tenant_accept;
+    Keyring__V1__CmkManageReply *cmk_manage;
   };
 };
 #define KEYRING__V1__REPLY__INIT \
