@@ -92,39 +92,60 @@ let core: [Target] = [
   .library("SecureMemory", "Core", ["COpenSSL"]),
   .library("KeyringCore", "Core", ["SecureMemory", collections]),
   .library("MessageEncoding", "Core", ["CProtobufC"]),
-  .library("WireProtocol", "Core", ["CMessages", "MessageEncoding", "CProtobufC", "KeyringCore", "SecureMemory"]),
+  .library(
+    "WireProtocol",
+    "Core",
+    ["CMessages", "MessageEncoding", "CProtobufC", "KeyringCore", "SecureMemory"]
+  ),
 ]
 
 let platform: [Target] = [
   .library("Cryptography", "Platform", ["COpenSSL", "SecureMemory"]),
   .library(
-    "KeyringStorage", "Platform",
-    ["CLinux", "CMessages", "CProtobufC", "Cryptography", "KeyringCore", "MessageEncoding", "SecureMemory", collections]),
-  .library("TLSTransport", "Platform", ["COpenSSL", "KeyringCore", "KeyringStorage", "SecureMemory", nioCore]),
+    "KeyringStorage",
+    "Platform",
+    [
+      "CLinux", "CMessages", "CProtobufC", "Cryptography", "KeyringCore", "MessageEncoding", "SecureMemory",
+      collections,
+    ]
+  ),
+  .library(
+    "TLSTransport",
+    "Platform",
+    ["COpenSSL", "KeyringCore", "KeyringStorage", "SecureMemory", nioCore]
+  ),
   .library("CMKProviders", "Platform", ["Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory"]),
 ]
 
 let server: [Target] = [
   .library("TenantRegistry", "Server", ["KeyringCore", "KeyringStorage", yams]),
   .library(
-    "KeyringService", "Server",
+    "KeyringService",
+    "Server",
     [
-      "CLinux", "CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory", "TLSTransport",
+      "CLinux", "CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory",
+      "TLSTransport",
       "TenantRegistry", "WireProtocol", collections, logging, nioCore, nioHTTP1, nioPosix,
-    ]),
+    ]
+  ),
   .program("keyringd", "Server", ["KeyringService", "TenantRegistry", arguments, lifecycle, logging]),
 ]
 
 let clients: [Target] = [
   .library(
-    "KeyringClient", "Clients",
-    ["KeyringCore", "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix]),
+    "KeyringClient",
+    "Clients",
+    ["KeyringCore", "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix]
+  ),
   .program(
-    "keyringctl", "Clients",
+    "keyringctl",
+    "Clients",
     [
-      "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "SecureMemory", "TLSTransport", "WireProtocol",
+      "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "SecureMemory", "TLSTransport",
+      "WireProtocol",
       arguments,
-    ]),
+    ]
+  ),
 ]
 
 let package = Package(

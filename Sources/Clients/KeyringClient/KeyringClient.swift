@@ -24,7 +24,8 @@ public struct KeyringClientConfiguration: Sendable {
   public var attempts = 5
 
   /// Puts the parts together.
-  public init(host: String, port: Int, certificateFile: String, privateKeyFile: String, authorityFile: String) {
+  public init(host: String, port: Int, certificateFile: String, privateKeyFile: String, authorityFile: String)
+  {
     self.host = host
     self.port = port
     self.certificateFile = certificateFile
@@ -73,9 +74,12 @@ public final class KeyringClient: Sendable {
     do {
       context = try TLSContext(
         TLSConfiguration(
-          certificateFile: configuration.certificateFile, privateKeyFile: configuration.privateKeyFile,
-          authorityFile: configuration.authorityFile),
-        role: .client)
+          certificateFile: configuration.certificateFile,
+          privateKeyFile: configuration.privateKeyFile,
+          authorityFile: configuration.authorityFile
+        ),
+        role: .client
+      )
     } catch {
       throw .configuration("\(error)")
     }
@@ -106,7 +110,9 @@ public final class KeyringClient: Sendable {
   ///   - timeout: instead of the configuration's.
   /// - Throws: `KeyringClientError`.
   public func call(
-    _ call: Call, minSequence: UInt64 = 0, timeout: Duration? = nil
+    _ call: Call,
+    minSequence: UInt64 = 0,
+    timeout: Duration? = nil
   ) async throws(KeyringClientError) -> (sequence: UInt64, result: ReplyResult) {
     let deadline = ContinuousClock.now + (timeout ?? configuration.timeout)
     let idempotencyID = call.isChange ? Self.makeIdempotencyID() : nil
@@ -116,14 +122,16 @@ public final class KeyringClient: Sendable {
       do throws(KeyringClientError) {
         return try await once(call, minSequence, idempotencyID, deadline)
       } catch {
-        guard attempt < configuration.attempts, error.mayBeRepeated(call), ContinuousClock.now < deadline else { throw error }
+        guard attempt < configuration.attempts, error.mayBeRepeated(call), ContinuousClock.now < deadline
+        else { throw error }
       }
       try await pause(attempt, until: deadline)
     }
   }
 
   /// Full jitter over 50 ms doubled with each attempt, at most 2 s.
-  private func pause(_ attempt: Int, until deadline: ContinuousClock.Instant) async throws(KeyringClientError) {
+  private func pause(_ attempt: Int, until deadline: ContinuousClock.Instant) async throws(KeyringClientError)
+  {
     let most = min(2000, 50 << attempt)
     do {
       try await Task.sleep(for: min(.milliseconds(Int.random(in: 0...most)), deadline - ContinuousClock.now))
@@ -133,15 +141,22 @@ public final class KeyringClient: Sendable {
   }
 
   private func once(
-    _ call: Call, _ minSequence: UInt64, _ idempotencyID: IdempotencyID?, _ deadline: ContinuousClock.Instant
+    _ call: Call,
+    _ minSequence: UInt64,
+    _ idempotencyID: IdempotencyID?,
+    _ deadline: ContinuousClock.Instant
   ) async throws(KeyringClientError) -> (UInt64, ReplyResult) {
     let link = try await connected(deadline)
     let left = deadline - ContinuousClock.now
     let milliseconds = left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000
     guard milliseconds > 0 else { throw .timeout }
     let request = Request(
-      id: nextID.add(1, ordering: .relaxed).newValue, timeoutMilliseconds: UInt32(clamping: milliseconds),
-      idempotencyID: idempotencyID, minSequence: minSequence, call: call)
+      id: nextID.add(1, ordering: .relaxed).newValue,
+      timeoutMilliseconds: UInt32(clamping: milliseconds),
+      idempotencyID: idempotencyID,
+      minSequence: minSequence,
+      call: call
+    )
     let reply = try await link.send(request, milliseconds: milliseconds).get()
     switch reply.outcome {
     case .success(let result): return (reply.sequence, result)

@@ -14,7 +14,8 @@ final class Link: Sendable {
     var isReady = false
     var failure: KeyringClientError?
     var waiters: [CheckedContinuation<Result<Void, KeyringClientError>, Never>] = []
-    var inFlight: [UInt64: (CheckedContinuation<Result<Reply, KeyringClientError>, Never>, Scheduled<Void>)] = [:]
+    var inFlight: [UInt64: (CheckedContinuation<Result<Reply, KeyringClientError>, Never>, Scheduled<Void>)] =
+      [:]
   }
 
   private let state = Mutex(State())
@@ -47,9 +48,11 @@ final class Link: Sendable {
   /// Sends a request and waits for its reply, no longer than `milliseconds`.
   func send(_ request: Request, milliseconds: Int64) async -> Result<Reply, KeyringClientError> {
     await withCheckedContinuation { continuation in
-      guard let (eventLoop, connection) = state.withLock({ state in
-        state.failure == nil ? state.eventLoop.flatMap { loop in state.connection.map { (loop, $0) } } : nil
-      }) else {
+      guard
+        let (eventLoop, connection) = state.withLock({ state in
+          state.failure == nil ? state.eventLoop.flatMap { loop in state.connection.map { (loop, $0) } } : nil
+        })
+      else {
         return continuation.resume(returning: .failure(.connection("the connection was lost")))
       }
       eventLoop.execute {
@@ -72,7 +75,9 @@ final class Link: Sendable {
   }
 
   func finish(_ id: UInt64, _ result: Result<Reply, KeyringClientError>) {
-    guard let (continuation, timeout) = state.withLock({ $0.inFlight.removeValue(forKey: id) }) else { return }
+    guard let (continuation, timeout) = state.withLock({ $0.inFlight.removeValue(forKey: id) }) else {
+      return
+    }
     timeout.cancel()
     continuation.resume(returning: result)
   }
@@ -139,8 +144,12 @@ private final class Receiver: TLSConnectionDelegate {
 
   private func next(_ plaintext: borrowing WipedBuffer) throws(WireError) -> (Int, Reply)? {
     try unsafe plaintext.withUnsafeBytes { bytes throws(WireError) in
-      guard case .message(let count) = try unsafe Frame.next(in: bytes, messageBytesMax: Frame.messageBytesMax) else { return nil }
-      let message = unsafe UnsafeRawBufferPointer(rebasing: bytes[Frame.prefixBytes..<Frame.prefixBytes + count])
+      guard
+        case .message(let count) = try unsafe Frame.next(in: bytes, messageBytesMax: Frame.messageBytesMax)
+      else { return nil }
+      let message = unsafe UnsafeRawBufferPointer(
+        rebasing: bytes[Frame.prefixBytes..<Frame.prefixBytes + count]
+      )
       return (Frame.prefixBytes + count, try unsafe decoder.decode(message))
     }
   }
@@ -148,7 +157,11 @@ private final class Receiver: TLSConnectionDelegate {
   func writabilityChanged(_ connection: TLSConnection, isWritable: Bool) {}
 
   func closed(_ connection: TLSConnection, error: TLSError?) {
-    link.failed(.connection(error.map { "the server ended the connection: \($0)" } ?? "the server closed the connection"))
+    link.failed(
+      .connection(
+        error.map { "the server ended the connection: \($0)" } ?? "the server closed the connection"
+      )
+    )
   }
 }
 

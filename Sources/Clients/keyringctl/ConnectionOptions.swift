@@ -48,9 +48,12 @@ struct ConnectionOptions: ParsableArguments {
       throw Failure("'\(address)' is not HOST:PORT")
     }
     var configuration = KeyringClientConfiguration(
-      host: host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host, port: number,
-      certificateFile: try value(cert, "cert", file), privateKeyFile: try value(privateKey, "key", file),
-      authorityFile: try value(ca, "ca", file))
+      host: host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host,
+      port: number,
+      certificateFile: try value(cert, "cert", file),
+      privateKeyFile: try value(privateKey, "key", file),
+      authorityFile: try value(ca, "ca", file)
+    )
     configuration.timeout = .seconds(max(1, timeout))
     return try KeyringClient(configuration)
   }
@@ -58,8 +61,12 @@ struct ConnectionOptions: ParsableArguments {
   private func contextFile() throws -> [String: String] {
     guard let path = context ?? environment("KEYRING_CONTEXT") else { return [:] }
     var entries: [String: String] = [:]
-    for (number, line) in try Input.text(path).split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
-      let parts = line.split(separator: ":", maxSplits: 1).map { $0.split(separator: " ").joined(separator: " ") }
+    for (number, line) in try Input.text(path).split(separator: "\n", omittingEmptySubsequences: false)
+      .enumerated()
+    {
+      let parts = line.split(separator: ":", maxSplits: 1).map {
+        $0.split(separator: " ").joined(separator: " ")
+      }
       if parts.isEmpty || parts[0].hasPrefix("#") { continue }
       guard parts.count == 2, ["server", "cert", "key", "ca"].contains(parts[0]) else {
         throw Failure("\(path):\(number + 1): `server: …`, `cert: …`, `key: …` or `ca: …` is expected")

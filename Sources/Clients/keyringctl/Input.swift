@@ -14,13 +14,17 @@ enum Input {
   /// All bytes of a file, or of standard input for `-`, straight into locked memory.
   static func secret(_ path: String) throws -> Secret {
     let descriptor = path == "-" ? STDIN_FILENO : unsafe open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { throw Failure("cannot open \(path): \(unsafe String(cString: strerror(errno)))") }
+    guard descriptor >= 0 else {
+      throw Failure("cannot open \(path): \(unsafe String(cString: strerror(errno)))")
+    }
     defer { if path != "-" { _ = Glibc.close(descriptor) } }  // read only: nothing to lose
     var buffer = WipedBuffer(capacity: 65_536)
     while buffer.count <= bytesMax {
       let before = buffer.count
       // SAFETY: `room` is as long as it says.
-      unsafe buffer.append(minimum: 16_384) { room in max(0, unsafe read(descriptor, room.baseAddress, room.count)) }
+      unsafe buffer.append(minimum: 16_384) { room in
+        max(0, unsafe read(descriptor, room.baseAddress, room.count))
+      }
       if buffer.count == before { break }
     }
     guard buffer.count <= bytesMax else { throw Failure("\(path) is larger than \(bytesMax) bytes") }
@@ -42,7 +46,7 @@ enum KeyFormat: String, CaseIterable {
       case .raw: unsafe output.append(bytes)
       case .hex:
         let digits = Array("0123456789abcdef".utf8)
-        for unsafe byte in unsafe bytes { output.append([digits[Int(byte >> 4)], digits[Int(byte & 15)]]) }
+        for unsafebyte in unsafe bytes { output.append([digits[Int(byte >> 4)], digits[Int(byte & 15)]]) }
         output.append([UInt8(ascii: "\n")])
       case .base64:
         unsafe Self.appendBase64(bytes, to: &output)
@@ -57,7 +61,8 @@ enum KeyFormat: String, CaseIterable {
       let count = min(3, bytes.count - start)
       let group = (0..<3).reduce(0) { $0 << 8 | ($1 < count ? Int(unsafe bytes[start + $1]) : 0) }
       output.append(
-        (0..<4).map { $0 <= count ? letters[group >> (18 - 6 * $0) & 63] : UInt8(ascii: "=") })
+        (0..<4).map { $0 <= count ? letters[group >> (18 - 6 * $0) & 63] : UInt8(ascii: "=") }
+      )
     }
   }
 

@@ -9,7 +9,8 @@ extension KeyFormat: ExpressibleByArgument {}
 
 struct KeyCommands: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "key", abstract: "Works with keys, as a database instance does: with an instance's certificate.",
+    commandName: "key",
+    abstract: "Works with keys, as a database instance does: with an instance's certificate.",
     discussion: """
       A key is named by its scope (the instance's own, or --shared by all instances of the tenant), its owner (a database
       user; empty for the server itself) and its id.
@@ -18,8 +19,10 @@ struct KeyCommands: ParsableCommand {
         keyringctl key fetch MyKey --shared --format hex
       """,
     subcommands: [
-      KeyGenerate.self, KeyStore.self, KeyFetch.self, KeyDescribe.self, KeyRemove.self, KeyRotate.self, KeyList.self,
-    ])
+      KeyGenerate.self, KeyStore.self, KeyFetch.self, KeyDescribe.self, KeyRemove.self, KeyRotate.self,
+      KeyList.self,
+    ]
+  )
 }
 
 struct KeyArguments: ParsableArguments {
@@ -31,18 +34,27 @@ struct KeyArguments: ParsableArguments {
   @Option(name: .long, help: "The database user that it belongs to.")
   var owner: String = ""
 
-  var name: KeyName { KeyName(scope: shared ? .shared : .instance, owner: Array(owner.utf8), keyID: Array(id.utf8)) }
+  var name: KeyName {
+    KeyName(scope: shared ? .shared : .instance, owner: Array(owner.utf8), keyID: Array(id.utf8))
+  }
 
   /// Says what a change came to.
   func report(_ what: String, _ version: UInt32, _ sequence: UInt64) {
     var members: [(String, JSON)] = [("key_id", .text(id)), ("sequence", .number(sequence))]
     if version > 0 { members.insert(("version", .number(UInt64(version))), at: 1) }
-    Output.show(connection.output, .object(members), text: "\(id): \(what)" + (version > 0 ? ", version \(version)" : ""))
+    Output.show(
+      connection.output,
+      .object(members),
+      text: "\(id): \(what)" + (version > 0 ? ", version \(version)" : "")
+    )
   }
 }
 
 struct KeyGenerate: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "generate", abstract: "Has a key made by the tenant's provider.")
+  static let configuration = CommandConfiguration(
+    commandName: "generate",
+    abstract: "Has a key made by the tenant's provider."
+  )
   @OptionGroup var key: KeyArguments
   @Option(name: .long, help: "AES, SECRET, or what the tenant's profile allows.")
   var type: String = "AES"
@@ -50,7 +62,9 @@ struct KeyGenerate: AsyncParsableCommand {
   var length: UInt32 = 32
 
   func run() async throws {
-    let (sequence, result) = try await key.connection.call(.change(.generate(key.name, type: type, length: length)))
+    let (sequence, result) = try await key.connection.call(
+      .change(.generate(key.name, type: type, length: length))
+    )
     guard case .generate(let version) = result else { throw unexpected() }
     key.report("generated", version, sequence)
   }
@@ -58,8 +72,11 @@ struct KeyGenerate: AsyncParsableCommand {
 
 struct KeyStore: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "store", abstract: "Stores key material that you bring.",
-    discussion: "The material comes from a file or standard input, never from an argument, which others can see.")
+    commandName: "store",
+    abstract: "Stores key material that you bring.",
+    discussion:
+      "The material comes from a file or standard input, never from an argument, which others can see."
+  )
   @OptionGroup var key: KeyArguments
   @Option(name: .long, help: "AES, SECRET, or what the tenant's profile allows.")
   var type: String = "SECRET"
@@ -70,7 +87,9 @@ struct KeyStore: AsyncParsableCommand {
 
   func run() async throws {
     let value = try format.parse(try Input.secret(source))
-    let (sequence, result) = try await key.connection.call(.change(.store(key.name, type: type, value: value)))
+    let (sequence, result) = try await key.connection.call(
+      .change(.store(key.name, type: type, value: value))
+    )
     guard case .store(let version) = result else { throw unexpected() }
     key.report("stored", version, sequence)
   }
@@ -78,8 +97,11 @@ struct KeyStore: AsyncParsableCommand {
 
 struct KeyFetch: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "fetch", abstract: "Prints a key's material: the only command that prints a secret.",
-    discussion: "Absent keys end with exit status 3 and nothing on standard output; status 1 means that it could not be told.")
+    commandName: "fetch",
+    abstract: "Prints a key's material: the only command that prints a secret.",
+    discussion:
+      "Absent keys end with exit status 3 and nothing on standard output; status 1 means that it could not be told."
+  )
   @OptionGroup var key: KeyArguments
   @Option(name: .customLong("version"), help: "Which version; the newest by default.")
   var keyVersion: UInt32 = 0
@@ -87,7 +109,8 @@ struct KeyFetch: AsyncParsableCommand {
   var format: KeyFormat = .hex
 
   func run() async throws {
-    guard case .fetch(let found) = try await key.connection.call(.fetch(key.name, version: keyVersion)).result else {
+    guard case .fetch(let found) = try await key.connection.call(.fetch(key.name, version: keyVersion)).result
+    else {
       throw unexpected()
     }
     guard let found else {
@@ -96,8 +119,12 @@ struct KeyFetch: AsyncParsableCommand {
     }
     var output = WipedBuffer(capacity: found.value.count * 2 + 256)
     if key.connection.output == .json {
-      output.append(Array("{\"key_id\":\(JSON.text(key.id).rendered),\"type\":\(JSON.text(found.type).rendered),".utf8))
-      output.append(Array("\"version\":\(found.version),\"latest_version\":\(found.latestVersion),\"value_hex\":\"".utf8))
+      output.append(
+        Array("{\"key_id\":\(JSON.text(key.id).rendered),\"type\":\(JSON.text(found.type).rendered),".utf8)
+      )
+      output.append(
+        Array("\"version\":\(found.version),\"latest_version\":\(found.latestVersion),\"value_hex\":\"".utf8)
+      )
       KeyFormat.hex.append(found.value, to: &output)
       output.truncate(to: output.count - 1)
       output.append(Array("\"}\n".utf8))
@@ -122,7 +149,8 @@ extension KeyInfo {
 
   var row: [String] {
     [
-      String(decoding: name.keyID, as: UTF8.self), String(decoding: name.owner, as: UTF8.self), type, "\(length)",
+      String(decoding: name.keyID, as: UTF8.self), String(decoding: name.owner, as: UTF8.self), type,
+      "\(length)",
       "\(version)", dateText(createdMilliseconds),
     ]
   }
@@ -131,13 +159,19 @@ extension KeyInfo {
 }
 
 struct KeyDescribe: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "describe", abstract: "Says what is known of a key, without its material.")
+  static let configuration = CommandConfiguration(
+    commandName: "describe",
+    abstract: "Says what is known of a key, without its material."
+  )
   @OptionGroup var key: KeyArguments
   @Option(name: .customLong("version"), help: "Which version; the newest by default.")
   var keyVersion: UInt32 = 0
 
   func run() async throws {
-    guard case .describe(let info) = try await key.connection.call(.describe(key.name, version: keyVersion)).result else {
+    guard
+      case .describe(let info) = try await key.connection.call(.describe(key.name, version: keyVersion))
+        .result
+    else {
       throw unexpected()
     }
     guard let info else {
@@ -149,7 +183,10 @@ struct KeyDescribe: AsyncParsableCommand {
 }
 
 struct KeyRemove: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "remove", abstract: "Removes a key with all its versions.")
+  static let configuration = CommandConfiguration(
+    commandName: "remove",
+    abstract: "Removes a key with all its versions."
+  )
   @OptionGroup var key: KeyArguments
 
   func run() async throws {
@@ -160,7 +197,9 @@ struct KeyRemove: AsyncParsableCommand {
 
 struct KeyRotate: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "rotate", abstract: "Adds a version to a key, made by the tenant's provider; older ones stay fetchable.")
+    commandName: "rotate",
+    abstract: "Adds a version to a key, made by the tenant's provider; older ones stay fetchable."
+  )
   @OptionGroup var key: KeyArguments
 
   func run() async throws {
@@ -171,7 +210,10 @@ struct KeyRotate: AsyncParsableCommand {
 }
 
 struct KeyList: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "list", abstract: "Lists keys, without their material.")
+  static let configuration = CommandConfiguration(
+    commandName: "list",
+    abstract: "Lists keys, without their material."
+  )
   @OptionGroup var connection: ConnectionOptions
   @Flag(name: .long, help: "Those that all instances of the tenant share.")
   var shared = false
@@ -183,12 +225,22 @@ struct KeyList: AsyncParsableCommand {
     var all: [KeyInfo] = []
     var token: [UInt8] = []
     repeat {
-      let call = ListCall(scope: shared ? .shared : .instance, owner: owner.map { Array($0.utf8) }, pageToken: token)
-      guard case .list(let page, let next) = try await client.call(.list(call)).result else { throw unexpected() }
+      let call = ListCall(
+        scope: shared ? .shared : .instance,
+        owner: owner.map { Array($0.utf8) },
+        pageToken: token
+      )
+      guard case .list(let page, let next) = try await client.call(.list(call)).result else {
+        throw unexpected()
+      }
       all += page
       token = next
     } while !token.isEmpty
     await client.close()
-    Output.show(connection.output, .list(all.map(\.json)), text: Output.table([KeyInfo.heads] + all.map(\.row)))
+    Output.show(
+      connection.output,
+      .list(all.map(\.json)),
+      text: Output.table([KeyInfo.heads] + all.map(\.row))
+    )
   }
 }

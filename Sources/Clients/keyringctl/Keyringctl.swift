@@ -22,15 +22,18 @@ struct Keyringctl: AsyncParsableCommand {
       """,
     version: "0.1.0",
     subcommands: [
-      PKI.self, TenantCommands.self, InstanceCommands.self, CMKCommands.self, SetCommands.self, VariablesCommand.self, RotateCMKCommand.self,
+      PKI.self, TenantCommands.self, InstanceCommands.self, CMKCommands.self, SetCommands.self,
+      VariablesCommand.self, RotateCMKCommand.self,
       RotateKeysCommand.self, KeyCommands.self, StatusCommand.self, WhoAmICommand.self,
-    ])
+    ]
+  )
 
   static func main() async {
     // SAFETY: constant name; no other thread yet.
     signal(SIGPIPE, SIG_IGN)
     _ = SecureHeap.installWipingAllocator()
-    _ = SecureHeap.initialize(bytes: 1 << 20)  // a client goes on without locked memory: it holds one key for one moment
+    // A client goes on without locked memory: it holds one key for one moment.
+    _ = SecureHeap.initialize(bytes: 1 << 20)
     do {
       var command = try parseAsRoot()
       if var asynchronous = command as? any AsyncParsableCommand {

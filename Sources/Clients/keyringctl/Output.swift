@@ -24,7 +24,8 @@ indirect enum JSON {
     case .flag(let flag): "\(flag)"
     case .null: "null"
     case .list(let items): "[" + items.map(\.rendered).joined(separator: ",") + "]"
-    case .object(let members): "{" + members.map { Self.quoted($0.0) + ":" + $0.1.rendered }.joined(separator: ",") + "}"
+    case .object(let members):
+      "{" + members.map { Self.quoted($0.0) + ":" + $0.1.rendered }.joined(separator: ",") + "}"
     }
   }
 
@@ -59,7 +60,9 @@ enum Output {
   /// Columns of equal width.
   static func table(_ rows: [[String]]) -> String {
     let columns = rows.map(\.count).max() ?? 0
-    let widths = (0..<columns).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
+    let widths = (0..<columns).map { column in
+      rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0
+    }
     return rows.map { row in
       var line = ""
       for (column, cell) in row.enumerated() {
@@ -81,7 +84,11 @@ enum Output {
     var done = 0
     while done < bytes.count {
       // SAFETY: the rest of the buffer lies within it.
-      let count = unsafe Glibc.write(descriptor, bytes.baseAddress.map { unsafe $0 + done }, bytes.count - done)
+      let count = unsafe Glibc.write(
+        descriptor,
+        bytes.baseAddress.map { unsafe $0 + done },
+        bytes.count - done
+      )
       if count <= 0 { return }
       done += count
     }
@@ -95,5 +102,6 @@ func dateText(_ milliseconds: UInt64) -> String {
   // SAFETY: both live for the call.
   unsafe gmtime_r(&seconds, &parts)
   func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
-  return unsafe "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))Z"
+  return
+    unsafe "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))Z"
 }

@@ -19,7 +19,8 @@ struct PKI: ParsableCommand {
         keyringctl pki issue --directory pki admin
         keyringctl pki issue --directory pki instance acme db1
       """,
-    subcommands: [PKIInit.self, PKIIssue.self])
+    subcommands: [PKIInit.self, PKIIssue.self]
+  )
 }
 
 /// The PKI's directory.
@@ -62,7 +63,10 @@ struct PKIDirectory {
 }
 
 struct PKIInit: ParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "init", abstract: "Makes a CA: ca.crt, and ca.key, mode 0600.")
+  static let configuration = CommandConfiguration(
+    commandName: "init",
+    abstract: "Makes a CA: ca.crt, and ca.key, mode 0600."
+  )
 
   @Option(name: .long, help: "Where to.")
   var directory: String
@@ -92,7 +96,8 @@ struct PKIInit: ParsableCommand {
 
 struct PKIIssue: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "issue", abstract: "Issues a certificate with a new private key.",
+    commandName: "issue",
+    abstract: "Issues a certificate with a new private key.",
     discussion: """
       WHAT is one of
         server HOST...            for keyringd: the host names and IP addresses that clients connect to
@@ -100,7 +105,8 @@ struct PKIIssue: ParsableCommand {
         tenant-admin TENANT       a tenant's administrator
         instance TENANT INSTANCE  a database server of a tenant
       and the files are server, admin, TENANT-admin or TENANT-INSTANCE, each with .crt and .key.
-      """)
+      """
+  )
 
   @Option(name: .long, help: "The PKI's directory, of `pki init`.")
   var directory: String
@@ -117,7 +123,10 @@ struct PKIIssue: ParsableCommand {
     let (name, purpose) = try certificate(trustDomain)
     do {
       let key = try SecretFile.read("\(directory)/ca.key")
-      let authority = try CertificateAuthority.load(certificatePEM: try pki.read("ca.crt"), privateKeyPEM: key)
+      let authority = try CertificateAuthority.load(
+        certificatePEM: try pki.read("ca.crt"),
+        privateKeyPEM: key
+      )
       try pki.write(name, try authority.issue(purpose, days: days))
     } catch let error as Failure {
       throw error
@@ -143,7 +152,8 @@ struct PKIIssue: ParsableCommand {
       case ("tenant-admin", 2): return client("\(what[1])-admin", .tenantAdmin(try TenantName(what[1])))
       case ("instance", 3):
         return client("\(what[1])-\(what[2])", .instance(try TenantName(what[1]), try InstanceName(what[2])))
-      default: throw Failure("server HOST..., admin, tenant-admin TENANT or instance TENANT INSTANCE is expected")
+      default:
+        throw Failure("server HOST..., admin, tenant-admin TENANT or instance TENANT INSTANCE is expected")
       }
     } catch let error as KeyringError {
       throw Failure("\(error)")
@@ -151,6 +161,7 @@ struct PKIIssue: ParsableCommand {
   }
 
   private func isHostByte(_ byte: UInt8) -> Bool {
-    Character(UnicodeScalar(byte)).isLetter && byte < 0x80 || (0x30...0x39).contains(byte) || [0x2d, 0x2e, 0x3a].contains(byte)
+    Character(UnicodeScalar(byte)).isLetter && byte < 0x80 || (0x30...0x39).contains(byte)
+      || [0x2d, 0x2e, 0x3a].contains(byte)
   }
 }

@@ -3,7 +3,8 @@ import WireProtocol
 
 struct StatusCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "status", abstract: "The state of the service, or of one tenant.",
+    commandName: "status",
+    abstract: "The state of the service, or of one tenant.",
     discussion: """
       cold         not used since the server started; its first call opens it
       ready        all is well
@@ -11,7 +12,8 @@ struct StatusCommand: AsyncParsableCommand {
       locked       the KMS refuses a wrapping key that keys depend on
       quarantined  the storage file is not the expected one: see `tenant accept`
       disabled     an administrator disabled it
-      """)
+      """
+  )
   @OptionGroup var connection: ConnectionOptions
   @Argument(help: "Without it: the service.")
   var tenant: String?
@@ -41,22 +43,27 @@ struct StatusCommand: AsyncParsableCommand {
         ["tenants", "\(status.tenants)\(states.isEmpty ? "" : " (\(states))")"],
         ["connections", "\(status.connections)"], ["memory locked", status.isMemoryLocked ? "yes" : "NO"],
         ["calls", "\(status.calls), \(status.callsFailed) failed"],
-      ]))
+      ])
+    )
   }
 
   private func show(_ status: TenantStatus) {
     let keys = status.wrappingKeys.map { key in
       JSON.object([
-        ("id", .text(key.id)), ("cmk_id", .text(key.cmkID)), ("state", .text(key.state)), ("records", .number(key.records)),
+        ("id", .text(key.id)), ("cmk_id", .text(key.cmkID)), ("state", .text(key.state)),
+        ("records", .number(key.records)),
         ("encryptions", .number(key.encryptions)), ("current", .flag(key.isCurrent)),
         ("created", .text(dateText(key.createdMilliseconds))),
       ])
     }
     let json = JSON.object([
-      ("summary", status.summary.json), ("reason", .text(status.reason)), ("sequence", .number(status.sequence)),
-      ("keys", .number(status.keys)), ("records", .number(status.records)), ("storage_bytes", .number(status.storageBytes)),
+      ("summary", status.summary.json), ("reason", .text(status.reason)),
+      ("sequence", .number(status.sequence)),
+      ("keys", .number(status.keys)), ("records", .number(status.records)),
+      ("storage_bytes", .number(status.storageBytes)),
       ("digest", .text(status.digest)), ("keyring_id", .text(status.keyringID)),
-      ("connections", .number(UInt64(status.connections))), ("batches_unverified", .number(status.batchesUnverified)),
+      ("connections", .number(UInt64(status.connections))),
+      ("batches_unverified", .number(status.batchesUnverified)),
       ("rotation_done", .number(status.rotationDone)), ("rotation_total", .number(status.rotationTotal)),
       ("wrapping_keys", .list(keys)),
     ])
@@ -69,7 +76,8 @@ struct StatusCommand: AsyncParsableCommand {
     ]
     for key in status.wrappingKeys {
       rows.append([
-        "wrapping key", "\(key.id) \(key.state)\(key.isCurrent ? ", current" : ""), \(key.records) records, CMK \(key.cmkID)",
+        "wrapping key",
+        "\(key.id) \(key.state)\(key.isCurrent ? ", current" : ""), \(key.records) records, CMK \(key.cmkID)",
       ])
     }
     Output.show(connection.output, json, text: Output.table(rows))
@@ -77,7 +85,10 @@ struct StatusCommand: AsyncParsableCommand {
 }
 
 struct WhoAmICommand: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "whoami", abstract: "Says who the server takes your certificate for.")
+  static let configuration = CommandConfiguration(
+    commandName: "whoami",
+    abstract: "Says who the server takes your certificate for."
+  )
   @OptionGroup var connection: ConnectionOptions
 
   func run() async throws {
@@ -85,9 +96,12 @@ struct WhoAmICommand: AsyncParsableCommand {
     Output.show(
       connection.output,
       .object([
-        ("uri", .text(identity.uri)), ("tenant", .text(identity.tenant)), ("instance", .text(identity.instance)),
-        ("not_after", .text(dateText(identity.notAfter * 1000))), ("server_version", .text(identity.serverVersion)),
+        ("uri", .text(identity.uri)), ("tenant", .text(identity.tenant)),
+        ("instance", .text(identity.instance)),
+        ("not_after", .text(dateText(identity.notAfter * 1000))),
+        ("server_version", .text(identity.serverVersion)),
       ]),
-      text: "\(identity.uri), until \(dateText(identity.notAfter * 1000))")
+      text: "\(identity.uri), until \(dateText(identity.notAfter * 1000))"
+    )
   }
 }

@@ -4,16 +4,20 @@ import WireProtocol
 
 struct TenantCommands: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "tenant", abstract: "Onboards tenants and looks after them.",
+    commandName: "tenant",
+    abstract: "Onboards tenants and looks after them.",
     subcommands: [
-      TenantCreate.self, TenantList.self, TenantShow.self, TenantDisable.self, TenantEnable.self, TenantAccept.self,
-    ])
+      TenantCreate.self, TenantList.self, TenantShow.self, TenantDisable.self, TenantEnable.self,
+      TenantAccept.self,
+    ]
+  )
 }
 
 extension TenantSummary {
   var json: JSON {
     .object([
-      ("tenant", .text(tenant)), ("state", .text(state.name)), ("provider", .text(provider)), ("cmk_id", .text(cmkID)),
+      ("tenant", .text(tenant)), ("state", .text(state.name)), ("provider", .text(provider)),
+      ("cmk_id", .text(cmkID)),
     ])
   }
 }
@@ -26,8 +30,11 @@ extension InstanceEntry {
 
 struct TenantCreate: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "create", abstract: "Makes a tenant: directory, configuration, CMK (provider local), keyring.",
-    discussion: "For a service administrator. Certificates for its instances come from your CA, or `keyringctl pki issue`.")
+    commandName: "create",
+    abstract: "Makes a tenant: directory, configuration, CMK (provider local), keyring.",
+    discussion:
+      "For a service administrator. Certificates for its instances come from your CA, or `keyringctl pki issue`."
+  )
 
   @OptionGroup var connection: ConnectionOptions
   @Argument(help: "1 to 63 of a-z, 0-9 and '-'.")
@@ -45,11 +52,21 @@ struct TenantCreate: AsyncParsableCommand {
 
   func run() async throws {
     let call = TenantCreateCall(
-      tenant: tenant, provider: provider, cmkID: cmkID, profile: profile, instances: instances, anyInstance: anyInstance)
-    guard case .tenantCreate(let cmkID) = try await connection.call(.admin(.tenantCreate(call))).result else { throw unexpected() }
+      tenant: tenant,
+      provider: provider,
+      cmkID: cmkID,
+      profile: profile,
+      instances: instances,
+      anyInstance: anyInstance
+    )
+    guard case .tenantCreate(let cmkID) = try await connection.call(.admin(.tenantCreate(call))).result else {
+      throw unexpected()
+    }
     Output.show(
-      connection.output, .object([("tenant", .text(tenant)), ("cmk_id", .text(cmkID))]),
-      text: "tenant \(tenant) is ready under CMK \(cmkID)")
+      connection.output,
+      .object([("tenant", .text(tenant)), ("cmk_id", .text(cmkID))]),
+      text: "tenant \(tenant) is ready under CMK \(cmkID)"
+    )
   }
 }
 
@@ -63,69 +80,101 @@ struct TenantList: AsyncParsableCommand {
     var isMore = true
     while isMore {
       let call = AdminCall.tenantList(pageSize: 0, after: all.last?.tenant ?? "")
-      guard case .tenantList(let page, let more) = try await client.call(.admin(call)).result else { throw unexpected() }
+      guard case .tenantList(let page, let more) = try await client.call(.admin(call)).result else {
+        throw unexpected()
+      }
       all += page
       isMore = more && !page.isEmpty
     }
     await client.close()
     Output.show(
-      connection.output, .list(all.map(\.json)),
-      text: Output.table([["TENANT", "STATE", "PROVIDER", "CMK"]] + all.map { [$0.tenant, $0.state.name, $0.provider, $0.cmkID] }))
+      connection.output,
+      .list(all.map(\.json)),
+      text: Output.table(
+        [["TENANT", "STATE", "PROVIDER", "CMK"]]
+          + all.map { [$0.tenant, $0.state.name, $0.provider, $0.cmkID] }
+      )
+    )
   }
 }
 
 struct TenantShow: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "show", abstract: "Shows a tenant's configuration in force.")
+  static let configuration = CommandConfiguration(
+    commandName: "show",
+    abstract: "Shows a tenant's configuration in force."
+  )
   @OptionGroup var connection: ConnectionOptions
   @Argument var tenant: String
 
   func run() async throws {
-    guard case .tenantShow(let details) = try await connection.call(.admin(.tenantShow(tenant))).result else { throw unexpected() }
+    guard case .tenantShow(let details) = try await connection.call(.admin(.tenantShow(tenant))).result else {
+      throw unexpected()
+    }
     let json = JSON.object([
-      ("summary", details.summary.json), ("profile", .text(details.profile)), ("any_instance", .flag(details.anyInstance)),
-      ("instances", .list(details.instances.map(\.json))), ("variables", .list(details.variables.map(\.json))),
+      ("summary", details.summary.json), ("profile", .text(details.profile)),
+      ("any_instance", .flag(details.anyInstance)),
+      ("instances", .list(details.instances.map(\.json))),
+      ("variables", .list(details.variables.map(\.json))),
     ])
     let instances = details.anyInstance ? "any" : details.instances.map(\.name).joined(separator: ", ")
     Output.show(
-      connection.output, json,
+      connection.output,
+      json,
       text: Output.table(
         [
-          ["tenant", details.summary.tenant], ["state", details.summary.state.name], ["instances", instances],
-        ] + details.variables.filter { $0.name != "instances" }.map { [$0.name, $0.value, $0.source] }))
+          ["tenant", details.summary.tenant], ["state", details.summary.state.name],
+          ["instances", instances],
+        ] + details.variables.filter { $0.name != "instances" }.map { [$0.name, $0.value, $0.source] }
+      )
+    )
   }
 }
 
 struct TenantDisable: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "disable", abstract: "Refuses a tenant's calls and wipes its wrapping keys, across restarts.")
+    commandName: "disable",
+    abstract: "Refuses a tenant's calls and wipes its wrapping keys, across restarts."
+  )
   @OptionGroup var connection: ConnectionOptions
   @Argument var tenant: String
 
   func run() async throws {
     _ = try await connection.call(.admin(.tenantDisable(tenant)))
-    Output.show(connection.output, .object([("tenant", .text(tenant)), ("state", .text("disabled"))]), text: "tenant \(tenant) is disabled")
+    Output.show(
+      connection.output,
+      .object([("tenant", .text(tenant)), ("state", .text("disabled"))]),
+      text: "tenant \(tenant) is disabled"
+    )
   }
 }
 
 struct TenantEnable: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "enable", abstract: "The way back from disable; a quarantined tenant is looked at anew.")
+    commandName: "enable",
+    abstract: "The way back from disable; a quarantined tenant is looked at anew."
+  )
   @OptionGroup var connection: ConnectionOptions
   @Argument var tenant: String
 
   func run() async throws {
     _ = try await connection.call(.admin(.tenantEnable(tenant)))
-    Output.show(connection.output, .object([("tenant", .text(tenant)), ("state", .text("enabled"))]), text: "tenant \(tenant) is enabled")
+    Output.show(
+      connection.output,
+      .object([("tenant", .text(tenant)), ("state", .text("enabled"))]),
+      text: "tenant \(tenant) is enabled"
+    )
   }
 }
 
 struct TenantAccept: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "accept", abstract: "Takes the storage file of a quarantined tenant as it is.",
+    commandName: "accept",
+    abstract: "Takes the storage file of a quarantined tenant as it is.",
     discussion: """
       A tenant is quarantined when its storage file is not the one that its anchor knows: an older copy was put back,
       say. Accepting gives up what the file lacks. Name the sequence that the file is at; the server's log has it.
-      """)
+      """
+  )
   @OptionGroup var connection: ConnectionOptions
   @Argument var tenant: String
   @Option(name: .long, help: "The sequence that the file is at.")
@@ -134,15 +183,19 @@ struct TenantAccept: AsyncParsableCommand {
   func run() async throws {
     _ = try await connection.call(.admin(.tenantAccept(tenant, sequence: sequence)))
     Output.show(
-      connection.output, .object([("tenant", .text(tenant)), ("sequence", .number(sequence))]),
-      text: "tenant \(tenant) goes on from sequence \(sequence)")
+      connection.output,
+      .object([("tenant", .text(tenant)), ("sequence", .number(sequence))]),
+      text: "tenant \(tenant) goes on from sequence \(sequence)"
+    )
   }
 }
 
 struct InstanceCommands: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "instance", abstract: "The database servers that may call for a tenant.",
-    subcommands: [InstanceAdd.self, InstanceList.self])
+    commandName: "instance",
+    abstract: "The database servers that may call for a tenant.",
+    subcommands: [InstanceAdd.self, InstanceList.self]
+  )
 }
 
 struct InstanceAdd: AsyncParsableCommand {
@@ -154,23 +207,36 @@ struct InstanceAdd: AsyncParsableCommand {
   func run() async throws {
     _ = try await connection.call(.admin(.instanceAdd(tenant: tenant, instance: instance)))
     Output.show(
-      connection.output, .object([("tenant", .text(tenant)), ("instance", .text(instance))]),
-      text: "instance \(instance) may call for tenant \(tenant)")
+      connection.output,
+      .object([("tenant", .text(tenant)), ("instance", .text(instance))]),
+      text: "instance \(instance) may call for tenant \(tenant)"
+    )
   }
 }
 
 struct InstanceList: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "list", abstract: "Lists a tenant's instances.")
+  static let configuration = CommandConfiguration(
+    commandName: "list",
+    abstract: "Lists a tenant's instances."
+  )
   @OptionGroup var connection: ConnectionOptions
   @Argument var tenant: String
 
   func run() async throws {
-    guard case .instanceList(let instances, let isAny) = try await connection.call(.admin(.instanceList(tenant))).result else {
+    guard
+      case .instanceList(let instances, let isAny) = try await connection.call(.admin(.instanceList(tenant)))
+        .result
+    else {
       throw unexpected()
     }
     Output.show(
-      connection.output, .object([("any_instance", .flag(isAny)), ("instances", .list(instances.map(\.json)))]),
+      connection.output,
+      .object([("any_instance", .flag(isAny)), ("instances", .list(instances.map(\.json)))]),
       text: (isAny ? "any instance that the CA certified\n" : "")
-        + Output.table([["INSTANCE", "SOURCE", "CONNECTIONS"]] + instances.map { [$0.name, $0.source, "\($0.connections)"] }))
+        + Output.table(
+          [["INSTANCE", "SOURCE", "CONNECTIONS"]]
+            + instances.map { [$0.name, $0.source, "\($0.connections)"] }
+        )
+    )
   }
 }

@@ -5,7 +5,8 @@ import WireProtocol
 extension VariableEntry {
   var json: JSON {
     .object([
-      ("name", .text(name)), ("value", .text(value)), ("source", .text(source)), ("dynamic", .flag(isDynamic)),
+      ("name", .text(name)), ("value", .text(value)), ("source", .text(source)),
+      ("dynamic", .flag(isDynamic)),
       ("meaning", .text(meaning)),
     ])
   }
@@ -13,13 +14,15 @@ extension VariableEntry {
 
 struct SetCommands: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "set", abstract: "Changes a tenant's variable while the server runs.",
+    commandName: "set",
+    abstract: "Changes a tenant's variable while the server runs.",
     discussion: """
       `set global` lasts until the server restarts, `set persist` beyond that, as MySQL has it.
       A new cmk_id is proved first: the CMK must make a data key for this tenant and open it again. Where it does not,
       the old value stays in force. New keys are then written under the new CMK; `rotate-keys` moves the old ones.
       """,
-    subcommands: [SetGlobal.self, SetPersist.self])
+    subcommands: [SetGlobal.self, SetPersist.self]
+  )
 }
 
 struct SetArguments: ParsableArguments {
@@ -31,15 +34,22 @@ struct SetArguments: ParsableArguments {
 
   func run(_ persistence: Persistence) async throws {
     let call = AdminCall.variablesSet(tenant: tenant, name: name, value: value, persistence)
-    guard case .variablesSet(let old, let new) = try await connection.call(.admin(call)).result else { throw unexpected() }
+    guard case .variablesSet(let old, let new) = try await connection.call(.admin(call)).result else {
+      throw unexpected()
+    }
     Output.show(
-      connection.output, .object([("name", .text(name)), ("old_value", .text(old)), ("new_value", .text(new))]),
-      text: "\(name): \(old) -> \(new)")
+      connection.output,
+      .object([("name", .text(name)), ("old_value", .text(old)), ("new_value", .text(new))]),
+      text: "\(name): \(old) -> \(new)"
+    )
   }
 }
 
 struct SetGlobal: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "global", abstract: "Until the server restarts.")
+  static let configuration = CommandConfiguration(
+    commandName: "global",
+    abstract: "Until the server restarts."
+  )
   @OptionGroup var arguments: SetArguments
   func run() async throws { try await arguments.run(.global) }
 }
@@ -52,47 +62,62 @@ struct SetPersist: AsyncParsableCommand {
 
 struct VariablesCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "variables", abstract: "Lists a tenant's variables, where their values come from, and what they mean.")
+    commandName: "variables",
+    abstract: "Lists a tenant's variables, where their values come from, and what they mean."
+  )
   @OptionGroup var connection: ConnectionOptions
   @Option(name: .long) var tenant: String
 
   func run() async throws {
-    guard case .variablesList(let variables) = try await connection.call(.admin(.variablesList(tenant))).result else {
+    guard
+      case .variablesList(let variables) = try await connection.call(.admin(.variablesList(tenant))).result
+    else {
       throw unexpected()
     }
     Output.show(
-      connection.output, .list(variables.map(\.json)),
+      connection.output,
+      .list(variables.map(\.json)),
       text: Output.table(
         [["NAME", "VALUE", "SOURCE", "DYNAMIC", "MEANING"]]
-          + variables.map { [$0.name, $0.value, $0.source, $0.isDynamic ? "yes" : "no", $0.meaning] }))
+          + variables.map { [$0.name, $0.value, $0.source, $0.isDynamic ? "yes" : "no", $0.meaning] }
+      )
+    )
   }
 }
 
 struct RotateCMKCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "rotate-cmk", abstract: "Has the KMS rotate a tenant's CMK; its id stays.",
-    discussion: "What was encrypted before stays readable. `rotate-keys` re-encrypts it under the new version.")
+    commandName: "rotate-cmk",
+    abstract: "Has the KMS rotate a tenant's CMK; its id stays.",
+    discussion:
+      "What was encrypted before stays readable. `rotate-keys` re-encrypts it under the new version."
+  )
   @OptionGroup var connection: ConnectionOptions
   @Argument var tenant: String
 
   func run() async throws {
-    guard case .rotateCMK(let id, let version) = try await connection.call(.admin(.rotateCMK(tenant))).result else {
+    guard case .rotateCMK(let id, let version) = try await connection.call(.admin(.rotateCMK(tenant))).result
+    else {
       throw unexpected()
     }
     Output.show(
-      connection.output, .object([("cmk_id", .text(id)), ("version", .number(UInt64(version)))]),
-      text: "CMK \(id) is at version \(version)")
+      connection.output,
+      .object([("cmk_id", .text(id)), ("version", .number(UInt64(version)))]),
+      text: "CMK \(id) is at version \(version)"
+    )
   }
 }
 
 struct RotateKeysCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "rotate-keys", abstract: "Re-encrypts every key of a tenant under a new wrapping key of its present CMK.",
+    commandName: "rotate-keys",
+    abstract: "Re-encrypts every key of a tenant under a new wrapping key of its present CMK.",
     discussion: """
       Key values do not change, and readers do not wait. It ends with a proof: the new storage file is read back, and no
       record in it depends on another wrapping key. Backups taken before still depend on the former CMKs that it names.
       It refuses while the cmk_id in force would end with a restart: `set persist cmk_id` first, or --allow-transient.
-      """)
+      """
+  )
   @OptionGroup var connection: ConnectionOptions
   @Argument var tenant: String
   @Flag(name: .long, help: "Go on though the cmk_id in force is not persisted.")
@@ -102,18 +127,24 @@ struct RotateKeysCommand: AsyncParsableCommand {
     let client = try connection.makeClient()
     let progress = Task { [tenant] in await Self.showProgress(client, tenant) }
     let answer = try await client.call(
-      .admin(.rotateKeys(tenant, allowTransient: allowTransient)), timeout: .seconds(max(connection.timeout, 600)))
+      .admin(.rotateKeys(tenant, allowTransient: allowTransient)),
+      timeout: .seconds(max(connection.timeout, 600))
+    )
     progress.cancel()
     await client.close()
     guard case .rotateKeys(let report) = answer.result else { throw unexpected() }
     let json = JSON.object([
-      ("cmk_id", .text(report.cmkID)), ("wrapping_key_id", .text(report.wrappingKeyID)), ("records", .number(report.records)),
-      ("records_elsewhere", .number(report.recordsElsewhere)), ("former_cmk_ids", .list(report.formerCMKIDs.map { .text($0) })),
+      ("cmk_id", .text(report.cmkID)), ("wrapping_key_id", .text(report.wrappingKeyID)),
+      ("records", .number(report.records)),
+      ("records_elsewhere", .number(report.recordsElsewhere)),
+      ("former_cmk_ids", .list(report.formerCMKIDs.map { .text($0) })),
     ])
-    var text = "\(report.records) records re-encrypted under wrapping key \(report.wrappingKeyID) of CMK \(report.cmkID)\n"
+    var text =
+      "\(report.records) records re-encrypted under wrapping key \(report.wrappingKeyID) of CMK \(report.cmkID)\n"
     text += "proof: \(report.recordsElsewhere) records of the new file depend on another wrapping key"
     if !report.formerCMKIDs.isEmpty {
-      text += "\nno longer needed, but by backups taken before: \(report.formerCMKIDs.joined(separator: ", "))"
+      text +=
+        "\nno longer needed, but by backups taken before: \(report.formerCMKIDs.joined(separator: ", "))"
     }
     Output.show(connection.output, json, text: text)
   }
@@ -125,7 +156,9 @@ struct RotateKeysCommand: AsyncParsableCommand {
       do {
         try await Task.sleep(for: .milliseconds(300))
         guard case .tenant(let status) = try await client.call(.admin(.status(tenant))).result else { return }
-        if status.rotationTotal > 0 { Output.error("\r\(status.rotationDone) of \(status.rotationTotal) records ") }
+        if status.rotationTotal > 0 {
+          Output.error("\r\(status.rotationDone) of \(status.rotationTotal) records ")
+        }
       } catch {
         return  // cancelled, or the rotation's own call says what is wrong
       }

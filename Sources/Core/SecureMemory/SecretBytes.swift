@@ -92,7 +92,9 @@ public final class Secret: Sendable, CustomStringConvertible, CustomDebugStringC
       var offset = 0
       for part in parts {
         // SAFETY: `room` has the length of all parts together.
-        unsafe part.withUnsafeBytes { unsafe UnsafeMutableRawBufferPointer(rebasing: room[offset...]).copyMemory(from: $0) }
+        unsafe part.withUnsafeBytes {
+          unsafe UnsafeMutableRawBufferPointer(rebasing: room[offset...]).copyMemory(from: $0)
+        }
         offset += part.count
       }
     }

@@ -32,9 +32,9 @@ public enum ReplyEncoder {
     output.append(message)
   }
 
+  // SECRET: the plaintext leaves locked memory here, for a buffer that is wiped as it is sent.
   /// Appends the frame of a present key. The key material is written straight into `output` by `writeValue`, which is given exactly
   /// `valueBytes` bytes; where it throws, `output` is left as it was.
-  // SECRET: the plaintext leaves locked memory here, for a buffer that is wiped as it is sent.
   @inline(__always)
   public static func appendFetch<E: Error>(
     id: UInt64,

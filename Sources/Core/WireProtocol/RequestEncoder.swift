@@ -4,8 +4,8 @@ public import SecureMemory
 
 /// Writes requests as frames; the client's side.
 public enum RequestEncoder {
-  /// Appends the frame of a request. Key material goes from locked memory straight into `output`.
   // SECRET: the values of stores leave locked memory here, for a buffer that is wiped as it is sent.
+  /// Appends the frame of a request. Key material goes from locked memory straight into `output`.
   public static func appendFrame(_ request: Request, to output: inout WipedBuffer) {
     var body = WipedBuffer(capacity: 256)
     append(request, to: &body)

@@ -45,19 +45,27 @@ public final class CertificateAuthority {
     defer { unsafe X509_free(certificate) }
     unsafe X509_set_issuer_name(certificate, X509_get_subject_name(certificate))
     try unsafe addExtensions(
-      to: certificate, issuer: certificate,
+      to: certificate,
+      issuer: certificate,
       [
-        (NID_basic_constraints, "critical,CA:TRUE,pathlen:0"), (NID_key_usage, "critical,keyCertSign,cRLSign"),
+        (NID_basic_constraints, "critical,CA:TRUE,pathlen:0"),
+        (NID_key_usage, "critical,keyCertSign,cRLSign"),
         (NID_subject_key_identifier, "hash"),
-      ])
+      ]
+    )
     try unsafe sign(certificate, key)
-    return IssuedCertificate(certificatePEM: try unsafe pem(certificate), privateKeyPEM: try unsafe pem(privateKey: key))
+    return IssuedCertificate(
+      certificatePEM: try unsafe pem(certificate),
+      privateKeyPEM: try unsafe pem(privateKey: key)
+    )
   }
 
   /// Loads a CA.
   ///
   /// - Throws: `CryptographyError.malformed` where certificate and key are not PEM, or not of each other.
-  public static func load(certificatePEM: String, privateKeyPEM: Secret) throws(CryptographyError) -> CertificateAuthority {
+  public static func load(certificatePEM: String, privateKeyPEM: Secret) throws(CryptographyError)
+    -> CertificateAuthority
+  {
     ERR_clear_error()
     // SAFETY: the BIOs read from memory that outlives them; certificate and key are owned by what is returned, or freed.
     let certificate = unsafe Array(certificatePEM.utf8).withUnsafeBytes { bytes -> OpaquePointer? in
@@ -71,7 +79,9 @@ public final class CertificateAuthority {
       return unsafe PEM_read_bio_PrivateKey(bio, nil, { _, _, _, _ in -1 }, nil)
     }
     ERR_clear_error()
-    guard let certificate = unsafe certificate, let key = unsafe key, unsafe X509_check_private_key(certificate, key) == 1 else {
+    guard let certificate = unsafe certificate, let key = unsafe key,
+      unsafe X509_check_private_key(certificate, key) == 1
+    else {
       unsafe X509_free(certificate)
       unsafe EVP_PKEY_free(key)
       throw .malformed("CA: not a certificate and its private key in PEM")
@@ -90,15 +100,19 @@ public final class CertificateAuthority {
     defer { unsafe X509_free(certificate) }
     unsafe X509_set_issuer_name(certificate, X509_get_subject_name(self.certificate))
     try unsafe Self.addExtensions(
-      to: certificate, issuer: self.certificate,
+      to: certificate,
+      issuer: self.certificate,
       [
         (NID_basic_constraints, "critical,CA:FALSE"), (NID_key_usage, "critical,digitalSignature"),
         (NID_ext_key_usage, purpose.extendedKeyUsage), (NID_subject_alt_name, purpose.subjectAlternativeName),
         (NID_subject_key_identifier, "hash"), (NID_authority_key_identifier, "keyid:always"),
-      ])
+      ]
+    )
     try unsafe Self.sign(certificate, key)
     return IssuedCertificate(
-      certificatePEM: try unsafe Self.pem(certificate), privateKeyPEM: try unsafe Self.pem(privateKey: leafKey))
+      certificatePEM: try unsafe Self.pem(certificate),
+      privateKeyPEM: try unsafe Self.pem(privateKey: leafKey)
+    )
   }
 
   // MARK: Parts
@@ -110,9 +124,13 @@ public final class CertificateAuthority {
   }
 
   private static func newCertificate(
-    subject: String, days: Int, key: OpaquePointer
+    subject: String,
+    days: Int,
+    key: OpaquePointer
   ) throws(CryptographyError) -> OpaquePointer {
-    guard (1...36_500).contains(days) else { throw .invalidLength("a certificate is valid for 1 to 36,500 days") }
+    guard (1...36_500).contains(days) else {
+      throw .invalidLength("a certificate is valid for 1 to 36,500 days")
+    }
     ERR_clear_error()
     // SAFETY: the certificate is owned by the caller; what is set is copied.
     guard let certificate = unsafe X509_new() else { throw .drained("certificate") }
@@ -136,7 +154,9 @@ public final class CertificateAuthority {
   }
 
   private static func addExtensions(
-    to certificate: OpaquePointer, issuer: OpaquePointer, _ list: [(nid: Int32, value: String)]
+    to certificate: OpaquePointer,
+    issuer: OpaquePointer,
+    _ list: [(nid: Int32, value: String)]
   ) throws(CryptographyError) {
     // SAFETY: the context refers to live certificates for the length of the calls; extensions are copied, then freed.
     var context = unsafe X509V3_CTX()
@@ -171,7 +191,9 @@ public final class CertificateAuthority {
     // SAFETY: a BIO of the secure heap; its memory is copied into a Secret before it is freed, and cleansed by that.
     guard let bio = unsafe BIO_new(BIO_s_secmem()) else { throw .drained("PEM") }
     defer { unsafe BIO_free(bio) }
-    guard unsafe PEM_write_bio_PKCS8PrivateKey(bio, key, nil, nil, 0, nil, nil) == 1 else { throw .drained("PEM") }
+    guard unsafe PEM_write_bio_PKCS8PrivateKey(bio, key, nil, nil, 0, nil, nil) == 1 else {
+      throw .drained("PEM")
+    }
     var data: UnsafeMutablePointer<CChar>?
     let count = unsafe keyring_BIO_get_mem_data(bio, &data)
     do {

@@ -26,7 +26,12 @@ struct Algorithms: @unchecked Sendable {
       let scrypt = unsafe EVP_KDF_fetch(nil, "SCRYPT", nil)
     else { preconditionFailure("libcrypto has no SHA-256, AES-256-GCM, HMAC, HKDF or scrypt") }
     return unsafe Algorithms(
-      sha256: sha256, aes256GCM: aes256GCM, hmac: hmac, hkdf: hkdf, scrypt: scrypt)
+      sha256: sha256,
+      aes256GCM: aes256GCM,
+      hmac: hmac,
+      hkdf: hkdf,
+      scrypt: scrypt
+    )
   }()
 }
 
@@ -53,7 +58,9 @@ public final class SHA256 {
   public func update(_ bytes: UnsafeRawBufferPointer) throws(CryptographyError) {
     ERR_clear_error()
     // SAFETY: `bytes` lives for the call.
-    guard unsafe EVP_DigestUpdate(context, bytes.baseAddress, bytes.count) == 1 else { throw .drained("SHA-256") }
+    guard unsafe EVP_DigestUpdate(context, bytes.baseAddress, bytes.count) == 1 else {
+      throw .drained("SHA-256")
+    }
   }
 
   /// Adds bytes.
@@ -136,7 +143,9 @@ public enum HMACSHA256 {
 
   /// True where `mac` is the HMAC of `message`; takes the same time whatever differs.
   public static func isValid(
-    _ mac: [UInt8], for message: [UInt8], key: Secret
+    _ mac: [UInt8],
+    for message: [UInt8],
+    key: Secret
   ) throws(CryptographyError) -> Bool {
     let right = try authenticate(message, key: key).bytes
     guard mac.count == right.count else { return false }

@@ -62,7 +62,9 @@ public final class RecordCipher: Sendable {
   ///
   /// - Throws: `CryptographyError.authenticationFailed`, `.invalidLength`, `.wiped`.
   public func open(
-    ciphertextAndTag: [UInt8], nonce: [UInt8], authenticatedData: [UInt8],
+    ciphertextAndTag: [UInt8],
+    nonce: [UInt8],
+    authenticatedData: [UInt8],
     into output: UnsafeMutableRawBufferPointer
   ) throws(CryptographyError) {
     let count = ciphertextAndTag.count - Self.tagBytes
@@ -85,7 +87,10 @@ public final class RecordCipher: Sendable {
   // SAFETY: lengths were checked by the caller; the tag is where the ciphertext ends. The final call is what authenticates, for
   // an empty ciphertext too.
   private static func open(
-    _ context: OpaquePointer, _ input: [UInt8], _ nonce: [UInt8], _ data: [UInt8],
+    _ context: OpaquePointer,
+    _ input: [UInt8],
+    _ nonce: [UInt8],
+    _ data: [UInt8],
     _ output: UnsafeMutableRawBufferPointer
   ) -> Bool {
     var written: Int32 = 0
@@ -110,7 +115,9 @@ public final class RecordCipher: Sendable {
   ///
   /// - Throws: `CryptographyError.wiped`, `.invalidLength`, `.library`.
   public func seal(
-    _ plaintext: Secret, nonce: [UInt8], authenticatedData: [UInt8]
+    _ plaintext: Secret,
+    nonce: [UInt8],
+    authenticatedData: [UInt8]
   ) throws(CryptographyError) -> [UInt8] {
     guard nonce.count == Self.nonceBytes else { throw .invalidLength("a nonce has 12 bytes") }
     var output = [UInt8](repeating: 0, count: plaintext.count + Self.tagBytes)
@@ -130,7 +137,10 @@ public final class RecordCipher: Sendable {
 
   // SAFETY: `output` has 16 bytes more than `plaintext`; the tag goes there.
   private static func seal(
-    _ context: OpaquePointer, _ plaintext: UnsafeRawBufferPointer, _ nonce: [UInt8], _ data: [UInt8],
+    _ context: OpaquePointer,
+    _ plaintext: UnsafeRawBufferPointer,
+    _ nonce: [UInt8],
+    _ data: [UInt8],
     _ output: UnsafeMutableRawBufferPointer
   ) -> Bool {
     var written: Int32 = 0
@@ -141,7 +151,12 @@ public final class RecordCipher: Sendable {
     if plaintext.count > 0 {
       guard
         unsafe EVP_EncryptUpdate(
-          context, bytes, &written, plaintext.bindMemory(to: UInt8.self).baseAddress, Int32(plaintext.count)) == 1
+          context,
+          bytes,
+          &written,
+          plaintext.bindMemory(to: UInt8.self).baseAddress,
+          Int32(plaintext.count)
+        ) == 1
       else { return false }
     }
     guard unsafe EVP_EncryptFinal_ex(context, bytes, &written) == 1 || plaintext.isEmpty else { return false }

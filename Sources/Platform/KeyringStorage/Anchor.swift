@@ -23,19 +23,30 @@ struct Anchor: Equatable, Sendable {
   }
 
   static func make(
-    tenant: TenantName, keyring: KeyringID, position: StorePosition, authenticator: (any BatchAuthenticator)?
+    tenant: TenantName,
+    keyring: KeyringID,
+    position: StorePosition,
+    authenticator: (any BatchAuthenticator)?
   ) throws(StoreError) -> Anchor {
     guard let authenticator else { return Anchor(keyring: keyring, position: position, authentication: nil) }
     let mac = try authenticator.authenticate(message(tenant: tenant, keyring: keyring, position: position))
     return Anchor(
-      keyring: keyring, position: position,
-      authentication: Authentication(wrappingKeyID: authenticator.wrappingKeyID, mac: mac))
+      keyring: keyring,
+      position: position,
+      authentication: Authentication(wrappingKeyID: authenticator.wrappingKeyID, mac: mac)
+    )
   }
 
   static func message(tenant: TenantName, keyring: KeyringID, position: StorePosition) -> [UInt8] {
     StorageFormat.authenticatedMessage(
-      "keyring anchor", tenant: tenant, keyring: keyring, sequence: position.sequence, count: 0, previous: .zero,
-      digest: position.digest)
+      "keyring anchor",
+      tenant: tenant,
+      keyring: keyring,
+      sequence: position.sequence,
+      count: 0,
+      previous: .zero,
+      digest: position.digest
+    )
   }
 
   func encode(tenant: TenantName) throws(StoreError) -> [UInt8] {

@@ -11,14 +11,18 @@ public enum AtomicFile {
   /// - Throws: `FileError.unchanged` where the old content stands; `.unknown` where rename or the directory's sync failed: the old
   ///   or the new content stands.
   public static func replace(
-    _ name: String, in directory: DirectoryDescriptor, with parts: [[UInt8]]
+    _ name: String,
+    in directory: DirectoryDescriptor,
+    with parts: [[UInt8]]
   ) throws(FileError) {
     _ = try write(name, in: directory, parts)
   }
 
   /// As `replace`; answers the open new file.
   static func write(
-    _ name: String, in directory: DirectoryDescriptor, _ parts: [[UInt8]]
+    _ name: String,
+    in directory: DirectoryDescriptor,
+    _ parts: [[UInt8]]
   ) throws(FileError) -> FileDescriptor {
     try DirectoryDescriptor.check(name)
     let temporary = name + temporarySuffix
@@ -43,7 +47,10 @@ public enum AtomicFile {
   }
 
   private static func fill(
-    _ file: FileDescriptor, _ parts: [[UInt8]], _ path: String, _ calls: SystemCalls
+    _ file: FileDescriptor,
+    _ parts: [[UInt8]],
+    _ path: String,
+    _ calls: SystemCalls
   ) throws(FileError) {
     var offset = 0
     for part in parts {
@@ -57,7 +64,11 @@ public enum AtomicFile {
 
   /// Writes all of `bytes` at `offset`, however many calls it takes.
   static func writeAll(
-    _ file: FileDescriptor, _ bytes: [UInt8], at offset: Int, _ path: String, _ calls: SystemCalls
+    _ file: FileDescriptor,
+    _ bytes: [UInt8],
+    at offset: Int,
+    _ path: String,
+    _ calls: SystemCalls
   ) throws(FileError) {
     var done = 0
     while done < bytes.count {

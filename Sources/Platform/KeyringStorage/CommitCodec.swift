@@ -10,7 +10,9 @@ enum CommitCodec {
 
   static func encode(_ commit: Commit) -> [UInt8] {
     encode(
-      sequence: commit.sequence, timeMilliseconds: commit.timeMilliseconds, caller: commit.caller,
+      sequence: commit.sequence,
+      timeMilliseconds: commit.timeMilliseconds,
+      caller: commit.caller,
       idempotency: commit.idempotency
     ) { message in
       for operation in commit.operations {
@@ -23,7 +25,8 @@ enum CommitCodec {
   static func encode(_ image: KeyringImage) -> [UInt8] {
     var snapshot = MessageWriter(capacity: image.keys.count * 256)
     for key in image.wrappingKeys { snapshot.message(1) { write(key, to: &$0) } }
-    for (identity, key) in image.keys.sorted(by: { $0.key.encoded.lexicographicallyPrecedes($1.key.encoded) }) {
+    for (identity, key) in image.keys.sorted(by: { $0.key.encoded.lexicographicallyPrecedes($1.key.encoded) })
+    {
       for record in key.records { snapshot.message(2) { write(identity, key.type, record, to: &$0) } }
     }
     for entry in image.idempotency.entries { snapshot.message(3) { write(entry, to: &$0) } }
@@ -31,12 +34,18 @@ enum CommitCodec {
     var operation = MessageWriter(capacity: snapshot.bytes.count + 16)
     operation.element(4, snapshot.bytes)
     return encode(
-      sequence: image.sequence, timeMilliseconds: image.timeMilliseconds, caller: image.caller, idempotency: nil
+      sequence: image.sequence,
+      timeMilliseconds: image.timeMilliseconds,
+      caller: image.caller,
+      idempotency: nil
     ) { $0.element(5, operation.bytes) }
   }
 
   private static func encode(
-    sequence: UInt64, timeMilliseconds: UInt64, caller: String, idempotency: Commit.Idempotency?,
+    sequence: UInt64,
+    timeMilliseconds: UInt64,
+    caller: String,
+    idempotency: Commit.Idempotency?,
     operations: (inout MessageWriter) -> Void
   ) -> [UInt8] {
     var message = MessageWriter(capacity: 256)
@@ -85,7 +94,10 @@ enum CommitCodec {
   }
 
   private static func write(
-    _ identity: KeyIdentity, _ type: KeyType, _ record: Record, to message: inout MessageWriter
+    _ identity: KeyIdentity,
+    _ type: KeyType,
+    _ record: Record,
+    to message: inout MessageWriter
   ) {
     message.message(1) { write(identity, to: &$0) }
     message.bytes(2, type.text.utf8)
@@ -120,14 +132,19 @@ enum CommitCodec {
   ///
   /// - Throws: `KeyringError.inconsistent`.
   static func decode(
-    _ bytes: UnsafeRawBufferPointer, tenant: TenantName, keyring: KeyringID
+    _ bytes: UnsafeRawBufferPointer,
+    tenant: TenantName,
+    keyring: KeyringID
   ) throws(KeyringError) -> Decoded {
     // protobuf-c needs about three times the encoded size for records; eight times leaves room and still bounds hostile files.
     let arena = MessageArena(firstBlockBytes: bytes.count * 4 + 4096, budgetBytes: bytes.count * 8 + 65_536)
     // SAFETY: the message lives in the arena, which lives to the end of this function; what leaves is copied.
     guard
       let message = unsafe keyring__storage__v1__commit__unpack(
-        arena.allocator, bytes.count, bytes.bindMemory(to: UInt8.self).baseAddress)
+        arena.allocator,
+        bytes.count,
+        bytes.bindMemory(to: UInt8.self).baseAddress
+      )
     else { throw .inconsistent("a commit is no protobuf message") }
     let decoded = try unsafe decode(message.pointee, tenant, keyring)
     let again: [UInt8]
@@ -142,11 +159,15 @@ enum CommitCodec {
   }
 
   private static func decode(
-    _ message: Keyring__Storage__V1__Commit, _ tenant: TenantName, _ keyring: KeyringID
+    _ message: Keyring__Storage__V1__Commit,
+    _ tenant: TenantName,
+    _ keyring: KeyringID
   ) throws(KeyringError) -> Decoded {
     var operations: [KeyringCore.Operation] = []
     for index in 0..<(unsafe message.n_operations) {
-      guard let operation = unsafe message.operations[index]?.pointee else { throw .inconsistent("no operation") }
+      guard let operation = unsafe message.operations[index]?.pointee else {
+        throw .inconsistent("no operation")
+      }
       if unsafe operation.operation_case == KEYRING__STORAGE__V1__OPERATION__OPERATION_SNAPSHOT {
         guard index == 0, unsafe message.n_operations == 1, let snapshot = unsafe operation.snapshot else {
           throw .inconsistent("a snapshot is not alone in its commit")
@@ -159,11 +180,18 @@ enum CommitCodec {
     if let entry = unsafe message.idempotency { idempotency = try unsafe decode(entry.pointee) }
     return unsafe .commit(
       Commit(
-        sequence: message.sequence, timeMilliseconds: message.time_ms, caller: text(message.caller),
-        idempotency: idempotency, operations: operations))
+        sequence: message.sequence,
+        timeMilliseconds: message.time_ms,
+        caller: text(message.caller),
+        idempotency: idempotency,
+        operations: operations
+      )
+    )
   }
 
-  private static func decode(_ message: Keyring__Storage__V1__Operation) throws(KeyringError) -> KeyringCore.Operation {
+  private static func decode(_ message: Keyring__Storage__V1__Operation) throws(KeyringError)
+    -> KeyringCore.Operation
+  {
     switch unsafe message.operation_case {
     case KEYRING__STORAGE__V1__OPERATION__OPERATION_PUT:
       guard let put = unsafe message.put else { break }
@@ -181,12 +209,16 @@ enum CommitCodec {
   }
 
   private static func image(
-    _ snapshot: Keyring__Storage__V1__Snapshot, _ commit: Keyring__Storage__V1__Commit, _ tenant: TenantName,
+    _ snapshot: Keyring__Storage__V1__Snapshot,
+    _ commit: Keyring__Storage__V1__Commit,
+    _ tenant: TenantName,
     _ keyring: KeyringID
   ) throws(KeyringError) -> KeyringImage {
     var wrappingKeys: [WrappingKey] = []
     for index in 0..<(unsafe snapshot.n_wrapping_keys) {
-      guard let key = unsafe snapshot.wrapping_keys[index]?.pointee else { throw .inconsistent("no wrapping key") }
+      guard let key = unsafe snapshot.wrapping_keys[index]?.pointee else {
+        throw .inconsistent("no wrapping key")
+      }
       wrappingKeys.append(try unsafe decode(key))
     }
     var keys = KeysBuilder()
@@ -199,22 +231,37 @@ enum CommitCodec {
       guard let entry = unsafe snapshot.idempotency[index]?.pointee else { throw .inconsistent("no entry") }
       window.insert(
         unsafe IdempotencyWindow.Entry(
-          caller: text(entry.caller), idempotency: try decode(entry), sequence: entry.sequence,
-          timeMilliseconds: entry.time_ms))
+          caller: text(entry.caller),
+          idempotency: try decode(entry),
+          sequence: entry.sequence,
+          timeMilliseconds: entry.time_ms
+        )
+      )
     }
     return unsafe KeyringImage(
-      tenant: tenant, id: keyring, sequence: commit.sequence, timeMilliseconds: commit.time_ms,
-      caller: text(commit.caller), wrappingKeys: wrappingKeys, keys: keys.keys, idempotency: window)
+      tenant: tenant,
+      id: keyring,
+      sequence: commit.sequence,
+      timeMilliseconds: commit.time_ms,
+      caller: text(commit.caller),
+      wrappingKeys: wrappingKeys,
+      keys: keys.keys,
+      idempotency: window
+    )
   }
 
-  private static func decode(_ entry: Keyring__Storage__V1__Idempotency) throws(KeyringError) -> Commit.Idempotency {
-    guard let id = unsafe IdempotencyID(bytes: array(entry.id)), let hash = unsafe Digest(bytes: array(entry.request_hash))
+  private static func decode(_ entry: Keyring__Storage__V1__Idempotency) throws(KeyringError)
+    -> Commit.Idempotency
+  {
+    guard let id = unsafe IdempotencyID(bytes: array(entry.id)),
+      let hash = unsafe Digest(bytes: array(entry.request_hash))
     else { throw .inconsistent("an idempotency id or hash of a wrong length") }
     let versions = unsafe (0..<entry.n_versions).map { unsafe entry.versions[$0] }
     return Commit.Idempotency(id: id, requestHash: hash, versions: versions)
   }
 
-  private static func decode(_ message: Keyring__Storage__V1__KeyIdentity) throws(KeyringError) -> KeyIdentity {
+  private static func decode(_ message: Keyring__Storage__V1__KeyIdentity) throws(KeyringError) -> KeyIdentity
+  {
     let scope: Scope
     switch unsafe message.scope {
     case 1: scope = .shared
@@ -232,20 +279,32 @@ enum CommitCodec {
       let wrappingKeyID = unsafe WrappingKeyID(bytes: array(message.wrapping_key_id))
     else { throw .inconsistent("a record without identity, id or wrapping key") }
     let record = try unsafe Record(
-      version: message.version, length: message.length, createdMilliseconds: message.created_ms, id: id,
-      wrappingKeyID: wrappingKeyID, nonce: array(message.nonce), ciphertext: array(message.ciphertext))
+      version: message.version,
+      length: message.length,
+      createdMilliseconds: message.created_ms,
+      id: id,
+      wrappingKeyID: wrappingKeyID,
+      nonce: array(message.nonce),
+      ciphertext: array(message.ciphertext)
+    )
     return (try unsafe decode(identity.pointee), try KeyType(unsafe text(message.type)), record)
   }
 
-  private static func decode(_ message: Keyring__Storage__V1__WrappingKey) throws(KeyringError) -> WrappingKey {
+  private static func decode(_ message: Keyring__Storage__V1__WrappingKey) throws(KeyringError) -> WrappingKey
+  {
     guard let id = unsafe WrappingKeyID(bytes: array(message.id)),
       let provider = ProviderKind(rawValue: unsafe text(message.provider)),
       let commitment = unsafe Digest(bytes: array(message.commitment))
     else { throw .inconsistent("a wrapping key without id, provider or commitment") }
     return WrappingKey(
-      id: id, cmkID: try CMKID(unsafe text(message.cmk_id)), provider: provider,
-      wrapped: unsafe array(message.wrapped), commitment: commitment,
-      createdMilliseconds: unsafe message.created_ms, encryptions: unsafe message.encryptions)
+      id: id,
+      cmkID: try CMKID(unsafe text(message.cmk_id)),
+      provider: provider,
+      wrapped: unsafe array(message.wrapped),
+      commitment: commitment,
+      createdMilliseconds: unsafe message.created_ms,
+      encryptions: unsafe message.encryptions
+    )
   }
 
   private static func text(_ string: UnsafeMutablePointer<CChar>?) -> String {

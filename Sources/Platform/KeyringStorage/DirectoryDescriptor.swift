@@ -24,7 +24,10 @@ public final class DirectoryDescriptor: Sendable {
   ///   - create: makes it, mode 0700, where it is not there.
   ///   - requirePrivate: refuses one that others may enter, read or write.
   public init(
-    path: String, create: Bool = false, requirePrivate: Bool = true, calls: SystemCalls = SystemCalls()
+    path: String,
+    create: Bool = false,
+    requirePrivate: Bool = true,
+    calls: SystemCalls = SystemCalls()
   ) throws(FileError) {
     self.path = path
     self.calls = calls
@@ -41,11 +44,17 @@ public final class DirectoryDescriptor: Sendable {
 
   /// Opens a directory in this one.
   public func directory(
-    _ name: String, create: Bool = false, requirePrivate: Bool = true
+    _ name: String,
+    create: Bool = false,
+    requirePrivate: Bool = true
   ) throws(FileError) -> DirectoryDescriptor {
     try Self.check(name)
     return try DirectoryDescriptor(
-      path: "\(path)/\(name)", create: create, requirePrivate: requirePrivate, calls: calls)
+      path: "\(path)/\(name)",
+      create: create,
+      requirePrivate: requirePrivate,
+      calls: calls
+    )
   }
 
   private static func openError(_ path: String) -> FileError {
@@ -58,7 +67,9 @@ public final class DirectoryDescriptor: Sendable {
 
   private static func checkPrivate(_ number: Int32, _ path: String) throws(FileError) {
     var status = stat()
-    guard unsafe fstat(number, &status) == 0 else { throw .unchanged("cannot stat \(path): \(lastErrorText())") }
+    guard unsafe fstat(number, &status) == 0 else {
+      throw .unchanged("cannot stat \(path): \(lastErrorText())")
+    }
     guard status.st_mode & 0o077 == 0 else {
       throw .unacceptable("\(path) may be used by others (mode \(octal(status.st_mode))): chmod go-rwx it")
     }
@@ -77,7 +88,8 @@ public final class DirectoryDescriptor: Sendable {
   // MARK: Files in it
 
   /// Opens a file: a regular one, with no link in its place, that nobody else may read or write.
-  func openFile(_ name: String, flags: Int32, requirePrivate: Bool = true) throws(FileError) -> FileDescriptor {
+  func openFile(_ name: String, flags: Int32, requirePrivate: Bool = true) throws(FileError) -> FileDescriptor
+  {
     try Self.check(name)
     let number = calls.make(.open) {
       unsafe keyring_openat(descriptor.number, name, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0o600)
@@ -88,7 +100,9 @@ public final class DirectoryDescriptor: Sendable {
     guard unsafe fstat(number, &status) == 0 else {
       throw .unchanged("cannot stat \(path)/\(name): \(lastErrorText())")
     }
-    guard status.st_mode & S_IFMT == S_IFREG else { throw .unacceptable("\(path)/\(name) is not a regular file") }
+    guard status.st_mode & S_IFMT == S_IFREG else {
+      throw .unacceptable("\(path)/\(name) is not a regular file")
+    }
     if requirePrivate { try Self.checkPrivate(number, "\(path)/\(name)") }
     return file
   }
@@ -98,7 +112,13 @@ public final class DirectoryDescriptor: Sendable {
     try Self.check(name)
     var status = stat()
     let result = calls.make(.stat) { unsafe fstatat(descriptor.number, name, &status, AT_SYMLINK_NOFOLLOW) }
-    if result == 0 { return FileStatus(device: UInt64(status.st_dev), inode: UInt64(status.st_ino), size: Int(status.st_size)) }
+    if result == 0 {
+      return FileStatus(
+        device: UInt64(status.st_dev),
+        inode: UInt64(status.st_ino),
+        size: Int(status.st_size)
+      )
+    }
     if errno == ENOENT { return nil }
     throw .unchanged("cannot stat \(path)/\(name): \(lastErrorText())")
   }
@@ -124,7 +144,9 @@ public final class DirectoryDescriptor: Sendable {
   /// Reads a whole file.
   ///
   /// - Throws: `.absent`; `.unacceptable` where it is no regular file, larger than `bytesMax`, or (`requirePrivate`) open to others.
-  public func readFile(_ name: String, bytesMax: Int, requirePrivate: Bool = true) throws(FileError) -> [UInt8] {
+  public func readFile(_ name: String, bytesMax: Int, requirePrivate: Bool = true) throws(FileError)
+    -> [UInt8]
+  {
     let file = try openFile(name, flags: O_RDONLY, requirePrivate: requirePrivate)
     return try read(file, name, bytesMax: bytesMax)
   }
@@ -171,7 +193,9 @@ public final class DirectoryDescriptor: Sendable {
 
   /// The names in it, sorted, without `.` and `..`.
   public func names() throws(FileError) -> [String] {
-    let number = calls.make(.open) { unsafe keyring_openat(descriptor.number, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0) }
+    let number = calls.make(.open) {
+      unsafe keyring_openat(descriptor.number, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+    }
     // SAFETY: the stream owns the new descriptor and is closed here; entries are copied at once.
     guard number >= 0, let stream = unsafe fdopendir(number) else {
       throw .unchanged("cannot list \(path): \(lastErrorText())")

@@ -47,8 +47,13 @@ public final class FileKeyringStore: KeyringStore {
   ///   - anchors: the directory of all tenants' anchors, best on another disk.
   ///   - notice: told what an operator should know, a late anchor that could not be written for one.
   public init(
-    directory: DirectoryDescriptor, name: String, tenant: TenantName, anchors: DirectoryDescriptor,
-    policy: AnchorPolicy, anchorWriter: AnchorWriter, notice: @escaping @Sendable (String) -> Void
+    directory: DirectoryDescriptor,
+    name: String,
+    tenant: TenantName,
+    anchors: DirectoryDescriptor,
+    policy: AnchorPolicy,
+    anchorWriter: AnchorWriter,
+    notice: @escaping @Sendable (String) -> Void
   ) {
     self.directory = directory
     self.name = name
@@ -73,7 +78,9 @@ public final class FileKeyringStore: KeyringStore {
       guard let bytes = try readFile() else {
         guard let anchor else { return nil }
         guard anchor.position.sequence == 0 else {
-          throw .changed("\(path) is not there, but its anchor says that it was at \(anchor.position): it was deleted or not mounted")
+          throw .changed(
+            "\(path) is not there, but its anchor says that it was at \(anchor.position): it was deleted or not mounted"
+          )
         }
         return nil
       }
@@ -83,7 +90,9 @@ public final class FileKeyringStore: KeyringStore {
       if isExact {
         state.open = try opened(content)
       } else {
-        if let torn = content.tornTail { notices.append("\(path): cut a torn tail off that was never acknowledged: \(torn)") }
+        if let torn = content.tornTail {
+          notices.append("\(path): cut a torn tail off that was never acknowledged: \(torn)")
+        }
         state.open = try recovered(bytes, content)
       }
       state.mustRecover = false
@@ -99,7 +108,9 @@ public final class FileKeyringStore: KeyringStore {
   }
 
   private func loaded(
-    _ content: StorageFileContent, _ anchor: Anchor?, _ notices: [String]
+    _ content: StorageFileContent,
+    _ anchor: Anchor?,
+    _ notices: [String]
   ) throws(StoreError) -> LoadedKeyring {
     var pending = content.pendingAuthentications
     if let anchor, let authentication = anchor.authentication, anchor.position != content.replaced {
@@ -107,12 +118,20 @@ public final class FileKeyringStore: KeyringStore {
         PendingAuthentication(
           wrappingKeyID: authentication.wrappingKeyID,
           message: Anchor.message(tenant: tenant, keyring: anchor.keyring, position: anchor.position),
-          mac: authentication.mac, place: "anchor"))
+          mac: authentication.mac,
+          place: "anchor"
+        )
+      )
     }
     return LoadedKeyring(
-      state: content.state, idempotency: content.idempotency, position: content.position,
-      pendingAuthentications: pending, storageBytes: UInt64(content.validBytes), garbageBytes: content.garbageBytes,
-      notices: notices)
+      state: content.state,
+      idempotency: content.idempotency,
+      position: content.position,
+      pendingAuthentications: pending,
+      storageBytes: UInt64(content.validBytes),
+      garbageBytes: content.garbageBytes,
+      notices: notices
+    )
   }
 
   private func takeLock() throws(StoreError) -> FileDescriptor {
@@ -147,15 +166,23 @@ public final class FileKeyringStore: KeyringStore {
     } catch .changed(let what) {
       throw .changed("\(path): \(what)")
     }
-    guard let anchor else { throw .changed("\(path) has no anchor: it was not written by this server, or the anchor was deleted") }
-    guard anchor.keyring == content.state.id else { throw .changed("\(path) is another keyring than its anchor's") }
+    guard let anchor else {
+      throw .changed("\(path) has no anchor: it was not written by this server, or the anchor was deleted")
+    }
+    guard anchor.keyring == content.state.id else {
+      throw .changed("\(path) is another keyring than its anchor's")
+    }
     let at = anchor.position
     if at.sequence == 0 && content.replaced.sequence == 0 { return content }
     guard at.sequence <= content.position.sequence else {
-      throw .changed("\(path) is behind its anchor: it is at sequence \(content.position.sequence), and was at \(at.sequence); an older file was put back, or acknowledged commits are missing")
+      throw .changed(
+        "\(path) is behind its anchor: it is at sequence \(content.position.sequence), and was at \(at.sequence); an older file was put back, or acknowledged commits are missing"
+      )
     }
     guard at == content.replaced || content.positions.contains(at) else {
-      throw .changed("\(path) is not the file that its anchor knows: it has another history at sequence \(at.sequence)")
+      throw .changed(
+        "\(path) is not the file that its anchor knows: it has another history at sequence \(at.sequence)"
+      )
     }
     return content
   }
@@ -164,11 +191,18 @@ public final class FileKeyringStore: KeyringStore {
     do {
       let file = try directory.openFile(name, flags: O_RDWR)
       let status = try directory.status(of: file, name)
-      guard status.size == content.validBytes else { throw FileError.unchanged("\(path) changed while it was read") }
+      guard status.size == content.validBytes else {
+        throw FileError.unchanged("\(path) changed while it was read")
+      }
       try AtomicFile.removeLeftover(name, in: directory)
       return OpenFile(
-        file: file, status: status, size: content.validBytes, position: content.position, keyring: content.state.id,
-        garbageBytes: content.garbageBytes)
+        file: file,
+        status: status,
+        size: content.validBytes,
+        position: content.position,
+        keyring: content.state.id,
+        garbageBytes: content.garbageBytes
+      )
     } catch {
       throw .unavailable("\(error)")
     }
@@ -189,7 +223,10 @@ public final class FileKeyringStore: KeyringStore {
 
   /// Creates the file with its first commits. The anchor comes first, at sequence 0 and durable.
   public func create(
-    tenant: TenantName, id: KeyringID, commits: [Commit], authenticator: any BatchAuthenticator
+    tenant: TenantName,
+    id: KeyringID,
+    commits: [Commit],
+    authenticator: any BatchAuthenticator
   ) throws(StoreError) -> StorePosition {
     try state.withLock { state throws(StoreError) in
       guard state.lock != nil, state.open == nil, tenant == self.tenant, try readFile() == nil else {
@@ -198,27 +235,44 @@ public final class FileKeyringStore: KeyringStore {
       let nothing = StorePosition(sequence: 0, digest: .zero)
       try anchorFile.write(Anchor.make(tenant: tenant, keyring: id, position: nothing, authenticator: nil))
       let header = StorageHeader(
-        tenant: tenant, keyring: id, createdMilliseconds: commits[0].timeMilliseconds, replaced: nothing)
+        tenant: tenant,
+        keyring: id,
+        createdMilliseconds: commits[0].timeMilliseconds,
+        replaced: nothing
+      )
       try writeFile(&state, header, messages: commits.map(CommitCodec.encode), first: 1, authenticator)
       return try position(state)
     }
   }
 
   private func writeFile(
-    _ state: inout State, _ header: StorageHeader, messages: [[UInt8]], first: UInt64,
+    _ state: inout State,
+    _ header: StorageHeader,
+    messages: [[UInt8]],
+    first: UInt64,
     _ authenticator: any BatchAuthenticator
   ) throws(StoreError) {
     let head = try header.encode()
     guard let before = Digest(bytes: head[144...]) else { preconditionFailure("a header ends in 32 bytes") }
     let batch = try EncodedBatch.make(
-      messages, firstSequence: first, previous: before, tenant: tenant, keyring: header.keyring,
-      authenticator: authenticator)
+      messages,
+      firstSequence: first,
+      previous: before,
+      tenant: tenant,
+      keyring: header.keyring,
+      authenticator: authenticator
+    )
     do {
       let file = try AtomicFile.write(name, in: directory, [head, batch.bytes])
       let status = try directory.status(of: file, name)
       state.open = OpenFile(
-        file: file, status: status, size: head.count + batch.bytes.count, position: batch.position,
-        keyring: header.keyring, garbageBytes: 0)
+        file: file,
+        status: status,
+        size: head.count + batch.bytes.count,
+        position: batch.position,
+        keyring: header.keyring,
+        garbageBytes: 0
+      )
     } catch .unknown(let what) {
       state.open = nil
       state.mustRecover = true
@@ -238,14 +292,21 @@ public final class FileKeyringStore: KeyringStore {
 
   /// Appends one batch: the file is checked to be the expected one, written once and synced once.
   public func append(
-    _ commits: [Commit], expecting: StorePosition, authenticator: any BatchAuthenticator
+    _ commits: [Commit],
+    expecting: StorePosition,
+    authenticator: any BatchAuthenticator
   ) throws(StoreError) -> StorePosition {
     try state.withLock { state throws(StoreError) in
       guard let open = state.open, !commits.isEmpty else { throw .unavailable("\(path) is not open") }
       try check(open, expecting)
       let batch = try EncodedBatch.make(
-        commits.map(CommitCodec.encode), firstSequence: commits[0].sequence, previous: open.position.digest,
-        tenant: tenant, keyring: open.keyring, authenticator: authenticator)
+        commits.map(CommitCodec.encode),
+        firstSequence: commits[0].sequence,
+        previous: open.position.digest,
+        tenant: tenant,
+        keyring: open.keyring,
+        authenticator: authenticator
+      )
       try write(batch, &state, open)
       state.open?.size = open.size + batch.bytes.count
       state.open?.position = batch.position
@@ -277,7 +338,9 @@ public final class FileKeyringStore: KeyringStore {
       let count = unsafe trailer.withUnsafeMutableBytes {
         unsafe directory.calls.read(open.file.number, into: $0, at: open.size - StorageFormat.trailerBytes)
       }
-      guard count == trailer.count else { throw StoreError.unavailable("cannot read \(path): \(lastErrorText())") }
+      guard count == trailer.count else {
+        throw StoreError.unavailable("cannot read \(path): \(lastErrorText())")
+      }
       guard Array(trailer[..<32]) == open.position.digest.bytes else {
         throw StoreError.changed("\(path) does not end in the expected digest")
       }
@@ -321,7 +384,9 @@ public final class FileKeyringStore: KeyringStore {
 
   /// Replaces the file by a new one that holds `image` alone. The anchor is first brought to where the old file stands.
   public func replace(
-    with image: KeyringImage, expecting: StorePosition, authenticator: any BatchAuthenticator
+    with image: KeyringImage,
+    expecting: StorePosition,
+    authenticator: any BatchAuthenticator
   ) throws(StoreError) -> StorePosition {
     try state.withLock { state throws(StoreError) in
       guard let open = state.open else { throw .unavailable("\(path) is not open") }
@@ -331,8 +396,18 @@ public final class FileKeyringStore: KeyringStore {
         try anchorNow(&state, expecting, open.keyring, last)
       }
       let header = StorageHeader(
-        tenant: tenant, keyring: image.id, createdMilliseconds: image.timeMilliseconds, replaced: expecting)
-      try writeFile(&state, header, messages: [CommitCodec.encode(image)], first: image.sequence, authenticator)
+        tenant: tenant,
+        keyring: image.id,
+        createdMilliseconds: image.timeMilliseconds,
+        replaced: expecting
+      )
+      try writeFile(
+        &state,
+        header,
+        messages: [CommitCodec.encode(image)],
+        first: image.sequence,
+        authenticator
+      )
       return try position(state)
     }
   }
@@ -355,10 +430,14 @@ public final class FileKeyringStore: KeyringStore {
   }
 
   private func anchorNow(
-    _ state: inout State, _ position: StorePosition, _ keyring: KeyringID, _ authenticator: any BatchAuthenticator
+    _ state: inout State,
+    _ position: StorePosition,
+    _ keyring: KeyringID,
+    _ authenticator: any BatchAuthenticator
   ) throws(StoreError) {
     try anchorFile.write(
-      Anchor.make(tenant: tenant, keyring: keyring, position: position, authenticator: authenticator))
+      Anchor.make(tenant: tenant, keyring: keyring, position: position, authenticator: authenticator)
+    )
     state.anchored = position
   }
 
@@ -371,7 +450,8 @@ public final class FileKeyringStore: KeyringStore {
   }
 
   private func anchorIfLate(_ state: inout State) throws(StoreError) {
-    guard let open = state.open, let authenticator = state.lastAuthenticator, state.anchored != open.position else { return }
+    guard let open = state.open, let authenticator = state.lastAuthenticator, state.anchored != open.position
+    else { return }
     try anchorNow(&state, open.position, open.keyring, authenticator)
   }
 
@@ -379,7 +459,9 @@ public final class FileKeyringStore: KeyringStore {
   public func accept(sequence: UInt64) throws(StoreError) {
     try state.withLock { state throws(StoreError) in
       if state.lock == nil { state.lock = try takeLock() }
-      guard let bytes = try readFile() else { throw .changed("\(path) is not there: there is nothing to accept") }
+      guard let bytes = try readFile() else {
+        throw .changed("\(path) is not there: there is nothing to accept")
+      }
       let content = try StorageFileReader.read(bytes, tenant: tenant)
       guard content.position.sequence == sequence else {
         throw .changed("\(path) is at sequence \(content.position.sequence), not \(sequence)")
@@ -388,8 +470,11 @@ public final class FileKeyringStore: KeyringStore {
       try anchorFile.write(
         Anchor(
           keyring: content.state.id,
-          position: content.replaced.sequence == 0 ? StorePosition(sequence: 0, digest: .zero) : content.replaced,
-          authentication: nil))
+          position: content.replaced.sequence == 0
+            ? StorePosition(sequence: 0, digest: .zero) : content.replaced,
+          authentication: nil
+        )
+      )
       state.open = nil
       state.mustRecover = true
     }

@@ -55,15 +55,20 @@ public struct StorageFileReader {
       throw .damaged("the file has \(bytes.count) bytes, less than a header: it is not a storage file")
     }
     let header = unsafe Array(bytes[..<144])
-    guard header.starts(with: StorageFormat.fileMagic) else { throw .damaged("the file is not a storage file") }
+    guard header.starts(with: StorageFormat.fileMagic) else {
+      throw .damaged("the file is not a storage file")
+    }
     let checksum = try StorageFormat.sha256(header)
     guard unsafe checksum.bytes.elementsEqual(bytes[144..<176]) else {
       throw .damaged("the file's header does not match its checksum")
     }
     guard header[8] == 0, header[9] == UInt8(StorageFormat.version) else {
-      throw .damaged("the file has format version \(Int(header[8]) << 8 | Int(header[9])); this server reads 1")
+      throw .damaged(
+        "the file has format version \(Int(header[8]) << 8 | Int(header[9])); this server reads 1"
+      )
     }
-    guard let keyring = KeyringID(bytes: header[80..<96]), let replacedDigest = Digest(bytes: header[112..<144]),
+    guard let keyring = KeyringID(bytes: header[80..<96]),
+      let replacedDigest = Digest(bytes: header[112..<144]),
       header.starts(with: StorageFormat.prefix(StorageFormat.fileMagic, tenant: tenant, keyring: keyring))
     else { throw .changed("the file is another tenant's") }
     replaced = StorePosition(sequence: number(header[104..<112]), digest: replacedDigest)
@@ -81,14 +86,23 @@ public struct StorageFileReader {
       }
     }
     guard !positions.isEmpty || tornTail == nil else {
-      throw .damaged("the file's first batch is damaged, which no crash does: a file appears with its first batch whole")
+      throw .damaged(
+        "the file's first batch is damaged, which no crash does: a file appears with its first batch whole"
+      )
     }
     guard let last = positions.last else { throw .damaged("the file has no batch") }
     let useful = min(usefulBytes, offset)
     return StorageFileContent(
-      state: state, idempotency: window, position: last, replaced: replaced, positions: positions,
-      pendingAuthentications: pending, validBytes: offset, garbageBytes: UInt64(offset - useful),
-      tornTail: tornTail)
+      state: state,
+      idempotency: window,
+      position: last,
+      replaced: replaced,
+      positions: positions,
+      pendingAuthentications: pending,
+      validBytes: offset,
+      garbageBytes: UInt64(offset - useful),
+      tornTail: tornTail
+    )
   }
 
   /// Reads the batch at `offset` and goes behind it.
@@ -96,14 +110,22 @@ public struct StorageFileReader {
   /// - Returns: nil; or why this, the last one, is torn as a crash tears it.
   private mutating func readBatch() throws(StoreError) -> String? {
     let rest = unsafe bytes.count - offset
-    guard rest >= StorageFormat.batchHeaderBytes else { return try torn("the file ends inside a batch header") }
+    guard rest >= StorageFormat.batchHeaderBytes else {
+      return try torn("the file ends inside a batch header")
+    }
     let header = unsafe Array(bytes[offset..<offset + 96])
     guard header.starts(with: StorageFormat.batchMagic),
-      unsafe try StorageFormat.sha256(Array(header[..<64])).bytes.elementsEqual(bytes[offset + 64..<offset + 96])
+      unsafe try StorageFormat.sha256(Array(header[..<64])).bytes.elementsEqual(
+        bytes[offset + 64..<offset + 96]
+      )
     else { return try torn("a batch header does not match its checksum") }
     let bodyBytes = number(header[8..<16])
-    guard Digest(bytes: header[32..<64]) == digest else { throw damaged("a batch does not continue the one before") }
-    guard number(header[16..<24]) == state.sequence + 1 else { throw damaged("a batch's sequence does not follow") }
+    guard Digest(bytes: header[32..<64]) == digest else {
+      throw damaged("a batch does not continue the one before")
+    }
+    guard number(header[16..<24]) == state.sequence + 1 else {
+      throw damaged("a batch's sequence does not follow")
+    }
     guard bodyBytes <= UInt64(rest) else { return try torn("the file ends inside a batch") }
     let total = 192 + Int(bodyBytes)
     guard total <= rest else { return try torn("the file ends inside a batch") }
@@ -111,7 +133,9 @@ public struct StorageFileReader {
     return try readBody(total, count: UInt32(truncatingIfNeeded: number(header[24..<28])), bodyBytes)
   }
 
-  private mutating func readBody(_ total: Int, count: UInt32, _ bodyBytes: UInt64) throws(StoreError) -> String? {
+  private mutating func readBody(_ total: Int, count: UInt32, _ bodyBytes: UInt64) throws(StoreError)
+    -> String?
+  {
     let end = offset + total - StorageFormat.trailerBytes
     let trailer = unsafe Array(bytes[end..<offset + total])
     let computed: Digest
@@ -128,19 +152,32 @@ public struct StorageFileReader {
     else {
       return try torn("a batch does not match its digest", mayHaveZeroSector: true)
     }
-    guard let wrappingKeyID = WrappingKeyID(bytes: trailer[32..<48]), let mac = Digest(bytes: trailer[48..<80]) else {
+    guard let wrappingKeyID = WrappingKeyID(bytes: trailer[32..<48]),
+      let mac = Digest(bytes: trailer[48..<80])
+    else {
       throw damaged("a trailer is malformed")
     }
     let first = state.sequence + 1
     try readCommits(from: offset + StorageFormat.batchHeaderBytes, to: end, count: count)
-    guard state.wrappingKeys[wrappingKeyID] != nil else { throw damaged("a batch names an unknown wrapping key") }
+    guard state.wrappingKeys[wrappingKeyID] != nil else {
+      throw damaged("a batch names an unknown wrapping key")
+    }
     pending.append(
       PendingAuthentication(
         wrappingKeyID: wrappingKeyID,
         message: StorageFormat.authenticatedMessage(
-          "keyring batch", tenant: tenant, keyring: state.id, sequence: first, count: count, previous: digest,
-          digest: computed),
-        mac: mac, place: "batch at byte \(offset)"))
+          "keyring batch",
+          tenant: tenant,
+          keyring: state.id,
+          sequence: first,
+          count: count,
+          previous: digest,
+          digest: computed
+        ),
+        mac: mac,
+        place: "batch at byte \(offset)"
+      )
+    )
     digest = computed
     offset += total
     positions.append(StorePosition(sequence: state.sequence, digest: digest))
@@ -161,7 +198,9 @@ public struct StorageFileReader {
       }
       at += 4 + length
     }
-    guard at == end, count > 0 else { throw damaged("a batch has more bytes, or fewer commits, than it says") }
+    guard at == end, count > 0 else {
+      throw damaged("a batch has more bytes, or fewer commits, than it says")
+    }
   }
 
   private mutating func apply(_ decoded: CommitCodec.Decoded, _ length: Int) throws(KeyringError) {
@@ -182,8 +221,12 @@ public struct StorageFileReader {
       guard let idempotency = commit.idempotency else { return }
       window.insert(
         IdempotencyWindow.Entry(
-          caller: commit.caller, idempotency: idempotency, sequence: commit.sequence,
-          timeMilliseconds: commit.timeMilliseconds))
+          caller: commit.caller,
+          idempotency: idempotency,
+          sequence: commit.sequence,
+          timeMilliseconds: commit.timeMilliseconds
+        )
+      )
     }
   }
 

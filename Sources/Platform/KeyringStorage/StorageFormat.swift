@@ -43,7 +43,12 @@ enum StorageFormat {
 
   /// What a batch's HMAC is made over. The digest covers the whole batch, so that the HMAC can be checked without its bytes.
   static func authenticatedMessage(
-    _ purpose: String, tenant: TenantName, keyring: KeyringID, sequence: UInt64, count: UInt32, previous: Digest,
+    _ purpose: String,
+    tenant: TenantName,
+    keyring: KeyringID,
+    sequence: UInt64,
+    count: UInt32,
+    previous: Digest,
     digest: Digest
   ) -> [UInt8] {
     var message = Array(purpose.utf8)
@@ -82,7 +87,11 @@ struct EncodedBatch {
 
   /// Encodes commits that are already messages.
   static func make(
-    _ messages: [[UInt8]], firstSequence: UInt64, previous: Digest, tenant: TenantName, keyring: KeyringID,
+    _ messages: [[UInt8]],
+    firstSequence: UInt64,
+    previous: Digest,
+    tenant: TenantName,
+    keyring: KeyringID,
     authenticator: any BatchAuthenticator
   ) throws(StoreError) -> EncodedBatch {
     let bodyBytes = messages.reduce(0) { $0 + 4 + $1.count }
@@ -100,8 +109,14 @@ struct EncodedBatch {
     }
     let digest = try StorageFormat.sha256(previous.bytes, bytes)
     let message = StorageFormat.authenticatedMessage(
-      "keyring batch", tenant: tenant, keyring: keyring, sequence: firstSequence,
-      count: UInt32(messages.count), previous: previous, digest: digest)
+      "keyring batch",
+      tenant: tenant,
+      keyring: keyring,
+      sequence: firstSequence,
+      count: UInt32(messages.count),
+      previous: previous,
+      digest: digest
+    )
     let mac = try authenticator.authenticate(message)
     bytes += digest.bytes
     bytes += authenticator.wrappingKeyID.bytes

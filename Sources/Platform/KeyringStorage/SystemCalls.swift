@@ -103,5 +103,6 @@ func lastErrorText() -> String {
 public final class FileDescriptor: Sendable {
   let number: Int32
   init(takingOwnership number: Int32) { self.number = number }
-  deinit { _ = Glibc.close(number) }  // nothing was written through it that a failed close could still lose: writes are synced first
+  // Nothing was written through it that a failed close could still lose: writes are synced first.
+  deinit { _ = Glibc.close(number) }
 }

@@ -31,7 +31,9 @@ public enum PeerIdentity: Hashable, Sendable {
     }
     guard uri.count <= uriBytesMax else { throw Refusal("the URI SAN is longer than \(uriBytesMax) bytes") }
     let prefix = Array("spiffe://\(trustDomain)/".utf8)
-    guard uri.starts(with: prefix) else { throw Refusal("the URI SAN is not of the trust domain \(trustDomain)") }
+    guard uri.starts(with: prefix) else {
+      throw Refusal("the URI SAN is not of the trust domain \(trustDomain)")
+    }
     let segments = uri[prefix.count...].split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
       .map { Array($0) }
     let names = segments.map { name($0) }
@@ -47,7 +49,8 @@ public enum PeerIdentity: Hashable, Sendable {
   /// A segment of letters, digits and '-' only; nil for anything else, bytes that are no text among them.
   private static func name(_ segment: [UInt8]) -> String? {
     let isPlain = segment.allSatisfy { byte in
-      (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte) || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+      (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
+        || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
         || byte == UInt8(ascii: "-")
     }
     return isPlain ? String(decoding: segment, as: UTF8.self) : nil

@@ -41,7 +41,11 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
   /// - Parameters:
   ///   - engine: fresh.
   ///   - delegate: held until the channel closes.
-  public init(_ engine: TLSEngine, delegate: any TLSConnectionDelegate, handshakeTimeout: TimeAmount = .seconds(5)) {
+  public init(
+    _ engine: TLSEngine,
+    delegate: any TLSConnectionDelegate,
+    handshakeTimeout: TimeAmount = .seconds(5)
+  ) {
     self.engine = engine
     self.delegate = delegate
     self.handshakeTimeout = handshakeTimeout

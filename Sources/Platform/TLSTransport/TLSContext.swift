@@ -47,7 +47,9 @@ public final class TLSContext: @unchecked Sendable {
     self.role = role
     ERR_clear_error()
     let method = unsafe role == .client ? TLS_client_method() : TLS_server_method()
-    guard let context = unsafe SSL_CTX_new(method) else { throw .configuration("no TLS: \(TLSError.drain())") }
+    guard let context = unsafe SSL_CTX_new(method) else {
+      throw .configuration("no TLS: \(TLSError.drain())")
+    }
     unsafe self.context = context
     try restrict()
     try load(configuration)
@@ -78,7 +80,8 @@ public final class TLSContext: @unchecked Sendable {
       unsafe SSL_CTX_set_num_tickets(context, 0) == 1, unsafe SSL_CTX_set_max_early_data(context, 0) == 1
     else { throw .configuration("TLS settings: \(TLSError.drain())") }
     unsafe keyring_SSL_CTX_set_session_cache_mode(context, Int(SSL_SESS_CACHE_OFF))
-    let options = keyring_SSL_OP_NO_TICKET() | keyring_SSL_OP_NO_RENEGOTIATION() | keyring_SSL_OP_NO_COMPRESSION()
+    let options =
+      keyring_SSL_OP_NO_TICKET() | keyring_SSL_OP_NO_RENEGOTIATION() | keyring_SSL_OP_NO_COMPRESSION()
     unsafe SSL_CTX_set_options(context, options)
     // Record buffers of idle connections are given back, and the wiping allocator cleanses them.
     unsafe keyring_SSL_CTX_set_mode(context, Int(SSL_MODE_RELEASE_BUFFERS))
@@ -87,20 +90,21 @@ public final class TLSContext: @unchecked Sendable {
 
   private func load(_ files: TLSConfiguration) throws(TLSError) {
     let chain = unsafe try certificates(files.certificateFile)
-    defer { for unsafe certificate in unsafe chain { unsafe X509_free(certificate) } }
+    defer { for unsafecertificate in unsafe chain { unsafe X509_free(certificate) } }
     guard let leaf = unsafe chain.first, unsafe SSL_CTX_use_certificate(context, leaf) == 1 else {
       throw .configuration("\(files.certificateFile): \(TLSError.drain())")
     }
     try unsafe checkDates(leaf, files.certificateFile)
-    for unsafe certificate in unsafe chain.dropFirst() {
+    for unsafecertificate in unsafe chain.dropFirst() {
       unsafe X509_up_ref(certificate)
       unsafe keyring_SSL_CTX_add0_chain_cert(context, certificate)
     }
     try loadKey(files)
     let authorities = unsafe try certificates(files.authorityFile)
     let store = unsafe SSL_CTX_get_cert_store(context)
-    for unsafe certificate in unsafe authorities {
-      guard unsafe X509_STORE_add_cert(store, certificate) == 1, unsafe SSL_CTX_add_client_CA(context, certificate) == 1
+    for unsafecertificate in unsafe authorities {
+      guard unsafe X509_STORE_add_cert(store, certificate) == 1,
+        unsafe SSL_CTX_add_client_CA(context, certificate) == 1
       else { throw .configuration("\(files.authorityFile): \(TLSError.drain())") }
       unsafe X509_free(certificate)
     }
@@ -108,7 +112,9 @@ public final class TLSContext: @unchecked Sendable {
 
   private func certificates(_ path: String) throws(TLSError) -> [OpaquePointer] {
     ERR_clear_error()
-    guard let bio = unsafe BIO_new_file(path, "r") else { throw .configuration("cannot open \(path): \(TLSError.drain())") }
+    guard let bio = unsafe BIO_new_file(path, "r") else {
+      throw .configuration("cannot open \(path): \(TLSError.drain())")
+    }
     defer { unsafe BIO_free(bio) }
     var found: [OpaquePointer] = unsafe []
     while let certificate = unsafe PEM_read_bio_X509(bio, nil, nil, nil) { unsafe found.append(certificate) }
@@ -139,12 +145,16 @@ public final class TLSContext: @unchecked Sendable {
     let isUsable = unsafe pem.withUnsafeBytes { bytes -> Bool in
       guard let bio = unsafe BIO_new_mem_buf(bytes.baseAddress, Int32(bytes.count)) else { return false }
       defer { unsafe BIO_free(bio) }
-      guard let key = unsafe PEM_read_bio_PrivateKey(bio, nil, { _, _, _, _ in -1 }, nil) else { return false }
+      guard let key = unsafe PEM_read_bio_PrivateKey(bio, nil, { _, _, _, _ in -1 }, nil) else {
+        return false
+      }
       defer { unsafe EVP_PKEY_free(key) }
       return unsafe SSL_CTX_use_PrivateKey(context, key) == 1
     }
     guard isUsable, unsafe SSL_CTX_check_private_key(context) == 1 else {
-      throw .configuration("\(files.privateKeyFile) is not the private key of \(files.certificateFile): \(TLSError.drain())")
+      throw .configuration(
+        "\(files.privateKeyFile) is not the private key of \(files.certificateFile): \(TLSError.drain())"
+      )
     }
   }
 
@@ -159,21 +169,29 @@ public final class TLSContext: @unchecked Sendable {
       { store, me in
         guard let store = unsafe store, let me = unsafe me else { return 0 }
         return unsafe Unmanaged<TLSContext>.fromOpaque(me).takeUnretainedValue().verify(store)
-      }, me)
+      },
+      me
+    )
     unsafe SSL_CTX_set_alpn_select_cb(
       context,
       { _, selected, selectedCount, offered, offeredCount, _ in
         unsafe TLSContext.selectProtocol(selected, selectedCount, offered, offeredCount)
-      }, nil)
+      },
+      nil
+    )
   }
 
   /// Chain and purpose by OpenSSL, then the identity: a certificate that names nobody is refused in the handshake, with an alert.
   private func verify(_ store: OpaquePointer) -> Int32 {
     // SAFETY: `store` is live during the callback.
     guard unsafe X509_verify_cert(store) == 1 else { return 0 }
-    guard case .server(let trustDomain) = role, let leaf = unsafe X509_STORE_CTX_get0_cert(store) else { return 0 }
+    guard case .server(let trustDomain) = role, let leaf = unsafe X509_STORE_CTX_get0_cert(store) else {
+      return 0
+    }
     do throws(PeerIdentity.Refusal) {
-      guard unsafe X509_check_ca(leaf) == 0 else { throw PeerIdentity.Refusal("a CA's certificate is nobody's identity") }
+      guard unsafe X509_check_ca(leaf) == 0 else {
+        throw PeerIdentity.Refusal("a CA's certificate is nobody's identity")
+      }
       _ = try PeerIdentity.parse(uriSANs: unsafe Self.uriSANs(of: leaf), trustDomain: trustDomain)
       return 1
     } catch {
@@ -183,8 +201,10 @@ public final class TLSContext: @unchecked Sendable {
   }
 
   private static func selectProtocol(
-    _ selected: UnsafeMutablePointer<UnsafePointer<UInt8>?>?, _ selectedCount: UnsafeMutablePointer<UInt8>?,
-    _ offered: UnsafePointer<UInt8>?, _ offeredCount: UInt32
+    _ selected: UnsafeMutablePointer<UnsafePointer<UInt8>?>?,
+    _ selectedCount: UnsafeMutablePointer<UInt8>?,
+    _ offered: UnsafePointer<UInt8>?,
+    _ offeredCount: UInt32
   ) -> Int32 {
     // SAFETY: what is selected points into what was offered, which OpenSSL keeps (SSL_CTX_set_alpn_select_cb(3)).
     guard let offered = unsafe offered else { return SSL_TLSEXT_ERR_ALERT_FATAL }

@@ -156,21 +156,30 @@ public final class TLSEngine {
     var name: UnsafePointer<UInt8>?
     var count: UInt32 = 0
     unsafe SSL_get0_alpn_selected(ssl, &name, &count)
-    guard unsafe UnsafeBufferPointer(start: name, count: Int(count)).elementsEqual(TLSContext.protocolName.utf8) else {
+    guard
+      unsafe UnsafeBufferPointer(start: name, count: Int(count)).elementsEqual(TLSContext.protocolName.utf8)
+    else {
       throw .handshake("the peer does not speak \(TLSContext.protocolName)")
     }
-    guard let certificate = unsafe SSL_get0_peer_certificate(ssl) else { throw .handshake("the peer has no certificate") }
+    guard let certificate = unsafe SSL_get0_peer_certificate(ssl) else {
+      throw .handshake("the peer has no certificate")
+    }
     var identity: PeerIdentity?
     if case .server(let trustDomain) = context.role {
       do {
-        identity = try PeerIdentity.parse(uriSANs: unsafe TLSContext.uriSANs(of: certificate), trustDomain: trustDomain)
+        identity = try PeerIdentity.parse(
+          uriSANs: unsafe TLSContext.uriSANs(of: certificate),
+          trustDomain: trustDomain
+        )
       } catch {
         throw .handshake("\(error)")
       }
     }
     return unsafe TLSPeer(
-      identity: identity, notBefore: TLSContext.unixSeconds(X509_get0_notBefore(certificate)),
+      identity: identity,
+      notBefore: TLSContext.unixSeconds(X509_get0_notBefore(certificate)),
       notAfter: TLSContext.unixSeconds(X509_get0_notAfter(certificate)),
-      fingerprint: TLSContext.fingerprint(of: certificate))
+      fingerprint: TLSContext.fingerprint(of: certificate)
+    )
   }
 }

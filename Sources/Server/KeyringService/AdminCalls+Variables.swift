@@ -9,14 +9,21 @@ extension Service {
     let settings = tenant.settings
     return VariableName.allCases.map { name in
       VariableEntry(
-        name: name.rawValue, value: settings.shown(name), source: settings.source(name), isDynamic: name.isDynamic,
-        meaning: name.meaning)
+        name: name.rawValue,
+        value: settings.shown(name),
+        source: settings.source(name),
+        isDynamic: name.isDynamic,
+        meaning: name.meaning
+      )
     }
   }
 
   /// Changes a variable: checked, and for cmk_id proved, before anything changes; a refusal leaves the old value in force.
   func set(
-    _ text: String, _ value: String, _ persistence: Persistence, _ tenant: Tenant
+    _ text: String,
+    _ value: String,
+    _ persistence: Persistence,
+    _ tenant: Tenant
   ) async throws(ServiceError) -> ReplyResult {
     guard let name = VariableName(rawValue: text) else {
       throw .variableInvalid("unknown variable '\(text.prefix(64))'; `variables` lists them")
@@ -35,7 +42,10 @@ extension Service {
   }
 
   private func changed(
-    _ settings: TenantSettings, _ name: VariableName, _ value: String, _ persistence: Persistence
+    _ settings: TenantSettings,
+    _ name: VariableName,
+    _ value: String,
+    _ persistence: Persistence
   ) throws(ServiceError) -> TenantSettings {
     do {
       return try settings.setting(name, value, isPersisted: persistence == .persist)
@@ -50,10 +60,15 @@ extension Service {
     let present = keyring.environment.settings()
     do {
       let candidate = KeyringSettings(
-        cmkID: try CMKID(value), provider: present.provider,
+        cmkID: try CMKID(value),
+        provider: present.provider,
         wrappingKeyTTLNanoseconds: present.wrappingKeyTTLNanoseconds,
-        outageGraceNanoseconds: present.outageGraceNanoseconds, profile: present.profile,
-        isReadOnly: present.isReadOnly, keysMax: present.keysMax, isCMKTransient: present.isCMKTransient)
+        outageGraceNanoseconds: present.outageGraceNanoseconds,
+        profile: present.profile,
+        isReadOnly: present.isReadOnly,
+        keysMax: present.keysMax,
+        isCMKTransient: present.isCMKTransient
+      )
       _ = try await TenantKeyring.makeWrappingKey(keyring.environment, candidate, keyring: keyring.id)
     } catch let error as ServiceError {
       guard case .kmsDenied(let why) = error else { throw error }
@@ -76,7 +91,10 @@ extension Service {
 extension Service {
   /// What an administrator does to a CMK of the tenant's provider.
   func manage(
-    _ action: CMKAction, _ text: String, _ days: UInt32, _ tenant: Tenant
+    _ action: CMKAction,
+    _ text: String,
+    _ days: UInt32,
+    _ tenant: Tenant
   ) async throws(ServiceError) -> CMKDescription {
     do {
       let provider = try tenant.provider(tenant.settings.file.provider)
@@ -103,7 +121,11 @@ extension Tenant {
   func summary() -> TenantSummary {
     let settings = self.settings
     return TenantSummary(
-      tenant: name.text, state: condition().state, provider: settings.file.provider.rawValue, cmkID: settings.cmkID.text)
+      tenant: name.text,
+      state: condition().state,
+      provider: settings.file.provider.rawValue,
+      cmkID: settings.cmkID.text
+    )
   }
 
   func status() -> TenantStatus {
@@ -122,18 +144,20 @@ extension Tenant {
     let current = keyring.newestWrappingKey(under: keyring.environment.settings())?.id
     let standings = keyring.standings.withLock { $0 }
     status.batchesUnverified = UInt64(standings.unverifiedCount)
-    status.wrappingKeys = view.state.wrappingKeys.values.sorted { $0.createdMilliseconds < $1.createdMilliseconds }
-      .map { key in
-        var entry = WrappingKeyStatus()
-        entry.id = key.id.description
-        entry.cmkID = key.cmkID.text
-        entry.state = standings.entries[key.id]?.standing.name ?? "cold"
-        entry.encryptions = key.encryptions
-        entry.records = UInt64(view.state.recordsByWrappingKey[key.id, default: 0])
-        entry.isCurrent = key.id == current
-        entry.createdMilliseconds = key.createdMilliseconds
-        return entry
-      }
+    status.wrappingKeys = view.state.wrappingKeys.values.sorted {
+      $0.createdMilliseconds < $1.createdMilliseconds
+    }
+    .map { key in
+      var entry = WrappingKeyStatus()
+      entry.id = key.id.description
+      entry.cmkID = key.cmkID.text
+      entry.state = standings.entries[key.id]?.standing.name ?? "cold"
+      entry.encryptions = key.encryptions
+      entry.records = UInt64(view.state.recordsByWrappingKey[key.id, default: 0])
+      entry.isCurrent = key.id == current
+      entry.createdMilliseconds = key.createdMilliseconds
+      return entry
+    }
     return status
   }
 }

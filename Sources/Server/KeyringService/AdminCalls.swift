@@ -17,7 +17,8 @@ extension Service {
       return .tenantCreate(cmkID: try await create(name, call).text)
     case .tenantList(let pageSize, let after): return try await list(pageSize, after)
     case .status(let text) where text.isEmpty: return .service(try await serviceStatus())
-    case .status, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList, .variablesSet, .variablesList,
+    case .status, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList, .variablesSet,
+      .variablesList,
       .rotateCMK, .rotateKeys, .tenantAccept, .cmk:
       let tenant = try await find(name, caller)
       logger.info("\(call.name) by \(caller.uri)", metadata: ["tenant": "\(tenant.name)"])
@@ -34,7 +35,9 @@ extension Service {
   }
 
   private func administrate(
-    _ call: AdminCall, _ tenant: Tenant, _ caller: Caller
+    _ call: AdminCall,
+    _ tenant: Tenant,
+    _ caller: Caller
   ) async throws(ServiceError) -> ReplyResult {
     switch call {
     case .tenantShow: return .tenantShow(show(tenant))
@@ -47,7 +50,8 @@ extension Service {
       await tenant.close()  // a quarantined tenant is looked at anew
       return .tenantEnable
     case .instanceAdd(_, let instance): return try await add(instance, to: tenant)
-    case .instanceList: return .instanceList(instances(tenant), anyInstance: tenant.settings.file.instances == .any)
+    case .instanceList:
+      return .instanceList(instances(tenant), anyInstance: tenant.settings.file.instances == .any)
     case .variablesList: return .variablesList(variables(tenant))
     case .variablesSet(_, let variable, let value, let persistence):
       return try await set(variable, value, persistence, tenant)
@@ -58,8 +62,13 @@ extension Service {
       let rotation = try await tenant.keyring().rotateKeys(caller: caller.uri, allowTransient: allowTransient)
       return .rotateKeys(
         KeyRotationReport(
-          cmkID: rotation.cmkID.text, wrappingKeyID: rotation.wrappingKeyID.description, records: rotation.records,
-          recordsElsewhere: rotation.recordsElsewhere, formerCMKIDs: rotation.formerCMKIDs.map(\.text)))
+          cmkID: rotation.cmkID.text,
+          wrappingKeyID: rotation.wrappingKeyID.description,
+          records: rotation.records,
+          recordsElsewhere: rotation.recordsElsewhere,
+          formerCMKIDs: rotation.formerCMKIDs.map(\.text)
+        )
+      )
     case .status: return .tenant(tenant.status())
     case .tenantAccept(_, let sequence):
       try await tenant.accept(sequence: sequence)
@@ -144,8 +153,12 @@ extension Service {
 
   private func show(_ tenant: Tenant) -> TenantDetails {
     TenantDetails(
-      summary: tenant.summary(), profile: tenant.settings.profile.rawValue, instances: instances(tenant),
-      anyInstance: tenant.settings.file.instances == .any, variables: variables(tenant))
+      summary: tenant.summary(),
+      profile: tenant.settings.profile.rawValue,
+      instances: instances(tenant),
+      anyInstance: tenant.settings.file.instances == .any,
+      variables: variables(tenant)
+    )
   }
 
   // MARK: Instances

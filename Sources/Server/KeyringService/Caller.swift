@@ -36,7 +36,9 @@ enum Authorization {
     throw .forbidden
   }
 
-  private static func admitAdministrator(_ call: AdminCall, _ caller: Caller) throws(ServiceError) -> TenantName? {
+  private static func admitAdministrator(_ call: AdminCall, _ caller: Caller) throws(ServiceError)
+    -> TenantName?
+  {
     let (name, isForServiceAdminOnly) = subject(of: call)
     if isForServiceAdminOnly, caller.identity != .serviceAdmin { throw .forbidden }
     guard let name else { return nil }
@@ -59,7 +61,8 @@ enum Authorization {
     case .tenantDisable(let name), .tenantEnable(let name), .tenantAccept(let name, _): (name, true)
     case .instanceAdd(let name, _): (name, true)
     case .status(let name): name.isEmpty ? (nil, true) : (name, false)
-    case .tenantShow(let name), .instanceList(let name), .variablesSet(let name, _, _, _), .variablesList(let name),
+    case .tenantShow(let name), .instanceList(let name), .variablesSet(let name, _, _, _),
+      .variablesList(let name),
       .rotateCMK(let name), .rotateKeys(let name, _), .cmk(let name, _, _, _):
       (name, false)
     }

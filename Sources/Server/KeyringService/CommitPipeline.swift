@@ -104,7 +104,10 @@ final class CommitPipeline: @unchecked Sendable {
 
   /// - Parameter runFlush: runs a blocking closure on a flush thread of the store's file system.
   init(
-    queue: DispatchQueue, store: any KeyringStore, loaded: LoadedKeyring, observer: any Observer,
+    queue: DispatchQueue,
+    store: any KeyringStore,
+    loaded: LoadedKeyring,
+    observer: any Observer,
     keysMax: @escaping @Sendable () -> Int,
     runFlush: @escaping @Sendable (@escaping @Sendable () -> Void) -> Void
   ) {
@@ -131,7 +134,9 @@ final class CommitPipeline: @unchecked Sendable {
 
   /// Answers a request that was sent before: its outcome once durable, or nil if it is new.
   func findRequest(
-    caller: String, id: IdempotencyID, requestHash: Digest,
+    caller: String,
+    id: IdempotencyID,
+    requestHash: Digest,
     completion: @escaping @Sendable (Result<CommitOutcome?, CommitFailure>) -> Void
   ) {
     queue.async {
@@ -145,7 +150,8 @@ final class CommitPipeline: @unchecked Sendable {
   }
 
   private func accept(
-    _ change: PreparedChange, _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
+    _ change: PreparedChange,
+    _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) {
     dispatchPrecondition(condition: .onQueue(queue))
     if let dead { return completion(.failure(.failed(ServiceError(dead)))) }
@@ -174,18 +180,25 @@ final class CommitPipeline: @unchecked Sendable {
   }
 
   private func enqueue(
-    _ change: PreparedChange, _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
+    _ change: PreparedChange,
+    _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) throws {
     guard monotonicNanoseconds() < change.deadline else { throw CommitFailure.failed(.timeout) }
     let sequence = accepted.sequence + 1
     let commit = Commit(
-      sequence: sequence, timeMilliseconds: unixMilliseconds(), caller: change.caller,
-      idempotency: change.idempotency, operations: change.operations)
+      sequence: sequence,
+      timeMilliseconds: unixMilliseconds(),
+      caller: change.caller,
+      idempotency: change.idempotency,
+      operations: change.operations
+    )
     var next = accepted
     try next.apply(commit)
     guard next.wrappingKeys[change.writeKey.wrappingKeyID] != nil else { throw CommitFailure.outdated }
     guard next.keyCount <= max(keysMax(), accepted.keyCount) else {
-      throw CommitFailure.failed(.throttled("the tenant has as many keys as it may", retryAfterMilliseconds: 0))
+      throw CommitFailure.failed(
+        .throttled("the tenant has as many keys as it may", retryAfterMilliseconds: 0)
+      )
     }
     accepted = next
     let outcome = CommitOutcome(sequence: sequence, versions: change.versions)
@@ -194,13 +207,21 @@ final class CommitPipeline: @unchecked Sendable {
     }
     waiting.append(
       Accepted(
-        commit: commit, state: next, authenticator: change.writeKey, outcome: outcome, completions: [completion]))
+        commit: commit,
+        state: next,
+        authenticator: change.writeKey,
+        outcome: outcome,
+        completions: [completion]
+      )
+    )
     startFlush()
   }
 
   /// - Returns: true where the request was sent before: `completion` then gets its outcome, once that is durable.
   private func answerRepeated(
-    _ caller: String, _ id: IdempotencyID, _ requestHash: Digest,
+    _ caller: String,
+    _ id: IdempotencyID,
+    _ requestHash: Digest,
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) throws(KeyringError) -> Bool {
     dispatchPrecondition(condition: .onQueue(queue))
@@ -210,14 +231,19 @@ final class CommitPipeline: @unchecked Sendable {
     }
     guard
       let entry = try window.find(
-        caller: caller, id: id, requestHash: requestHash, nowMilliseconds: unixMilliseconds())
+        caller: caller,
+        id: id,
+        requestHash: requestHash,
+        nowMilliseconds: unixMilliseconds()
+      )
     else { return false }
     completion(.success(CommitOutcome(sequence: entry.sequence, versions: entry.idempotency.versions)))
     return true
   }
 
   private func join(
-    _ sequence: UInt64, _ requestHash: Digest,
+    _ sequence: UInt64,
+    _ requestHash: Digest,
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) throws(KeyringError) {
     func joined(_ batch: inout [Accepted]) throws(KeyringError) -> Bool {
@@ -275,8 +301,12 @@ final class CommitPipeline: @unchecked Sendable {
       underWay[RequestName(caller: commit.caller, id: idempotency.id)] = nil
       window.insert(
         IdempotencyWindow.Entry(
-          caller: commit.caller, idempotency: idempotency, sequence: commit.sequence,
-          timeMilliseconds: commit.timeMilliseconds))
+          caller: commit.caller,
+          idempotency: idempotency,
+          sequence: commit.sequence,
+          timeMilliseconds: commit.timeMilliseconds
+        )
+      )
     }
     if let last = batch.last { durable = last.state }
     observer?.pipeline(published: durable, position: position)
@@ -346,7 +376,9 @@ final class CommitPipeline: @unchecked Sendable {
   }
 
   private func makeAndStore(
-    _ replacement: PendingReplacement, _ source: ReplacementSource, _ expecting: StorePosition
+    _ replacement: PendingReplacement,
+    _ source: ReplacementSource,
+    _ expecting: StorePosition
   ) -> Result<(KeyringState, StorePosition), ReplacementFailure> {
     switch replacement.make(source) {
     case .failure(let error): return .failure(.notMade(error))
@@ -354,7 +386,10 @@ final class CommitPipeline: @unchecked Sendable {
       do {
         let state = try KeyringState(made.image)
         let position = try store.replace(
-          with: made.image, expecting: expecting, authenticator: made.authenticator)
+          with: made.image,
+          expecting: expecting,
+          authenticator: made.authenticator
+        )
         return .success((state, position))
       } catch let error as StoreError {
         return .failure(.notStored(error))
@@ -365,7 +400,8 @@ final class CommitPipeline: @unchecked Sendable {
   }
 
   private func finishReplacement(
-    _ replacement: PendingReplacement, _ result: Result<(KeyringState, StorePosition), ReplacementFailure>
+    _ replacement: PendingReplacement,
+    _ result: Result<(KeyringState, StorePosition), ReplacementFailure>
   ) {
     dispatchPrecondition(condition: .onQueue(queue))
     isReplacing = false

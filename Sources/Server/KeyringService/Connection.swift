@@ -52,9 +52,18 @@ final class Connection: TLSConnectionDelegate {
     guard let identity = peer.identity else { return connection.close() }
     let uri = identity.uri(trustDomain: service.resources.configuration.trustDomain)
     caller = Caller(
-      identity: identity, uri: uri, notAfter: UInt64(clamping: peer.notAfter), listings: Listings())
+      identity: identity,
+      uri: uri,
+      notAfter: UInt64(clamping: peer.notAfter),
+      listings: Listings()
+    )
     service.logger.debug(
-      "connected", metadata: ["caller": "\(uri)", "certificate": "\(peer.fingerprint)", "from": "\(String(describing: connection.remoteAddress))"])
+      "connected",
+      metadata: [
+        "caller": "\(uri)", "certificate": "\(peer.fingerprint)",
+        "from": "\(String(describing: connection.remoteAddress))",
+      ]
+    )
     setEnd(peer.notAfter)
     startTicking(connection)
     findTenant(connection)
@@ -65,7 +74,12 @@ final class Connection: TLSConnectionDelegate {
     let age = service.resources.configuration.limits.connectionAge.nanoseconds
     let now = monotonicNanoseconds()
     let validSeconds = UInt64(clamping: notAfter - Int64(unixMilliseconds() / 1000))
-    ends = now + min(age - UInt64.random(in: 0...(age / 10)), validSeconds.multipliedReportingOverflow(by: 1_000_000_000).partialValue)
+    ends =
+      now
+      + min(
+        age - UInt64.random(in: 0...(age / 10)),
+        validSeconds.multipliedReportingOverflow(by: 1_000_000_000).partialValue
+      )
   }
 
   private func startTicking(_ connection: TLSConnection) {
@@ -110,7 +124,10 @@ final class Connection: TLSConnectionDelegate {
     guard !isClosed else { return }
     if let found {
       guard found.admitConnection(caller?.instance) else {
-        refuse(Status(.throttled, "the tenant has as many connections as it may", retryAfterMilliseconds: 1000), connection)
+        refuse(
+          Status(.throttled, "the tenant has as many connections as it may", retryAfterMilliseconds: 1000),
+          connection
+        )
         return
       }
       tenant = found
@@ -144,7 +161,9 @@ final class Connection: TLSConnectionDelegate {
 
   func received(_ plaintext: inout WipedBuffer, _ connection: TLSConnection) {
     while !isEnding {
-      guard inFlight.count < limits.inFlightMax, connection.isWritable else { return connection.pauseReading() }
+      guard inFlight.count < limits.inFlightMax, connection.isWritable else {
+        return connection.pauseReading()
+      }
       do throws(WireError) {
         guard try readFrame(&plaintext, connection) else { return }
       } catch {
@@ -156,7 +175,9 @@ final class Connection: TLSConnectionDelegate {
   }
 
   /// - Returns: false where there is no whole frame.
-  private func readFrame(_ plaintext: inout WipedBuffer, _ connection: TLSConnection) throws(WireError) -> Bool {
+  private func readFrame(_ plaintext: inout WipedBuffer, _ connection: TLSConnection) throws(WireError)
+    -> Bool
+  {
     let next = try unsafe plaintext.withUnsafeBytes { bytes throws(WireError) in
       try unsafe Frame.next(in: bytes, messageBytesMax: Frame.messageBytesMax)
     }
@@ -178,7 +199,12 @@ final class Connection: TLSConnectionDelegate {
     case .success(let request): execute(request, messageBytes: count, connection)
     case .failure(let error):
       guard error.requestID != 0 else { throw error }
-      reply(Service.Answer(sequence: 0, outcome: .failure(.malformed(""))), error.requestID, connection, status: error.status)
+      reply(
+        Service.Answer(sequence: 0, outcome: .failure(.malformed(""))),
+        error.requestID,
+        connection,
+        status: error.status
+      )
     }
     return true
   }
@@ -191,7 +217,9 @@ final class Connection: TLSConnectionDelegate {
     }
     if frameStarted == 0 { frameStarted = monotonicNanoseconds() }
     guard frameBytesAnnounced == 0, plaintext.count >= Frame.prefixBytes else { return }
-    let announced = unsafe plaintext.withUnsafeBytes { bytes in (1..<5).reduce(0) { unsafe $0 << 8 | Int(bytes[$1]) } }
+    let announced = unsafe plaintext.withUnsafeBytes { bytes in
+      (1..<5).reduce(0) { unsafe $0 << 8 | Int(bytes[$1]) }
+    }
     guard announced > Frame.messageBytesDefault, let tenant else { return }
     guard tenant.reserve(announced) else { throw .overBudget(requestID: 0) }
     frameBytesAnnounced = announced
@@ -217,7 +245,12 @@ final class Connection: TLSConnectionDelegate {
     }
     if messageBytes > Frame.messageBytesDefault, !mayBeLarge(request.call) {
       let error = WireError.tooLarge(bytes: messageBytes, max: Frame.messageBytesDefault)
-      return reply(Service.Answer(sequence: 0, outcome: .failure(.malformed(""))), request.id, connection, status: error.status)
+      return reply(
+        Service.Answer(sequence: 0, outcome: .failure(.malformed(""))),
+        request.id,
+        connection,
+        status: error.status
+      )
     }
     guard inFlight[request.id] == nil else {
       let error = ServiceError.malformed("a request of this id is in flight on this connection")
@@ -237,7 +270,11 @@ final class Connection: TLSConnectionDelegate {
   ///
   /// - Returns: false where memory cannot answer.
   private func fetch(
-    _ request: Request, _ name: KeyName, _ version: UInt32, _ instance: InstanceName, _ tenant: Tenant,
+    _ request: Request,
+    _ name: KeyName,
+    _ version: UInt32,
+    _ instance: InstanceName,
+    _ tenant: Tenant,
     _ connection: TLSConnection
   ) -> Bool {
     guard let keyring = tenant.openKeyring, tenant.allows(instance) else { return false }
@@ -254,11 +291,18 @@ final class Connection: TLSConnectionDelegate {
       case .needsWrappingKey: return false
       case .absent:
         ReplyEncoder.appendFrame(
-          ReplyEncoder.bytes(id: request.id, sequence: sequence, .fetch(nil)), to: &connection.output)
+          ReplyEncoder.bytes(id: request.id, sequence: sequence, .fetch(nil)),
+          to: &connection.output
+        )
       case .present(let identity, let key, let record, let held):
         try unsafe ReplyEncoder.appendFetch(
-          id: request.id, sequence: sequence, type: key.type.text, version: record.version,
-          latestVersion: key.latest.version, valueBytes: Int(record.length), to: &connection.output
+          id: request.id,
+          sequence: sequence,
+          type: key.type.text,
+          version: record.version,
+          latestVersion: key.latest.version,
+          valueBytes: Int(record.length),
+          to: &connection.output
         ) { room throws(ServiceError) in
           try unsafe held.open(record, identity: identity, type: key.type, into: room)
         }
@@ -313,7 +357,12 @@ final class Connection: TLSConnectionDelegate {
 
   // MARK: Replies
 
-  private func reply(_ answer: Service.Answer, _ id: UInt64, _ connection: TLSConnection, status: Status? = nil) {
+  private func reply(
+    _ answer: Service.Answer,
+    _ id: UInt64,
+    _ connection: TLSConnection,
+    status: Status? = nil
+  ) {
     switch answer.outcome {
     case .failure(let error):
       service.callsFailed.add(1, ordering: .relaxed)
@@ -321,15 +370,22 @@ final class Connection: TLSConnectionDelegate {
       ReplyEncoder.appendFrame(bytes, to: &connection.output)
     case .success(.fetch(.some(let key))):
       unsafe ReplyEncoder.appendFetch(
-        id: id, sequence: answer.sequence, type: key.type, version: key.version, latestVersion: key.latestVersion,
-        valueBytes: key.value.count, to: &connection.output
+        id: id,
+        sequence: answer.sequence,
+        type: key.type,
+        version: key.version,
+        latestVersion: key.latestVersion,
+        valueBytes: key.value.count,
+        to: &connection.output
       ) { room in
         // SECRET: from locked memory into the output, which is wiped as it is sent.
         unsafe key.value.withUnsafeBytes { unsafe room.copyMemory(from: $0) }
       }
     case .success(let result):
       ReplyEncoder.appendFrame(
-        ReplyEncoder.bytes(id: id, sequence: answer.sequence, result), to: &connection.output)
+        ReplyEncoder.bytes(id: id, sequence: answer.sequence, result),
+        to: &connection.output
+      )
     }
   }
 }

@@ -35,7 +35,8 @@ enum HealthServer {
       switch unwrapInboundIn(data) {
       case .head(let head):
         isKept = head.isKeepAlive
-        answer = head.method == .GET ? HealthServer.answer(head.uri, service) : (.methodNotAllowed, "GET only\n")
+        answer =
+          head.method == .GET ? HealthServer.answer(head.uri, service) : (.methodNotAllowed, "GET only\n")
       case .body: break
       case .end: write(context)
       }
@@ -43,11 +44,14 @@ enum HealthServer {
 
     private func write(_ context: ChannelHandlerContext) {
       var headers = HTTPHeaders([
-        ("content-type", "text/plain; version=0.0.4; charset=utf-8"), ("content-length", "\(answer.body.utf8.count)"),
+        ("content-type", "text/plain; version=0.0.4; charset=utf-8"),
+        ("content-length", "\(answer.body.utf8.count)"),
       ])
       if !isKept { headers.add(name: "connection", value: "close") }
       context.write(
-        wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: answer.status, headers: headers))), promise: nil)
+        wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: answer.status, headers: headers))),
+        promise: nil
+      )
       context.write(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(string: answer.body)))), promise: nil)
       let isKept = self.isKept
       let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
@@ -79,13 +83,36 @@ enum HealthServer {
       for (labels, value) in values { lines.append("keyring_\(name)\(labels) \(value)") }
     }
     metric("calls_total", "counter", "Requests received.", [("", service.calls.load(ordering: .relaxed))])
-    metric("calls_failed_total", "counter", "Requests refused or failed.", [("", service.callsFailed.load(ordering: .relaxed))])
-    metric("connections", "gauge", "Open connections.", [("", UInt64(clamping: service.connections.load(ordering: .relaxed)))])
-    metric("memory_locked", "gauge", "1 if secrets lie in locked memory.", [("", service.isMemoryLocked ? 1 : 0)])
-    metric("secure_memory_used_bytes", "gauge", "Locked memory in use.", [("", UInt64(SecureHeap.bytesInUse))])
     metric(
-      "tenants", "gauge", "Tenants used since the start, by state.",
-      TenantState.allCases.map { ("{state=\"\($0.name)\"}", UInt64(states[$0] ?? 0)) })
+      "calls_failed_total",
+      "counter",
+      "Requests refused or failed.",
+      [("", service.callsFailed.load(ordering: .relaxed))]
+    )
+    metric(
+      "connections",
+      "gauge",
+      "Open connections.",
+      [("", UInt64(clamping: service.connections.load(ordering: .relaxed)))]
+    )
+    metric(
+      "memory_locked",
+      "gauge",
+      "1 if secrets lie in locked memory.",
+      [("", service.isMemoryLocked ? 1 : 0)]
+    )
+    metric(
+      "secure_memory_used_bytes",
+      "gauge",
+      "Locked memory in use.",
+      [("", UInt64(SecureHeap.bytesInUse))]
+    )
+    metric(
+      "tenants",
+      "gauge",
+      "Tenants used since the start, by state.",
+      TenantState.allCases.map { ("{state=\"\($0.name)\"}", UInt64(states[$0] ?? 0)) }
+    )
     return lines.joined(separator: "\n") + "\n"
   }
 }

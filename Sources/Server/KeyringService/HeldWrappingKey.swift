@@ -21,7 +21,11 @@ final class HeldWrappingKey: Sendable, BatchAuthenticator {
   ///
   /// - Throws: `CMKError.invalidCiphertext` where `plaintext` is not what `commitment` was made of.
   init(
-    id: WrappingKeyID, plaintext: Secret, commitment: Digest, tenant: TenantName, keyring: KeyringID,
+    id: WrappingKeyID,
+    plaintext: Secret,
+    commitment: Digest,
+    tenant: TenantName,
+    keyring: KeyringID,
     servableUntil: UInt64
   ) throws(CMKError) {
     guard plaintext.count == 32 else { throw .invalidCiphertext("a wrapping key has 32 bytes") }
@@ -45,16 +49,27 @@ final class HeldWrappingKey: Sendable, BatchAuthenticator {
 
   /// What the storage file keeps to recognise a wrapping key by.
   static func commitment(
-    to plaintext: Secret, id: WrappingKeyID, tenant: TenantName, keyring: KeyringID
+    to plaintext: Secret,
+    id: WrappingKeyID,
+    tenant: TenantName,
+    keyring: KeyringID
   ) throws(CryptographyError) -> Digest {
-    let derived = try derive("commitment " + id.description, from: plaintext, tenant: tenant, keyring: keyring)
+    let derived = try derive(
+      "commitment " + id.description,
+      from: plaintext,
+      tenant: tenant,
+      keyring: keyring
+    )
     let bytes = unsafe derived.withUnsafeBytes { unsafe Array($0) }  // a commitment is public
     guard let digest = Digest(bytes: bytes) else { preconditionFailure("32 bytes were asked for") }
     return digest
   }
 
   private static func derive(
-    _ purpose: String, from plaintext: Secret, tenant: TenantName, keyring: KeyringID
+    _ purpose: String,
+    from plaintext: Secret,
+    tenant: TenantName,
+    keyring: KeyringID
   ) throws(CryptographyError) -> Secret {
     var info: [UInt8] = []
     for part in [Array(purpose.utf8), Array(tenant.text.utf8), keyring.bytes] {
@@ -66,18 +81,34 @@ final class HeldWrappingKey: Sendable, BatchAuthenticator {
 
   /// Encrypts `plaintext` as the named version of a key.
   func seal(
-    _ plaintext: Secret, identity: KeyIdentity, type: KeyType, version: UInt32, createdMilliseconds: UInt64
+    _ plaintext: Secret,
+    identity: KeyIdentity,
+    type: KeyType,
+    version: UInt32,
+    createdMilliseconds: UInt64
   ) throws(ServiceError) -> Record {
     do {
       let id = RecordID(value: try SystemRandom.uint128())
       let nonce = try SystemRandom.bytes(count: 12)
       let data = Record.authenticatedData(
-        tenant: tenant, keyring: keyring, identity: identity, type: type, version: version, id: id,
-        wrappingKeyID: wrappingKeyID)
+        tenant: tenant,
+        keyring: keyring,
+        identity: identity,
+        type: type,
+        version: version,
+        id: id,
+        wrappingKeyID: wrappingKeyID
+      )
       let ciphertext = try recordCipher.seal(plaintext, nonce: nonce, authenticatedData: data)
       return try Record(
-        version: version, length: UInt32(plaintext.count), createdMilliseconds: createdMilliseconds, id: id,
-        wrappingKeyID: wrappingKeyID, nonce: nonce, ciphertext: ciphertext)
+        version: version,
+        length: UInt32(plaintext.count),
+        createdMilliseconds: createdMilliseconds,
+        id: id,
+        wrappingKeyID: wrappingKeyID,
+        nonce: nonce,
+        ciphertext: ciphertext
+      )
     } catch let error as KeyringError {
       throw .keyring(error)
     } catch {
@@ -87,15 +118,28 @@ final class HeldWrappingKey: Sendable, BatchAuthenticator {
 
   /// Decrypts a record straight into `output`, which has room for `record.length` bytes; wiped by the callee where it fails.
   func open(
-    _ record: Record, identity: KeyIdentity, type: KeyType, into output: UnsafeMutableRawBufferPointer
+    _ record: Record,
+    identity: KeyIdentity,
+    type: KeyType,
+    into output: UnsafeMutableRawBufferPointer
   ) throws(ServiceError) {
     let data = Record.authenticatedData(
-      tenant: tenant, keyring: keyring, identity: identity, type: type, version: record.version, id: record.id,
-      wrappingKeyID: wrappingKeyID)
+      tenant: tenant,
+      keyring: keyring,
+      identity: identity,
+      type: type,
+      version: record.version,
+      id: record.id,
+      wrappingKeyID: wrappingKeyID
+    )
     do throws(CryptographyError) {
       // SAFETY: `output` lives for the call; the cipher checks its length.
       try unsafe recordCipher.open(
-        ciphertextAndTag: record.ciphertext, nonce: record.nonce, authenticatedData: data, into: output)
+        ciphertextAndTag: record.ciphertext,
+        nonce: record.nonce,
+        authenticatedData: data,
+        into: output
+      )
     } catch {
       throw failure(error)
     }

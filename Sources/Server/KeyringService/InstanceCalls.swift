@@ -42,16 +42,23 @@ struct InstanceSession {
 
   /// The record of a key under a usable wrapping key; nil if there is none.
   private func read(
-    _ name: KeyName, _ version: UInt32
+    _ name: KeyName,
+    _ version: UInt32
   ) async throws(ServiceError) -> (UInt64, (KeyIdentity, Key, Record, HeldWrappingKey)?) {
     let identity = try identity(name)
     // Each turn asks for one wrapping key; a key can move to another by rotate-keys meanwhile, hardly ever twice.
     var granted: HeldWrappingKey?
     for _ in 0..<8 {
-      let (answer, sequence) = keyring.read(identity, version: version, now: monotonicNanoseconds(), granted: granted)
+      let (answer, sequence) = keyring.read(
+        identity,
+        version: version,
+        now: monotonicNanoseconds(),
+        granted: granted
+      )
       switch answer {
       case .absent: return (sequence, nil)
-      case .present(let identity, let key, let record, let held): return (sequence, (identity, key, record, held))
+      case .present(let identity, let key, let record, let held):
+        return (sequence, (identity, key, record, held))
       case .needsWrappingKey(let id): granted = try await keyring.usableWrappingKey(id)
       }
     }
@@ -65,11 +72,19 @@ struct InstanceSession {
     return (
       sequence,
       .fetch(
-        FetchedKey(type: key.type.text, version: record.version, latestVersion: key.latest.version, value: value))
+        FetchedKey(
+          type: key.type.text,
+          version: record.version,
+          latestVersion: key.latest.version,
+          value: value
+        )
+      )
     )
   }
 
-  private func describe(_ name: KeyName, _ version: UInt32) async throws(ServiceError) -> (UInt64, ReplyResult) {
+  private func describe(_ name: KeyName, _ version: UInt32) async throws(ServiceError) -> (
+    UInt64, ReplyResult
+  ) {
     let (sequence, found) = try await read(name, version)
     guard let (identity, key, record, _) = found else { return (sequence, .describe(nil)) }
     return (sequence, .describe(KeyInfo(identity, key, record)))
@@ -91,7 +106,8 @@ struct InstanceSession {
     do {
       for change in changes {
         switch change {
-        case .store(let name, let type, let value): wanted.append(.store(try identity(name), try KeyType(type), value))
+        case .store(let name, let type, let value):
+          wanted.append(.store(try identity(name), try KeyType(type), value))
         case .generate(let name, let type, let length):
           wanted.append(.generate(try identity(name), try KeyType(type), length: Int(length)))
         case .remove(let name): wanted.append(.remove(try identity(name)))
@@ -106,7 +122,13 @@ struct InstanceSession {
       throw .defect("\(error)")
     }
     return try await keyring.change(
-      ChangeRequest(changes: wanted, caller: caller.uri, idempotencyID: request.idempotencyID, deadline: deadline))
+      ChangeRequest(
+        changes: wanted,
+        caller: caller.uri,
+        idempotencyID: request.idempotencyID,
+        deadline: deadline
+      )
+    )
   }
 
   // MARK: Listing
@@ -123,7 +145,9 @@ struct InstanceSession {
     var index = start
     while index < listing.identities.count, keys.count < pageSize, bytes < Self.pageBytesMax {
       let identity = listing.identities[index]
-      guard let key = listing.state.keys[identity] else { throw .defect("a listed key is not in its snapshot") }
+      guard let key = listing.state.keys[identity] else {
+        throw .defect("a listed key is not in its snapshot")
+      }
       keys.append(KeyInfo(identity, key, key.latest))
       bytes += identity.encoded.count + key.type.text.utf8.count + 90
       index += 1
@@ -164,7 +188,13 @@ struct InstanceSession {
           }
           .sorted()
         continuation.resume(
-          returning: Listings.Listing(state: state, scope: call.scope, owner: call.owner, identities: identities))
+          returning: Listings.Listing(
+            state: state,
+            scope: call.scope,
+            owner: call.owner,
+            identities: identities
+          )
+        )
       }
     }
   }
@@ -197,8 +227,16 @@ extension KeyInfo {
   init(_ identity: KeyIdentity, _ key: Key, _ record: Record) {
     self.init(
       name: KeyName(
-        scope: identity.scope == .shared ? .shared : .instance, owner: Array(identity.owner), keyID: Array(identity.keyID)),
-      type: key.type.text, version: record.version, latestVersion: key.latest.version, length: record.length,
-      createdMilliseconds: record.createdMilliseconds, wrappingKeyID: record.wrappingKeyID.description)
+        scope: identity.scope == .shared ? .shared : .instance,
+        owner: Array(identity.owner),
+        keyID: Array(identity.keyID)
+      ),
+      type: key.type.text,
+      version: record.version,
+      latestVersion: key.latest.version,
+      length: record.length,
+      createdMilliseconds: record.createdMilliseconds,
+      wrappingKeyID: record.wrappingKeyID.description
+    )
   }
 }

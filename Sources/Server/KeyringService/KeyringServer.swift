@@ -25,27 +25,37 @@ public final class KeyringServer: Sendable {
       let server = try await KeyringServer(service, group, tls, configuration)
       return server
     } catch {
-      throw ConfigurationError("cannot listen on \(configuration.listen.host):\(configuration.listen.port): \(error)")
+      throw ConfigurationError(
+        "cannot listen on \(configuration.listen.host):\(configuration.listen.port): \(error)"
+      )
     }
   }
 
-  private static func context(_ configuration: ServiceConfiguration) throws(ConfigurationError) -> TLSContext {
+  private static func context(_ configuration: ServiceConfiguration) throws(ConfigurationError) -> TLSContext
+  {
     guard PeerIdentity.isTrustDomain(configuration.trustDomain) else {
-      throw ConfigurationError("trust_domain is 1 to 255 of a-z, 0-9, '.', '-' and '_', not '\(configuration.trustDomain)'")
+      throw ConfigurationError(
+        "trust_domain is 1 to 255 of a-z, 0-9, '.', '-' and '_', not '\(configuration.trustDomain)'"
+      )
     }
     do {
       return try TLSContext(
         TLSConfiguration(
-          certificateFile: configuration.certificateFile, privateKeyFile: configuration.privateKeyFile,
-          authorityFile: configuration.clientAuthorityFile),
-        role: .server(trustDomain: configuration.trustDomain))
+          certificateFile: configuration.certificateFile,
+          privateKeyFile: configuration.privateKeyFile,
+          authorityFile: configuration.clientAuthorityFile
+        ),
+        role: .server(trustDomain: configuration.trustDomain)
+      )
     } catch {
       throw ConfigurationError("tls: \(error)")
     }
   }
 
   private init(
-    _ service: Service, _ group: MultiThreadedEventLoopGroup, _ tls: consuming sending Mutex<TLSContext>,
+    _ service: Service,
+    _ group: MultiThreadedEventLoopGroup,
+    _ tls: consuming sending Mutex<TLSContext>,
     _ configuration: ServiceConfiguration
   ) async throws {
     self.service = service
@@ -73,7 +83,10 @@ public final class KeyringServer: Sendable {
   }
 
   private static func accept(
-    _ channel: any Channel, _ service: Service, _ tls: TLSContext, _ timeout: TimeAmount
+    _ channel: any Channel,
+    _ service: Service,
+    _ tls: TLSContext,
+    _ timeout: TimeAmount
   ) -> EventLoopFuture<Void> {
     let limits = service.resources.configuration.limits
     let all = service.connections.add(1, ordering: .relaxed).newValue
@@ -87,7 +100,10 @@ public final class KeyringServer: Sendable {
     }
     return channel.eventLoop.makeCompletedFuture {
       let connection = TLSConnection(
-        try TLSEngine(tls), delegate: Connection(service), handshakeTimeout: timeout)
+        try TLSEngine(tls),
+        delegate: Connection(service),
+        handshakeTimeout: timeout
+      )
       try channel.pipeline.syncOperations.addHandler(connection)
     }
   }

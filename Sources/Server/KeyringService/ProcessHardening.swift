@@ -44,7 +44,8 @@ public enum ProcessHardening {
     if outcome == .locked { return true }
     guard allowsUnlocked else {
       throw ConfigurationError(
-        "\(bytes) bytes of memory cannot be locked: raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the unit, ulimit -l in a shell), or set allow_unlocked_memory")
+        "\(bytes) bytes of memory cannot be locked: raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the unit, ulimit -l in a shell), or set allow_unlocked_memory"
+      )
     }
     return false
   }

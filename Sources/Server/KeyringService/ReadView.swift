@@ -9,7 +9,10 @@ final class ReadView: Sendable {
   let isUnverified: Bool
 
   init(
-    state: KeyringState, position: StorePosition, held: [WrappingKeyID: HeldWrappingKey], isUnverified: Bool
+    state: KeyringState,
+    position: StorePosition,
+    held: [WrappingKeyID: HeldWrappingKey],
+    isUnverified: Bool
   ) {
     self.state = state
     self.position = position

@@ -50,16 +50,25 @@ public final class Service: Sendable {
   private func log(_ error: ServiceError, _ request: Request, _ caller: Caller) {
     switch error {
     case .defect(let what):
-      logger.error("internal error: \(what)", metadata: ["caller": "\(caller.uri)", "trace": "\(request.traceparent)"])
-    case .outcomeUnknown(let why), .storageUnavailable(let why), .storageChanged(let why), .tenantQuarantined(let why):
+      logger.error(
+        "internal error: \(what)",
+        metadata: ["caller": "\(caller.uri)", "trace": "\(request.traceparent)"]
+      )
+    case .outcomeUnknown(let why), .storageUnavailable(let why), .storageChanged(let why),
+      .tenantQuarantined(let why):
       logger.error("\(why)", metadata: ["caller": "\(caller.uri)", "trace": "\(request.traceparent)"])
     default:  // the client's own affair, or said elsewhere
-      logger.debug("refused: \(error.status)", metadata: ["caller": "\(caller.uri)", "trace": "\(request.traceparent)"])
+      logger.debug(
+        "refused: \(error.status)",
+        metadata: ["caller": "\(caller.uri)", "trace": "\(request.traceparent)"]
+      )
     }
   }
 
   private func execute(
-    _ request: Request, _ caller: Caller, _ deadline: UInt64
+    _ request: Request,
+    _ caller: Caller,
+    _ deadline: UInt64
   ) async throws(ServiceError) -> (UInt64, ReplyResult) {
     guard !isShuttingDown.load(ordering: .relaxed) else { throw .shuttingDown }
     switch request.call {
@@ -68,15 +77,26 @@ public final class Service: Sendable {
         0,
         .whoAmI(
           Identity(
-            uri: caller.uri, tenant: caller.tenant?.text ?? "", instance: caller.instance?.text ?? "",
-            notAfter: caller.notAfter, serverVersion: Self.version))
+            uri: caller.uri,
+            tenant: caller.tenant?.text ?? "",
+            instance: caller.instance?.text ?? "",
+            notAfter: caller.notAfter,
+            serverVersion: Self.version
+          )
+        )
       )
     case .admin(let call): return (0, try await administrate(call, caller))
     case .fetch, .describe, .change, .list, .transact:
       guard case .instance(let name, let instance) = caller.identity else { throw .forbidden }
       guard let tenant = try await tenants.find(name), tenant.allows(instance) else { throw .forbidden }
       let keyring = try await tenant.keyring()
-      let session = InstanceSession(keyring: keyring, instance: instance, caller: caller, request: request, deadline: deadline)
+      let session = InstanceSession(
+        keyring: keyring,
+        instance: instance,
+        caller: caller,
+        request: request,
+        deadline: deadline
+      )
       return try await session.execute()
     }
   }

@@ -20,7 +20,9 @@ public struct ServiceResources: Sendable {
   /// Opens the directories and the root key that the configuration names.
   ///
   /// - Throws: `ConfigurationError`, saying which and why.
-  public init(_ configuration: ServiceConfiguration, credentialsDirectory: String?, logger: Logger) throws(ConfigurationError) {
+  public init(_ configuration: ServiceConfiguration, credentialsDirectory: String?, logger: Logger)
+    throws(ConfigurationError)
+  {
     self.configuration = configuration
     self.logger = logger
     do {
@@ -45,7 +47,8 @@ public struct ServiceResources: Sendable {
   }
 
   private static func rootKeySource(
-    _ source: ServiceConfiguration.RootKeySource, _ credentialsDirectory: String?
+    _ source: ServiceConfiguration.RootKeySource,
+    _ credentialsDirectory: String?
   ) throws(ConfigurationError) -> RootKey.Source {
     switch source {
     case .file(let path): return .file(path)
@@ -63,7 +66,12 @@ public struct ServiceResources: Sendable {
     switch kind {
     case .local:
       guard let cmks, let root else { throw .configuration("the service has no local_provider configured") }
-      return LocalProvider(tenant: tenant, directory: cmks, root: root, nowMilliseconds: { unixMilliseconds() })
+      return LocalProvider(
+        tenant: tenant,
+        directory: cmks,
+        root: root,
+        nowMilliseconds: { unixMilliseconds() }
+      )
     case .aws: throw .configuration("this server does not have the provider 'aws'")
     }
   }

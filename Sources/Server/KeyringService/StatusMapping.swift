@@ -11,22 +11,37 @@ extension ServiceError {
     case .tenantExists(let name): Status(.tenantExists, "the tenant '\(name)' exists")
     case .tenantDisabled: Status(.tenantDisabled, "the tenant is disabled")
     case .tenantLocked(let why): Status(.tenantLocked, "locked: \(why)", retryAfterMilliseconds: 30_000)
-    case .tenantQuarantined: Status(.tenantQuarantined, "the storage file is not the expected one: an operator must decide")
+    case .tenantQuarantined:
+      Status(.tenantQuarantined, "the storage file is not the expected one: an operator must decide")
     case .configuration(let why): Status(.configurationInvalid, why)
     case .readOnly: Status(.forbidden, "the tenant is read-only")
     case .kmsUnreachable(let why): Status(.kmsUnreachable, why, retryAfterMilliseconds: 1000)
     case .kmsDenied(let why): Status(.kmsDenied, why)
     case .providerRefused(let why): Status(.providerRefused, why)
-    case .storageChanged: Status(.storageChanged, "the storage file changed under the server; nothing was written")
-    case .storageUnavailable: Status(.storageUnavailable, "the storage cannot be written; nothing changed", retryAfterMilliseconds: 1000)
-    case .outcomeUnknown: Status(.outcomeUnknown, "whether the change happened is not known: ask again with the same idempotency id")
+    case .storageChanged:
+      Status(.storageChanged, "the storage file changed under the server; nothing was written")
+    case .storageUnavailable:
+      Status(
+        .storageUnavailable,
+        "the storage cannot be written; nothing changed",
+        retryAfterMilliseconds: 1000
+      )
+    case .outcomeUnknown:
+      Status(
+        .outcomeUnknown,
+        "whether the change happened is not known: ask again with the same idempotency id"
+      )
     case .throttled(let what, let retry): Status(.throttled, what, retryAfterMilliseconds: retry)
-    case .stale(let sequence): Status(.stale, "the keyring is at sequence \(sequence), behind what the caller has seen")
+    case .stale(let sequence):
+      Status(.stale, "the keyring is at sequence \(sequence), behind what the caller has seen")
     case .listExpired: Status(.listExpired, "the listing is over: begin again")
     case .timeout: Status(.timeout, "the time of the request ran out before it was executed")
     case .variableInvalid(let why): Status(.variableInvalid, why)
     case .cmkTransient:
-      Status(.cmkTransient, "the cmk_id in force ends with the next restart: `set persist cmk_id` first, or --allow-transient")
+      Status(
+        .cmkTransient,
+        "the cmk_id in force ends with the next restart: `set persist cmk_id` first, or --allow-transient"
+      )
     case .shuttingDown: Status(.shuttingDown, "the server is shutting down: connect again")
     case .malformed(let what): Status(.requestMalformed, what)
     case .defect: Status(.internalError, "an internal error; the server's log has it")

@@ -51,9 +51,14 @@ final class Tenant: Sendable {
     }
     queue = DispatchQueue(label: "keyring.tenant.\(files.tenant)", target: base)
     store = FileKeyringStore(
-      directory: files.directory, name: loaded.settings.file.storageFile, tenant: files.tenant,
-      anchors: resources.anchors, policy: loaded.settings.file.anchor, anchorWriter: resources.anchorWriter,
-      notice: { [logger] in logger.warning("\($0)") })
+      directory: files.directory,
+      name: loaded.settings.file.storageFile,
+      tenant: files.tenant,
+      anchors: resources.anchors,
+      policy: loaded.settings.file.anchor,
+      anchorWriter: resources.anchorWriter,
+      notice: { [logger] in logger.warning("\($0)") }
+    )
   }
 
   // MARK: Settings
@@ -65,10 +70,15 @@ final class Tenant: Sendable {
   private var keyringSettings: KeyringSettings {
     let settings = self.settings
     return KeyringSettings(
-      cmkID: settings.cmkID, provider: settings.file.provider,
+      cmkID: settings.cmkID,
+      provider: settings.file.provider,
       wrappingKeyTTLNanoseconds: settings.wrappingKeyTTL.nanoseconds,
-      outageGraceNanoseconds: settings.outageGrace.nanoseconds, profile: settings.profile,
-      isReadOnly: settings.isReadOnly, keysMax: settings.file.keysMax, isCMKTransient: settings.isCMKTransient)
+      outageGraceNanoseconds: settings.outageGrace.nanoseconds,
+      profile: settings.profile,
+      isReadOnly: settings.isReadOnly,
+      keysMax: settings.file.keysMax,
+      isCMKTransient: settings.isCMKTransient
+    )
   }
 
   /// The provider of a kind; made once.
@@ -122,7 +132,8 @@ final class Tenant: Sendable {
   ///
   /// - Throws: `tenantDisabled`, `tenantQuarantined`, or why it does not open.
   func keyring() async throws(ServiceError) -> TenantKeyring {
-    let opening = state.withLock { state -> Result<Task<Result<TenantKeyring, ServiceError>, Never>?, ServiceError> in
+    let opening = state.withLock {
+      state -> Result<Task<Result<TenantKeyring, ServiceError>, Never>?, ServiceError> in
       if state.persisted.isDisabled { return .failure(.tenantDisabled) }
       switch state.phase {
       case .quarantined(let why): return .failure(.tenantQuarantined(why))
@@ -142,10 +153,16 @@ final class Tenant: Sendable {
   private func open() async -> Result<TenantKeyring, ServiceError> {
     let logger = self.logger
     let environment = TenantKeyring.Environment(
-      tenant: name, store: store, device: device, flushPools: resources.flushPools, queue: queue,
+      tenant: name,
+      store: store,
+      device: device,
+      flushPools: resources.flushPools,
+      queue: queue,
       settings: { self.keyringSettings },
       provider: { kind throws(CMKError) in try self.provider(kind) },
-      failed: { self.failed($0, $1) }, log: { logger.notice("\($0)") })
+      failed: { self.failed($0, $1) },
+      log: { logger.notice("\($0)") }
+    )
     do throws(ServiceError) {
       let keyring = try await TenantKeyring.open(environment)
       let isKept = state.withLock { state in

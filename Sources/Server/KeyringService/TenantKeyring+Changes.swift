@@ -40,22 +40,32 @@ extension TenantKeyring {
   }
 
   private func attempt(
-    _ request: ChangeRequest, _ idempotency: (id: IdempotencyID, hash: Digest)?
+    _ request: ChangeRequest,
+    _ idempotency: (id: IdempotencyID, hash: Digest)?
   ) async throws(ServiceError) -> Result<CommitOutcome, CommitFailure> {
     let settings = environment.settings()
     let writeKey = try await self.writeKey(settings, deadline: request.deadline)
-    var preparation = Preparation(state: view.withLock { $0.state }, writeKey: writeKey, profile: settings.profile)
+    var preparation = Preparation(
+      state: view.withLock { $0.state },
+      writeKey: writeKey,
+      profile: settings.profile
+    )
     for change in request.changes {
       let material = try await self.material(for: change, preparation, settings)
       try preparation.add(change, material: material)
     }
     return await submit(
       PreparedChange(
-        operations: preparation.operations, writeKey: writeKey, caller: request.caller,
+        operations: preparation.operations,
+        writeKey: writeKey,
+        caller: request.caller,
         idempotency: idempotency.map {
           Commit.Idempotency(id: $0.id, requestHash: $0.hash, versions: preparation.versions)
         },
-        versions: preparation.versions, deadline: request.deadline))
+        versions: preparation.versions,
+        deadline: request.deadline
+      )
+    )
   }
 
   func submit(_ change: PreparedChange) async -> Result<CommitOutcome, CommitFailure> {
@@ -68,7 +78,9 @@ extension TenantKeyring {
 
   /// The plaintext that a change brings or has made; all of it that is made, the tenant's provider makes.
   private func material(
-    for change: KeyChange, _ preparation: Preparation, _ settings: KeyringSettings
+    for change: KeyChange,
+    _ preparation: Preparation,
+    _ settings: KeyringSettings
   ) async throws(ServiceError) -> Secret? {
     switch change {
     case .store(_, _, let value): return value
@@ -89,7 +101,9 @@ extension TenantKeyring {
       var missing = count
       while missing > 0 {
         let part = try await provider.generateRandom(count: min(missing, 1024))
-        guard part.count == min(missing, 1024) else { throw CMKError.unreachable("the provider gave too few random bytes") }
+        guard part.count == min(missing, 1024) else {
+          throw CMKError.unreachable("the provider gave too few random bytes")
+        }
         parts.append(part)
         missing -= part.count
       }
@@ -124,7 +138,8 @@ extension TenantKeyring {
   }
 
   private func findRequest(
-    _ caller: String, _ idempotency: (id: IdempotencyID, hash: Digest)
+    _ caller: String,
+    _ idempotency: (id: IdempotencyID, hash: Digest)
   ) async throws(ServiceError) -> CommitOutcome? {
     let found = await withCheckedContinuation { continuation in
       pipeline.findRequest(caller: caller, id: idempotency.id, requestHash: idempotency.hash) {
@@ -231,10 +246,18 @@ struct Preparation {
   }
 
   private mutating func put(
-    _ identity: KeyIdentity, _ type: KeyType, version: UInt32, _ material: Secret
+    _ identity: KeyIdentity,
+    _ type: KeyType,
+    version: UInt32,
+    _ material: Secret
   ) throws(ServiceError) {
     let record = try writeKey.seal(
-      material, identity: identity, type: type, version: version, createdMilliseconds: unixMilliseconds())
+      material,
+      identity: identity,
+      type: type,
+      version: version,
+      createdMilliseconds: unixMilliseconds()
+    )
     operations.append(.put(identity, type, record))
     versions.append(version)
     changed[identity] = Present(type: type, version: version, length: material.count)

@@ -55,7 +55,9 @@ extension TenantKeyring {
 
   /// The long part, over a snapshot, on a thread of its own kind: neither a tenant's queue nor an event loop nor a flush thread.
   private func reencrypt(
-    _ state: KeyringState, former: [WrappingKeyID: HeldWrappingKey], to new: HeldWrappingKey
+    _ state: KeyringState,
+    former: [WrappingKeyID: HeldWrappingKey],
+    to new: HeldWrappingKey
   ) async throws(ServiceError) -> [RecordID: Record] {
     let result = await withCheckedContinuation { continuation in
       DispatchQueue.global(qos: .utility).async {
@@ -69,14 +71,18 @@ extension TenantKeyring {
               self.rotationProgress.withLock { $0.done += UInt64(key.records.count) }
             }
             return sealed
-          })
+          }
+        )
       }
     }
     return try result.get()
   }
 
   private static func reseal(
-    _ record: Record, _ identity: KeyIdentity, _ type: KeyType, _ former: [WrappingKeyID: HeldWrappingKey],
+    _ record: Record,
+    _ identity: KeyIdentity,
+    _ type: KeyType,
+    _ former: [WrappingKeyID: HeldWrappingKey],
     _ new: HeldWrappingKey
   ) throws(ServiceError) -> Record {
     guard let old = former[record.wrappingKeyID] else {
@@ -84,14 +90,21 @@ extension TenantKeyring {
     }
     let plaintext = try old.open(record, identity: identity, type: type)
     return try new.seal(
-      plaintext, identity: identity, type: type, version: record.version,
-      createdMilliseconds: record.createdMilliseconds)
+      plaintext,
+      identity: identity,
+      type: type,
+      version: record.version,
+      createdMilliseconds: record.createdMilliseconds
+    )
   }
 
   /// The new keyring: what was re-encrypted before, and what was committed since.
   private func replacement(
-    _ source: ReplacementSource, sealed: [RecordID: Record], former: [WrappingKeyID: HeldWrappingKey],
-    made: MadeWrappingKey, caller: String
+    _ source: ReplacementSource,
+    sealed: [RecordID: Record],
+    former: [WrappingKeyID: HeldWrappingKey],
+    made: MadeWrappingKey,
+    caller: String
   ) -> Result<Replacement, ServiceError> {
     Result { () throws(ServiceError) in
       var keys: TreeDictionary<KeyIdentity, Key> = [:]
@@ -116,13 +129,21 @@ extension TenantKeyring {
   }
 
   private func image(
-    of source: ReplacementSource, keys: TreeDictionary<KeyIdentity, Key>, wrappingKeys: [WrappingKey],
+    of source: ReplacementSource,
+    keys: TreeDictionary<KeyIdentity, Key>,
+    wrappingKeys: [WrappingKey],
     caller: String
   ) -> KeyringImage {
     KeyringImage(
-      tenant: environment.tenant, id: id, sequence: source.state.sequence + 1,
-      timeMilliseconds: unixMilliseconds(), caller: caller, wrappingKeys: wrappingKeys, keys: keys,
-      idempotency: source.idempotency)
+      tenant: environment.tenant,
+      id: id,
+      sequence: source.state.sequence + 1,
+      timeMilliseconds: unixMilliseconds(),
+      caller: caller,
+      wrappingKeys: wrappingKeys,
+      keys: keys,
+      idempotency: source.idempotency
+    )
   }
 
   private func replace(
@@ -136,7 +157,9 @@ extension TenantKeyring {
 
   /// Reads the storage file back and counts what does not depend on the new wrapping key.
   private func proof(
-    of made: MadeWrappingKey, _ cmkID: CMKID, _ before: KeyringState
+    of made: MadeWrappingKey,
+    _ cmkID: CMKID,
+    _ before: KeyringState
   ) async throws(ServiceError) -> KeyRotation {
     let store = environment.store
     let read = await environment.flushPools.value(device: environment.device) {
@@ -155,8 +178,12 @@ extension TenantKeyring {
     let present = Set(state.wrappingKeys.values.map(\.cmkID))
     let former = Set(before.wrappingKeys.values.map(\.cmkID)).subtracting(present)
     return KeyRotation(
-      cmkID: cmkID, wrappingKeyID: made.key.id, records: UInt64(state.recordCount), recordsElsewhere: 0,
-      formerCMKIDs: former.sorted { $0.text < $1.text })
+      cmkID: cmkID,
+      wrappingKeyID: made.key.id,
+      records: UInt64(state.recordCount),
+      recordsElsewhere: 0,
+      formerCMKIDs: former.sorted { $0.text < $1.text }
+    )
   }
 
   // MARK: Compaction
@@ -193,8 +220,11 @@ extension TenantKeyring {
         return .failure(.storageUnavailable("the wrapping key was replaced meanwhile"))
       }
       let image = self.image(
-        of: source, keys: source.state.keys, wrappingKeys: used.sorted { $0.id.value < $1.id.value },
-        caller: "keyringd")
+        of: source,
+        keys: source.state.keys,
+        wrappingKeys: used.sorted { $0.id.value < $1.id.value },
+        caller: "keyringd"
+      )
       return .success(Replacement(image: image, authenticator: authenticator))
     }
     forgetFormerWrappingKeys()

@@ -32,7 +32,8 @@ extension TenantKeyring {
   /// Asks the provider, once for all who wait.
   private func ask(_ id: WrappingKeyID) async -> Result<HeldWrappingKey, ServiceError> {
     let now = monotonicNanoseconds()
-    let asking = standings.withLock { standings -> Result<Task<Result<HeldWrappingKey, ServiceError>, Never>, ServiceError> in
+    let asking = standings.withLock {
+      standings -> Result<Task<Result<HeldWrappingKey, ServiceError>, Never>, ServiceError> in
       if let refusal = standings.freshRefusal(id, now: now) { return .failure(refusal) }
       if let asking = standings.entries[id]?.asking { return .success(asking) }
       let asking = Task { await self.confirm(id) }
@@ -64,13 +65,19 @@ extension TenantKeyring {
   }
 
   private func confirmed(
-    _ key: WrappingKey, _ plaintext: Secret
+    _ key: WrappingKey,
+    _ plaintext: Secret
   ) throws(CMKError) -> Result<HeldWrappingKey, ServiceError> {
     let now = monotonicNanoseconds()
     // Made anew each time, so that the provider's answer is checked against the commitment each time.
     let fresh = try HeldWrappingKey(
-      id: key.id, plaintext: plaintext, commitment: key.commitment, tenant: environment.tenant, keyring: id,
-      servableUntil: 0)
+      id: key.id,
+      plaintext: plaintext,
+      commitment: key.commitment,
+      tenant: environment.tenant,
+      keyring: id,
+      servableUntil: 0
+    )
     let held = view.withLock { $0.held[key.id] } ?? fresh
     setTimes(of: held, confirmedAt: now)
     if let failure = verifyPending(held) { return .failure(failure) }
@@ -100,7 +107,9 @@ extension TenantKeyring {
   private func verifyPending(_ held: HeldWrappingKey) -> ServiceError? {
     let pending = standings.withLock { $0.entries[held.wrappingKeyID]?.unverified ?? [] }
     for item in pending where !held.verifies(item) {
-      let error = StoreError.damaged("the HMAC of the \(item.place) is wrong: the file was changed by someone without the wrapping key")
+      let error = StoreError.damaged(
+        "the HMAC of the \(item.place) is wrong: the file was changed by someone without the wrapping key"
+      )
       environment.failed(self, error)
       return .tenantQuarantined(error.description)
     }
@@ -124,7 +133,9 @@ extension TenantKeyring {
   }
 
   /// Unreachable is not denied: what is held goes on within the grace.
-  private func unreachable(_ id: WrappingKeyID, _ why: String, _ now: UInt64) -> Result<HeldWrappingKey, ServiceError> {
+  private func unreachable(_ id: WrappingKeyID, _ why: String, _ now: UInt64) -> Result<
+    HeldWrappingKey, ServiceError
+  > {
     let settings = environment.settings()
     let confirmedAt = standings.withLock { standings in
       standings.entries[id, default: .init()].standing = .unreachable(why)
@@ -176,14 +187,20 @@ extension TenantKeyring {
   }
 
   private func addWrappingKey(
-    _ settings: KeyringSettings, deadline: UInt64
+    _ settings: KeyringSettings,
+    deadline: UInt64
   ) async -> Result<HeldWrappingKey, ServiceError> {
     do {
       let made = try await Self.makeWrappingKey(environment, settings, keyring: id)
       setTimes(of: made.held, confirmedAt: monotonicNanoseconds())
       let change = PreparedChange(
-        operations: [.addWrappingKey(made.key)], writeKey: made.held, caller: "keyringd", idempotency: nil,
-        versions: [], deadline: deadline)
+        operations: [.addWrappingKey(made.key)],
+        writeKey: made.held,
+        caller: "keyringd",
+        idempotency: nil,
+        versions: [],
+        deadline: deadline
+      )
       hold(made.held)
       _ = try await submit(change).get()
       return .success(made.held)
@@ -223,7 +240,9 @@ extension TenantKeyring {
 
   /// Has the provider make a wrapping key, and checks that it also opens it again: a key that cannot be had back must not encrypt.
   static func makeWrappingKey(
-    _ environment: Environment, _ settings: KeyringSettings, keyring: KeyringID
+    _ environment: Environment,
+    _ settings: KeyringSettings,
+    keyring: KeyringID
   ) async throws(ServiceError) -> MadeWrappingKey {
     let context = EncryptionContext(tenant: environment.tenant, keyring: keyring)
     do {
@@ -235,14 +254,27 @@ extension TenantKeyring {
       }
       let id = WrappingKeyID(value: try SystemRandom.uint128())
       let commitment = try HeldWrappingKey.commitment(
-        to: generated.plaintext, id: id, tenant: environment.tenant, keyring: keyring)
+        to: generated.plaintext,
+        id: id,
+        tenant: environment.tenant,
+        keyring: keyring
+      )
       let held = try HeldWrappingKey(
-        id: id, plaintext: generated.plaintext, commitment: commitment, tenant: environment.tenant,
+        id: id,
+        plaintext: generated.plaintext,
+        commitment: commitment,
+        tenant: environment.tenant,
         keyring: keyring,
-        servableUntil: monotonicNanoseconds() + settings.wrappingKeyTTLNanoseconds)
+        servableUntil: monotonicNanoseconds() + settings.wrappingKeyTTLNanoseconds
+      )
       let key = WrappingKey(
-        id: id, cmkID: settings.cmkID, provider: settings.provider, wrapped: generated.wrapped,
-        commitment: commitment, createdMilliseconds: unixMilliseconds())
+        id: id,
+        cmkID: settings.cmkID,
+        provider: settings.provider,
+        wrapped: generated.wrapped,
+        commitment: commitment,
+        createdMilliseconds: unixMilliseconds()
+      )
       return MadeWrappingKey(key: key, held: held)
     } catch let error as CMKError {
       throw ServiceError(error)

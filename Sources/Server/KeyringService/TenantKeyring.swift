@@ -47,14 +47,21 @@ final class TenantKeyring: Sendable {
     for key in held { standings.entries[key.wrappingKeyID]?.standing = .held }
     view = Mutex(
       ReadView(
-        state: loaded.state, position: loaded.position,
+        state: loaded.state,
+        position: loaded.position,
         held: Dictionary(held.map { ($0.wrappingKeyID, $0) }) { first, _ in first },
-        isUnverified: standings.unverifiedCount > 0))
+        isUnverified: standings.unverifiedCount > 0
+      )
+    )
     self.standings = Mutex(standings)
     let pipeline = CommitPipeline(
-      queue: environment.queue, store: environment.store, loaded: loaded, observer: self,
+      queue: environment.queue,
+      store: environment.store,
+      loaded: loaded,
+      observer: self,
       keysMax: { environment.settings().keysMax },
-      runFlush: { environment.flushPools.run(device: environment.device, $0) })
+      runFlush: { environment.flushPools.run(device: environment.device, $0) }
+    )
     pipelineBox.withLock { $0 = pipeline }
   }
 
@@ -112,11 +119,19 @@ final class TenantKeyring: Sendable {
       let made = try await Self.makeWrappingKey(environment, settings, keyring: id)
       let hashKey = try SystemRandom.secret(count: 32)
       let record = try made.held.seal(
-        hashKey, identity: .requestHashKey, type: KeyType("SECRET"), version: 1,
-        createdMilliseconds: unixMilliseconds())
+        hashKey,
+        identity: .requestHashKey,
+        type: KeyType("SECRET"),
+        version: 1,
+        createdMilliseconds: unixMilliseconds()
+      )
       let commit = Commit(
-        sequence: 1, timeMilliseconds: unixMilliseconds(), caller: "keyringd", idempotency: nil,
-        operations: [.addWrappingKey(made.key), .put(.requestHashKey, try KeyType("SECRET"), record)])
+        sequence: 1,
+        timeMilliseconds: unixMilliseconds(),
+        caller: "keyringd",
+        idempotency: nil,
+        operations: [.addWrappingKey(made.key), .put(.requestHashKey, try KeyType("SECRET"), record)]
+      )
       return try await store(environment, id, commit, made.held)
     } catch let error as ServiceError {
       throw error
@@ -126,7 +141,10 @@ final class TenantKeyring: Sendable {
   }
 
   private static func store(
-    _ environment: Environment, _ id: KeyringID, _ commit: Commit, _ held: HeldWrappingKey
+    _ environment: Environment,
+    _ id: KeyringID,
+    _ commit: Commit,
+    _ held: HeldWrappingKey
   ) async throws(ServiceError) -> TenantKeyring {
     let store = environment.store
     let created = await environment.flushPools.value(device: environment.device) {
@@ -140,8 +158,14 @@ final class TenantKeyring: Sendable {
       try state.apply(commit)
       let size = store.size
       let loaded = LoadedKeyring(
-        state: state, idempotency: IdempotencyWindow(), position: position, pendingAuthentications: [],
-        storageBytes: size.storageBytes, garbageBytes: size.garbageBytes, notices: [])
+        state: state,
+        idempotency: IdempotencyWindow(),
+        position: position,
+        pendingAuthentications: [],
+        storageBytes: size.storageBytes,
+        garbageBytes: size.garbageBytes,
+        notices: []
+      )
       environment.log("created keyring \(id)")
       return TenantKeyring(environment, loaded, held: [held])
     } catch let error as StoreError {
@@ -157,20 +181,29 @@ final class TenantKeyring: Sendable {
   ///
   /// - Parameter granted: a wrapping key that the provider granted for this very read, where wrapping_key_ttl is 0.
   func read(
-    _ identity: KeyIdentity, version: UInt32, now: UInt64, granted: HeldWrappingKey? = nil
+    _ identity: KeyIdentity,
+    version: UInt32,
+    now: UInt64,
+    granted: HeldWrappingKey? = nil
   ) -> (answer: ReadAnswer, sequence: UInt64) {
     let view = self.view.withLock { $0 }
     return (answer(view, identity, version, now, granted), view.state.sequence)
   }
 
   private func answer(
-    _ view: ReadView, _ identity: KeyIdentity, _ version: UInt32, _ now: UInt64, _ granted: HeldWrappingKey?
+    _ view: ReadView,
+    _ identity: KeyIdentity,
+    _ version: UInt32,
+    _ now: UInt64,
+    _ granted: HeldWrappingKey?
   ) -> ReadAnswer {
     guard let key = view.state.keys[identity], let record = key.record(version: version) else {
       guard view.isUnverified, let unverified = unverifiedWrappingKey() else { return .absent }
       return .needsWrappingKey(unverified)
     }
-    if let granted, granted.wrappingKeyID == record.wrappingKeyID { return .present(identity, key, record, granted) }
+    if let granted, granted.wrappingKeyID == record.wrappingKeyID {
+      return .present(identity, key, record, granted)
+    }
     guard let held = view.held[record.wrappingKeyID],
       held.servableUntil.load(ordering: .relaxed) > now
     else { return .needsWrappingKey(record.wrappingKeyID) }

@@ -10,7 +10,10 @@ final class Tenants: Sendable {
   private let known = Mutex<[TenantName: Tenant]>([:])
   /// All tenants' queues target this one, which the system bounds to the cores: nothing blocks on it.
   private let base = DispatchQueue(
-    label: "keyring.tenants", attributes: .concurrent, target: .global(qos: .userInitiated))
+    label: "keyring.tenants",
+    attributes: .concurrent,
+    target: .global(qos: .userInitiated)
+  )
 
   init(_ resources: ServiceResources) { self.resources = resources }
 

@@ -73,8 +73,10 @@ public struct ServiceConfiguration: Sendable, Equatable {
   public let logLevel: String
 
   static let keys = [
-    "listen", "health_listen", "trust_domain", "tls", "tenants_directory", "anchor_directory", "local_provider",
-    "allowed_endpoints", "secure_memory_bytes", "allow_unlocked_memory", "event_loops", "flush_threads", "limits",
+    "listen", "health_listen", "trust_domain", "tls", "tenants_directory", "anchor_directory",
+    "local_provider",
+    "allowed_endpoints", "secure_memory_bytes", "allow_unlocked_memory", "event_loops", "flush_threads",
+    "limits",
     "log_level",
   ]
 
@@ -118,10 +120,13 @@ public struct ServiceConfiguration: Sendable, Equatable {
   }
 
   private static func localProvider(
-    _ mapping: StrictYAML?, _ path: (String) -> String
+    _ mapping: StrictYAML?,
+    _ path: (String) -> String
   ) throws(ConfigurationError) -> (String?, RootKeySource?) {
     guard var local = mapping else { return (nil, nil) }
-    guard let directory = try local.text("directory") else { throw local.error("'local_provider.directory' has to be set") }
+    guard let directory = try local.text("directory") else {
+      throw local.error("'local_provider.directory' has to be set")
+    }
     var sources: [RootKeySource] = []
     if let file = try local.text("root_key_file") { sources.append(.file(path(file))) }
     if let name = try local.text("root_key_credential") { sources.append(.credential(name)) }
@@ -144,9 +149,11 @@ public struct ServiceConfiguration: Sendable, Equatable {
       handshakeTimeout: try limits?.duration("handshake_timeout") ?? .seconds(5),
       frameTimeout: try limits?.duration("frame_timeout") ?? .seconds(10),
       idleTimeout: try limits?.duration("idle_timeout") ?? .seconds(300),
-      connectionAge: try limits?.duration("connection_age") ?? .seconds(3600))
+      connectionAge: try limits?.duration("connection_age") ?? .seconds(3600)
+    )
     try limits?.finish(known: [
-      "connections", "unauthenticated_connections", "connections_per_tenant", "requests_in_flight_per_connection",
+      "connections", "unauthenticated_connections", "connections_per_tenant",
+      "requests_in_flight_per_connection",
       "tenant_in_flight_bytes", "handshake_timeout", "frame_timeout", "idle_timeout", "connection_age",
     ])
     return made
@@ -160,11 +167,16 @@ public struct ServiceConfiguration: Sendable, Equatable {
   }
 
   private static func address(_ text: String) throws(ConfigurationError) -> Address {
-    guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]), (0...65_535).contains(port)
-    else { throw ConfigurationError("an address such as 127.0.0.1:8550 or [::1]:8550 is expected, not '\(text)'") }
+    guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
+      (0...65_535).contains(port)
+    else {
+      throw ConfigurationError("an address such as 127.0.0.1:8550 or [::1]:8550 is expected, not '\(text)'")
+    }
     var host = String(text[..<colon])
     if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-    guard !host.isEmpty else { throw ConfigurationError("an address such as 127.0.0.1:8550 is expected, not '\(text)'") }
+    guard !host.isEmpty else {
+      throw ConfigurationError("an address such as 127.0.0.1:8550 is expected, not '\(text)'")
+    }
     return Address(host: host, port: port)
   }
 }

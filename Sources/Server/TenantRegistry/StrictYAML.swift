@@ -12,7 +12,9 @@ struct StrictYAML {
 
   /// Parses one document whose top level is a mapping.
   init(_ text: String, file: String) throws(ConfigurationError) {
-    guard text.utf8.count <= Self.bytesMax else { throw ConfigurationError("\(file): larger than \(Self.bytesMax) bytes") }
+    guard text.utf8.count <= Self.bytesMax else {
+      throw ConfigurationError("\(file): larger than \(Self.bytesMax) bytes")
+    }
     let node: Node?
     do {
       node = try compose(yaml: text)
@@ -29,11 +31,15 @@ struct StrictYAML {
     self.path = path
     position = Self.position(node, file)
     guard case .mapping(let mapping) = node else {
-      throw ConfigurationError("\(position): \(path.isEmpty ? "the file" : "'\(path)'") holds `key: value` lines")
+      throw ConfigurationError(
+        "\(position): \(path.isEmpty ? "the file" : "'\(path)'") holds `key: value` lines"
+      )
     }
     entries = [:]
     for (key, value) in mapping {
-      guard let name = key.string else { throw ConfigurationError("\(Self.position(key, file)): a key is a word") }
+      guard let name = key.string else {
+        throw ConfigurationError("\(Self.position(key, file)): a key is a word")
+      }
       entries[name] = value
     }
   }
@@ -49,7 +55,9 @@ struct StrictYAML {
 
   /// Aliases make small files large, and configuration needs none.
   private static func refuseAnchors(_ node: Node, _ file: String) throws(ConfigurationError) {
-    guard node.anchor == nil else { throw ConfigurationError("\(position(node, file)): anchors and aliases are not allowed") }
+    guard node.anchor == nil else {
+      throw ConfigurationError("\(position(node, file)): anchors and aliases are not allowed")
+    }
     switch node {
     case .mapping(let mapping):
       for (key, value) in mapping {
@@ -72,7 +80,8 @@ struct StrictYAML {
 
   /// Takes a scalar and reads it with `read`, whose error text is put behind its place.
   mutating func take<Value>(
-    _ name: String, _ read: (String) throws(ConfigurationError) -> Value
+    _ name: String,
+    _ read: (String) throws(ConfigurationError) -> Value
   ) throws(ConfigurationError) -> Value? {
     guard let node = entries.removeValue(forKey: name) else { return nil }
     guard let text = node.scalar?.string else { throw error("'\(full(name))' is one value", at: node) }
@@ -93,7 +102,9 @@ struct StrictYAML {
   mutating func number(_ name: String, _ range: ClosedRange<Int>) throws(ConfigurationError) -> Int? {
     try take(name) { text throws(ConfigurationError) in
       guard let number = Int(text), range.contains(number) else {
-        throw ConfigurationError("a number from \(range.lowerBound) to \(range.upperBound) is expected, not '\(text)'")
+        throw ConfigurationError(
+          "a number from \(range.lowerBound) to \(range.upperBound) is expected, not '\(text)'"
+        )
       }
       return number
     }
@@ -101,7 +112,9 @@ struct StrictYAML {
 
   mutating func flag(_ name: String) throws(ConfigurationError) -> Bool? { try take(name, Self.flag) }
 
-  mutating func duration(_ name: String) throws(ConfigurationError) -> Duration? { try take(name, Self.duration) }
+  mutating func duration(_ name: String) throws(ConfigurationError) -> Duration? {
+    try take(name, Self.duration)
+  }
 
   /// Takes a list of words; a single word gives a list of one.
   mutating func words(_ name: String) throws(ConfigurationError) -> [String]? {
@@ -110,7 +123,9 @@ struct StrictYAML {
     guard case .sequence(let sequence) = node else { throw error("'\(full(name))' is a list", at: node) }
     var words: [String] = []
     for item in sequence {
-      guard let word = item.scalar?.string else { throw error("'\(full(name))' is a list of words", at: item) }
+      guard let word = item.scalar?.string else {
+        throw error("'\(full(name))' is a list of words", at: item)
+      }
       words.append(word)
     }
     return words

@@ -43,7 +43,8 @@ public struct TenantConfiguration: Sendable, Equatable {
   public let credentialsFile: String
 
   static let keys = [
-    "cmk_id", "provider", "region", "endpoint", "profile", "wrapping_key_ttl", "outage_grace", "read_only", "anchor",
+    "cmk_id", "provider", "region", "endpoint", "profile", "wrapping_key_ttl", "outage_grace", "read_only",
+    "anchor",
     "instances", "limits", "storage_file", "credentials_file",
   ]
 
@@ -85,7 +86,8 @@ public struct TenantConfiguration: Sendable, Equatable {
   private func check(_ yaml: StrictYAML, _ allowedEndpoints: [String]) throws(ConfigurationError) {
     try Self.check(wrappingKeyTTL: wrappingKeyTTL, outageGrace: outageGrace) { yaml.error($0) }
     if let endpoint {
-      let host = endpoint.split(separator: "/").dropFirst().first?.split(separator: ":").first.map(String.init) ?? ""
+      let host =
+        endpoint.split(separator: "/").dropFirst().first?.split(separator: ":").first.map(String.init) ?? ""
       guard allowedEndpoints.contains(host) else {
         throw yaml.error("'endpoint': the host '\(host)' is not in the service's allowed_endpoints")
       }
@@ -94,11 +96,15 @@ public struct TenantConfiguration: Sendable, Equatable {
     if let region, arn.count >= 6, arn[0] == "arn", arn[3] != region {
       throw yaml.error("'region' is \(region), but cmk_id is of \(arn[3])")
     }
-    guard storageFile != credentialsFile else { throw yaml.error("storage_file and credentials_file are one file") }
+    guard storageFile != credentialsFile else {
+      throw yaml.error("storage_file and credentials_file are one file")
+    }
   }
 
   static func check(
-    wrappingKeyTTL: Duration, outageGrace: Duration, _ error: (String) -> ConfigurationError
+    wrappingKeyTTL: Duration,
+    outageGrace: Duration,
+    _ error: (String) -> ConfigurationError
   ) throws(ConfigurationError) {
     guard wrappingKeyTTL > .zero || outageGrace == .zero else {
       throw error("wrapping_key_ttl 0 asks the KMS at each operation: outage_grace must be 0 too")
@@ -137,7 +143,9 @@ public struct TenantConfiguration: Sendable, Equatable {
     return text
   }
 
-  private static func instances(_ words: [String]?, _ yaml: StrictYAML) throws(ConfigurationError) -> AllowedInstances {
+  private static func instances(_ words: [String]?, _ yaml: StrictYAML) throws(ConfigurationError)
+    -> AllowedInstances
+  {
     if words == ["any"] { return .any }
     var names: [InstanceName] = []
     for word in words ?? [] {

@@ -100,7 +100,9 @@ public final class TenantsDirectory: Sendable {
     do {
       let made = try directory.directory(tenant.text, create: true)
       try directory.synchronize()
-      guard try made.status(of: "tenant.yaml") == nil else { throw ConfigurationError("the tenant '\(tenant)' exists") }
+      guard try made.status(of: "tenant.yaml") == nil else {
+        throw ConfigurationError("the tenant '\(tenant)' exists")
+      }
       try AtomicFile.replace("tenant.yaml", in: made, with: [Array(yaml.utf8)])
       return TenantFiles(tenant: tenant, directory: made, allowedEndpoints: allowedEndpoints)
     } catch let error as ConfigurationError {

@@ -67,7 +67,9 @@ public struct TenantSettings: Sendable, Equatable {
   private func text(_ name: VariableName) -> String? { global[name] ?? persisted[name] }
 
   private func value<Value>(
-    _ name: VariableName, _ fileValue: Value, _ read: (String) throws(ConfigurationError) -> Value
+    _ name: VariableName,
+    _ fileValue: Value,
+    _ read: (String) throws(ConfigurationError) -> Value
   ) -> Value {
     guard let text = text(name) else { return fileValue }
     do {
@@ -96,8 +98,12 @@ public struct TenantSettings: Sendable, Equatable {
   /// The settings with one variable changed; nothing is changed where it throws.
   ///
   /// - Throws: for a variable that is not dynamic, and for a value that it cannot have.
-  public func setting(_ name: VariableName, _ value: String, isPersisted: Bool) throws(ConfigurationError) -> TenantSettings {
-    guard name.isDynamic else { throw ConfigurationError("'\(name.rawValue)' cannot be set at run time: change tenant.yaml") }
+  public func setting(_ name: VariableName, _ value: String, isPersisted: Bool) throws(ConfigurationError)
+    -> TenantSettings
+  {
+    guard name.isDynamic else {
+      throw ConfigurationError("'\(name.rawValue)' cannot be set at run time: change tenant.yaml")
+    }
     var next = self
     let canonical = try Self.canonical(name, value)
     if isPersisted { next.persisted[name] = canonical }
@@ -134,8 +140,10 @@ public struct TenantSettings: Sendable, Equatable {
   public func shown(_ name: VariableName) -> String { text(name) ?? text(inFile: name) }
 
   private static let defaults: [VariableName: String] = [
-    .provider: "local", .region: "", .endpoint: "", .profile: "keyring_aws", .wrappingKeyTTL: "5m", .outageGrace: "24h",
-    .readOnly: "false", .anchor: "written-behind", .instances: "", .keysMax: "1000000", .storageFile: "keyring",
+    .provider: "local", .region: "", .endpoint: "", .profile: "keyring_aws", .wrappingKeyTTL: "5m",
+    .outageGrace: "24h",
+    .readOnly: "false", .anchor: "written-behind", .instances: "", .keysMax: "1000000",
+    .storageFile: "keyring",
     .credentialsFile: "credentials",
   ]
 

@@ -10,7 +10,8 @@ import TenantRegistry
 struct Keyringd: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "keyringd",
-    abstract: "The keyring server: keeps the encryption keys of many tenants' databases, each tenant under its own CMK.",
+    abstract:
+      "The keyring server: keeps the encryption keys of many tenants' databases, each tenant under its own CMK.",
     discussion: """
       Reads its configuration, listens for TLS 1.3 connections with client certificates, and writes a line to standard
       error once it is ready. Tenants are folders of the tenants directory, opened at their first use.
@@ -18,7 +19,8 @@ struct Keyringd: AsyncParsableCommand {
       SIGTERM (or SIGINT) ends it in good order: no new connections, requests in flight are answered, storage is closed.
       docs/CONFIGURATION.md describes the file; deploy/keyringd.example.yaml is one to copy.
       """,
-    version: Service.version)
+    version: Service.version
+  )
 
   @Option(name: .long, help: "The configuration file (YAML).")
   var config: String
@@ -43,7 +45,9 @@ struct Keyringd: AsyncParsableCommand {
     try ProcessHardening.harden()
     let configuration = try readConfiguration()
     let isLocked = try ProcessHardening.lockMemory(
-      bytes: configuration.secureMemoryBytes, allowsUnlocked: configuration.allowsUnlockedMemory)
+      bytes: configuration.secureMemoryBytes,
+      allowsUnlocked: configuration.allowsUnlockedMemory
+    )
     LoggingSystem.bootstrap(StreamLogHandler.standardError)
     var logger = Logger(label: "keyringd")
     logger.logLevel = Logger.Level(rawValue: configuration.logLevel) ?? .info
@@ -58,16 +62,25 @@ struct Keyringd: AsyncParsableCommand {
       return FileHandles.error("keyringd: the configuration is good\n")
     }
     let health = server.healthPort.map { ", health on port \($0)" } ?? ""
-    FileHandles.error("keyringd \(Service.version) ready on \(configuration.listen.host):\(server.port)\(health)\n")
+    FileHandles.error(
+      "keyringd \(Service.version) ready on \(configuration.listen.host):\(server.port)\(health)\n"
+    )
     let group = ServiceGroup(
-      services: [Daemon(server: server)], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+      services: [Daemon(server: server)],
+      gracefulShutdownSignals: [.sigterm, .sigint],
+      logger: logger
+    )
     try await group.run()
   }
 
   private func readConfiguration() throws -> ServiceConfiguration {
-    let directory = config.contains("/") ? String(config[..<(config.lastIndex(of: "/") ?? config.startIndex)]) : "."
+    let directory =
+      config.contains("/") ? String(config[..<(config.lastIndex(of: "/") ?? config.startIndex)]) : "."
     return try ServiceConfiguration(
-      yaml: FileHandles.read(config), file: config, directory: directory.isEmpty ? "/" : directory)
+      yaml: FileHandles.read(config),
+      file: config,
+      directory: directory.isEmpty ? "/" : directory
+    )
   }
 }
 
@@ -100,7 +113,9 @@ private enum FileHandles {
       if count == 0 { break }
       bytes += chunk[..<count]
     }
-    guard let text = String(validating: bytes, as: UTF8.self) else { throw ConfigurationError("\(path) is not UTF-8") }
+    guard let text = String(validating: bytes, as: UTF8.self) else {
+      throw ConfigurationError("\(path) is not UTF-8")
+    }
     return text
   }
 }

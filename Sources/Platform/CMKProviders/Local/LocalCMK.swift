@@ -39,7 +39,8 @@ struct LocalCMK: Equatable {
     }
     for (index, version) in versions.enumerated() {
       lines.append(
-        "version \(index + 1) \(version.createdMilliseconds) \(hexadecimal(version.nonce)) \(hexadecimal(version.sealed))")
+        "version \(index + 1) \(version.createdMilliseconds) \(hexadecimal(version.nonce)) \(hexadecimal(version.sealed))"
+      )
     }
     return lines.joined(separator: "\n") + "\n"
   }
@@ -51,9 +52,14 @@ struct LocalCMK: Equatable {
   }
 
   /// Reads a CMK's file; one text a value, so that what is read encodes to the same bytes again.
-  static func decode(_ bytes: [UInt8], tenant: TenantName, id: CMKID, root: RootKey) throws(CMKError) -> LocalCMK {
-    let damaged = CMKError.unreachable("the file of CMK \(id) is damaged; nothing was changed: restore it from a backup")
-    guard let cmk = parse(String(decoding: bytes, as: UTF8.self)), cmk.id == id, cmk.tenant == tenant.text else { throw damaged }
+  static func decode(_ bytes: [UInt8], tenant: TenantName, id: CMKID, root: RootKey) throws(CMKError)
+    -> LocalCMK
+  {
+    let damaged = CMKError.unreachable(
+      "the file of CMK \(id) is damaged; nothing was changed: restore it from a backup"
+    )
+    guard let cmk = parse(String(decoding: bytes, as: UTF8.self)), cmk.id == id, cmk.tenant == tenant.text
+    else { throw damaged }
     do {
       // The whole text is compared, its HMAC included: neither content nor form can differ.
       guard try cmk.encode(root) == bytes else { throw damaged }
@@ -70,13 +76,19 @@ struct LocalCMK: Equatable {
     else { return nil }
     var versions: [Version] = []
     for line in lines[5...].dropLast() {
-      guard line.count == 5, line[0] == "version", let created = UInt64(line[2]), let nonce = hexadecimalBytes(line[3]),
+      guard line.count == 5, line[0] == "version", let created = UInt64(line[2]),
+        let nonce = hexadecimalBytes(line[3]),
         let sealed = hexadecimalBytes(line[4]), nonce.count == 12, sealed.count == 48
       else { return nil }
       versions.append(Version(createdMilliseconds: created, nonce: nonce, sealed: sealed))
     }
     return LocalCMK(
-      tenant: String(lines[1][1]), id: id, createdMilliseconds: created, state: state, versions: versions)
+      tenant: String(lines[1][1]),
+      id: id,
+      createdMilliseconds: created,
+      state: state,
+      versions: versions
+    )
   }
 
   private static func state(_ words: [Substring]) -> State? {
@@ -103,14 +115,21 @@ struct LocalCMK: Equatable {
     let number = versions.count + 1
     let nonce = try SystemRandom.bytes(count: 12)
     let sealed = try versionCipher(root).seal(
-      SystemRandom.secret(count: 32), nonce: nonce, authenticatedData: versionData(number))
+      SystemRandom.secret(count: 32),
+      nonce: nonce,
+      authenticatedData: versionData(number)
+    )
     versions.append(Version(createdMilliseconds: nowMilliseconds, nonce: nonce, sealed: sealed))
   }
 
   /// The cipher of one version, made for one use: its key is not kept.
   func cipher(version number: Int, _ root: RootKey) throws(CryptographyError) -> RecordCipher {
     let version = versions[number - 1]
-    let key = try versionCipher(root).open(version.sealed, nonce: version.nonce, authenticatedData: versionData(number))
+    let key = try versionCipher(root).open(
+      version.sealed,
+      nonce: version.nonce,
+      authenticatedData: versionData(number)
+    )
     return try RecordCipher(key: key)
   }
 
@@ -118,19 +137,27 @@ struct LocalCMK: Equatable {
     try RecordCipher(key: root.derive("cmk version", [tenant, id.text]))
   }
 
-  private func versionData(_ number: Int) -> [UInt8] { lengthPrefixed(["cmk version", tenant, id.text, "\(number)"]) }
+  private func versionData(_ number: Int) -> [UInt8] {
+    lengthPrefixed(["cmk version", tenant, id.text, "\(number)"])
+  }
 }
 
 extension RecordCipher {
   /// Decrypts into locked memory.
-  func open(_ sealed: [UInt8], nonce: [UInt8], authenticatedData: [UInt8]) throws(CryptographyError) -> Secret {
+  func open(_ sealed: [UInt8], nonce: [UInt8], authenticatedData: [UInt8]) throws(CryptographyError) -> Secret
+  {
     guard sealed.count >= Self.tagBytes else { throw .invalidLength("ciphertext") }
     var failure: CryptographyError?
     let secret: Secret
     do {
       secret = try unsafe Secret(count: sealed.count - Self.tagBytes) { room in
         do throws(CryptographyError) {
-          try unsafe open(ciphertextAndTag: sealed, nonce: nonce, authenticatedData: authenticatedData, into: room)
+          try unsafe open(
+            ciphertextAndTag: sealed,
+            nonce: nonce,
+            authenticatedData: authenticatedData,
+            into: room
+          )
         } catch {
           failure = error
         }

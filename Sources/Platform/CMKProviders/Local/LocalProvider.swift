@@ -22,7 +22,10 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   ///   - directory: of all tenants' CMKs; the tenant's own is made in it at need.
   ///   - nowMilliseconds: the clock, Unix milliseconds.
   public init(
-    tenant: TenantName, directory: DirectoryDescriptor, root: RootKey, nowMilliseconds: @escaping @Sendable () -> UInt64
+    tenant: TenantName,
+    directory: DirectoryDescriptor,
+    root: RootKey,
+    nowMilliseconds: @escaping @Sendable () -> UInt64
   ) {
     self.tenant = tenant
     parent = directory
@@ -45,7 +48,9 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   // MARK: CMKProvider
 
   /// 32 random bytes, and their ciphertext under the CMK's newest version.
-  public func generateDataKey(cmk: CMKID, context: EncryptionContext) async throws(CMKError) -> GeneratedDataKey {
+  public func generateDataKey(cmk: CMKID, context: EncryptionContext) async throws(CMKError)
+    -> GeneratedDataKey
+  {
     try await onQueue { provider throws(CMKError) in
       let plaintext = try provider.random(count: 32)
       return GeneratedDataKey(plaintext: plaintext, wrapped: try provider.wrap(plaintext, cmk, context))
@@ -53,13 +58,17 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   }
 
   /// Encrypts 1 to 4,096 bytes under the CMK's newest version.
-  public func encrypt(_ plaintext: Secret, cmk: CMKID, context: EncryptionContext) async throws(CMKError) -> [UInt8] {
+  public func encrypt(_ plaintext: Secret, cmk: CMKID, context: EncryptionContext) async throws(CMKError)
+    -> [UInt8]
+  {
     guard (1...4096).contains(plaintext.count) else { throw .refused("a CMK encrypts 1 to 4,096 bytes") }
     return try await onQueue { provider throws(CMKError) in try provider.wrap(plaintext, cmk, context) }
   }
 
   /// Decrypts what any version of the CMK encrypted with this context.
-  public func decrypt(_ wrapped: [UInt8], cmk: CMKID, context: EncryptionContext) async throws(CMKError) -> Secret {
+  public func decrypt(_ wrapped: [UInt8], cmk: CMKID, context: EncryptionContext) async throws(CMKError)
+    -> Secret
+  {
     try await onQueue { provider throws(CMKError) in try provider.unwrap(wrapped, cmk, context) }
   }
 
@@ -96,7 +105,12 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
         let id = try CMKID("local-" + hexadecimal(SystemRandom.bytes(count: 16)))
         let now = provider.nowMilliseconds()
         var key = LocalCMK(
-          tenant: provider.tenant.text, id: id, createdMilliseconds: now, state: .enabled, versions: [])
+          tenant: provider.tenant.text,
+          id: id,
+          createdMilliseconds: now,
+          state: .enabled,
+          versions: []
+        )
         try key.addVersion(provider.root, nowMilliseconds: now)
         return try provider.store(key)
       } catch let error as CMKError {
@@ -110,7 +124,9 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   /// Refuses the CMK's use until `enable`.
   public func disable(cmk: CMKID) async throws(CMKError) -> CMKDescription {
     try await change(cmk) { key, _ throws(CMKError) in
-      guard key.state == .enabled || key.state == .disabled else { throw .refused("the CMK is pending deletion") }
+      guard key.state == .enabled || key.state == .disabled else {
+        throw .refused("the CMK is pending deletion")
+      }
       key.state = .disabled
     }
   }
@@ -128,7 +144,9 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   /// Refuses the CMK's use, and destroys its versions after `days`.
   public func scheduleDeletion(cmk: CMKID, days: Int) async throws(CMKError) -> CMKDescription {
     guard (7...30).contains(days) else { throw .refused("a CMK is deleted after 7 to 30 days") }
-    return try await change(cmk) { key, now in key.state = .pendingDeletion(at: now + UInt64(days) * 86_400_000) }
+    return try await change(cmk) { key, now in
+      key.state = .pendingDeletion(at: now + UInt64(days) * 86_400_000)
+    }
   }
 
   /// The way back; the CMK is then disabled.
@@ -140,7 +158,8 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   }
 
   private func change(
-    _ cmk: CMKID, _ body: @escaping @Sendable (inout LocalCMK, UInt64) throws(CMKError) -> Void
+    _ cmk: CMKID,
+    _ body: @escaping @Sendable (inout LocalCMK, UInt64) throws(CMKError) -> Void
   ) async throws(CMKError) -> CMKDescription {
     try await onQueue { provider throws(CMKError) in
       var key = try provider.load(cmk)
@@ -192,7 +211,9 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   private func read(_ id: CMKID) throws(CMKError) -> LocalCMK {
     // A name of the wrong form, a CMK of another tenant and one that is not there look alike.
     let absent = CMKError.denied("CMK \(id) is not there")
-    guard id.text.hasPrefix("local-"), hexadecimalBytes(id.text.dropFirst(6))?.count == 16 else { throw absent }
+    guard id.text.hasPrefix("local-"), hexadecimalBytes(id.text.dropFirst(6))?.count == 16 else {
+      throw absent
+    }
     let bytes: [UInt8]
     do {
       bytes = try tenantDirectory().readFile(id.text, bytesMax: 16 << 20)
@@ -242,12 +263,17 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
 
   // MARK: Ciphertext: format (1), version (4), nonce (12), ciphertext and tag
 
-  private func wrap(_ plaintext: Secret, _ id: CMKID, _ context: EncryptionContext) throws(CMKError) -> [UInt8] {
+  private func wrap(_ plaintext: Secret, _ id: CMKID, _ context: EncryptionContext) throws(CMKError)
+    -> [UInt8]
+  {
     let key = try usable(id)
     do {
       let nonce = try SystemRandom.bytes(count: 12)
       let sealed = try key.cipher(version: key.versions.count, root).seal(
-        plaintext, nonce: nonce, authenticatedData: authenticatedData(id, key.versions.count, context))
+        plaintext,
+        nonce: nonce,
+        authenticatedData: authenticatedData(id, key.versions.count, context)
+      )
       var blob: [UInt8] = [1]
       appendBigEndian(UInt32(key.versions.count), to: &blob)
       return blob + nonce + sealed
@@ -264,7 +290,10 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
     guard (1...key.versions.count).contains(version) else { throw invalid }
     do {
       return try key.cipher(version: version, root).open(
-        Array(blob[17...]), nonce: Array(blob[5..<17]), authenticatedData: authenticatedData(id, version, context))
+        Array(blob[17...]),
+        nonce: Array(blob[5..<17]),
+        authenticatedData: authenticatedData(id, version, context)
+      )
     } catch .authenticationFailed {
       throw invalid
     } catch {
@@ -273,6 +302,8 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   }
 
   private func authenticatedData(_ id: CMKID, _ version: Int, _ context: EncryptionContext) -> [UInt8] {
-    lengthPrefixed(["cmk data", tenant.text, id.text, "\(version)"] + context.pairs.flatMap { [$0.name, $0.value] })
+    lengthPrefixed(
+      ["cmk data", tenant.text, id.text, "\(version)"] + context.pairs.flatMap { [$0.name, $0.value] }
+    )
   }
 }

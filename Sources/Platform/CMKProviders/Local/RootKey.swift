@@ -27,13 +27,17 @@ public struct RootKey: Sendable {
       let existing = try RootCheck.read(directory)
       let check = try existing ?? RootCheck.make(isStretched: source.isStretched)
       guard check.isStretched == source.isStretched else {
-        throw CMKError.configuration("the CMKs were made under \(check.isStretched ? "a passphrase" : "a root key file"): configure that")
+        throw CMKError.configuration(
+          "the CMKs were made under \(check.isStretched ? "a passphrase" : "a root key file"): configure that"
+        )
       }
       let secret = try material(source, check)
       let proof = try HMACSHA256.authenticate(Array("keyring root check".utf8), key: secret).bytes
       if let existing {
         guard existing.proof == proof else {
-          throw CMKError.configuration("this is not the root key, or passphrase, that the CMKs in \(directory.path) were made under")
+          throw CMKError.configuration(
+            "this is not the root key, or passphrase, that the CMKs in \(directory.path) were made under"
+          )
         }
       } else {
         try check.with(proof: proof).write(directory)
@@ -68,7 +72,8 @@ public struct RootKey: Sendable {
       unsafe text.withUnsafeBytes { text in
         guard isHexadecimal else { return }
         for index in 0..<32 {
-          guard let high = unsafe hexadecimalDigit(text[2 * index]), let low = unsafe hexadecimalDigit(text[2 * index + 1])
+          guard let high = unsafe hexadecimalDigit(text[2 * index]),
+            let low = unsafe hexadecimalDigit(text[2 * index + 1])
           else {
             isHexadecimal = false
             return
@@ -78,14 +83,20 @@ public struct RootKey: Sendable {
       }
     }
     guard isHexadecimal else {
-      throw CMKError.configuration("\(path): a root key is 64 hexadecimal digits on one line (openssl rand -hex 32)")
+      throw CMKError.configuration(
+        "\(path): a root key is 64 hexadecimal digits on one line (openssl rand -hex 32)"
+      )
     }
     return key
   }
 
   func derive(_ purpose: String, _ parts: [String]) throws(CryptographyError) -> Secret {
     try HKDFSHA256.derive(
-      from: secret, salt: Array("keyring local provider".utf8), info: lengthPrefixed([purpose] + parts), count: 32)
+      from: secret,
+      salt: Array("keyring local provider".utf8),
+      info: lengthPrefixed([purpose] + parts),
+      count: 32
+    )
   }
 }
 
@@ -133,11 +144,16 @@ private struct RootCheck {
 
   static func make(isStretched: Bool) throws -> RootCheck {
     RootCheck(
-      isStretched: isStretched, cost: isStretched ? Scrypt.defaultN : 0,
-      salt: isStretched ? try SystemRandom.bytes(count: 16) : [], proof: [])
+      isStretched: isStretched,
+      cost: isStretched ? Scrypt.defaultN : 0,
+      salt: isStretched ? try SystemRandom.bytes(count: 16) : [],
+      proof: []
+    )
   }
 
-  func with(proof: [UInt8]) -> RootCheck { RootCheck(isStretched: isStretched, cost: cost, salt: salt, proof: proof) }
+  func with(proof: [UInt8]) -> RootCheck {
+    RootCheck(isStretched: isStretched, cost: cost, salt: salt, proof: proof)
+  }
 
   private var text: String {
     "keyring-root 1\nscrypt \(cost) \(hexadecimal(salt))\nproof \(hexadecimal(proof))\n"
@@ -150,7 +166,9 @@ private struct RootCheck {
   static func read(_ directory: DirectoryDescriptor) throws -> RootCheck? {
     guard try directory.status(of: RootKey.checkName) != nil else {
       guard try directory.names().isEmpty else {
-        throw CMKError.configuration("\(directory.path) holds CMKs but no \(RootKey.checkName): restore it from a backup")
+        throw CMKError.configuration(
+          "\(directory.path) holds CMKs but no \(RootKey.checkName): restore it from a backup"
+        )
       }
       return nil
     }
@@ -161,7 +179,9 @@ private struct RootCheck {
       let salt = hexadecimalBytes(words[1][2]), let proof = hexadecimalBytes(words[2][1])
     else { throw CMKError.configuration("\(directory.path)/\(RootKey.checkName) is damaged") }
     let check = RootCheck(isStretched: cost > 0, cost: cost, salt: salt, proof: proof)
-    guard check.text == text else { throw CMKError.configuration("\(directory.path)/\(RootKey.checkName) is damaged") }
+    guard check.text == text else {
+      throw CMKError.configuration("\(directory.path)/\(RootKey.checkName) is damaged")
+    }
     return check
   }
 }
