@@ -148,6 +148,20 @@ let clients: [Target] = [
   ),
 ]
 
+let testing: [Target] = [
+  .library(
+    "KeyringTestSupport", "Testing",
+    [
+      "Cryptography", "KeyringClient", "KeyringCore", "KeyringService", "SecureMemory", "TLSTransport", "TenantRegistry",
+      "WireProtocol", logging,
+    ])
+]
+
+let tests: [Target] = [
+  .tests("ArchitectureTests", []),
+  .tests("IntegrationTests", ["KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol"]),
+]
+
 let package = Package(
   name: "keyring",
   dependencies: [
@@ -159,5 +173,5 @@ let package = Package(
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
   ],
-  targets: cLibraries + core + platform + server + clients
+  targets: cLibraries + core + platform + server + clients + testing + tests
 )

@@ -46,7 +46,10 @@ enum KeyFormat: String, CaseIterable {
       case .raw: unsafe output.append(bytes)
       case .hex:
         let digits = Array("0123456789abcdef".utf8)
-        for unsafebyte in unsafe bytes { output.append([digits[Int(byte >> 4)], digits[Int(byte & 15)]]) }
+        for index in bytes.indices {
+          let byte = unsafe bytes[index]
+          output.append([digits[Int(byte >> 4)], digits[Int(byte & 15)]])
+        }
         output.append([UInt8(ascii: "\n")])
       case .base64:
         unsafe Self.appendBase64(bytes, to: &output)

@@ -90,19 +90,21 @@ public final class TLSContext: @unchecked Sendable {
 
   private func load(_ files: TLSConfiguration) throws(TLSError) {
     let chain = unsafe try certificates(files.certificateFile)
-    defer { for unsafecertificate in unsafe chain { unsafe X509_free(certificate) } }
+    defer { unsafe chain.forEach { unsafe X509_free($0) } }
     guard let leaf = unsafe chain.first, unsafe SSL_CTX_use_certificate(context, leaf) == 1 else {
       throw .configuration("\(files.certificateFile): \(TLSError.drain())")
     }
     try unsafe checkDates(leaf, files.certificateFile)
-    for unsafecertificate in unsafe chain.dropFirst() {
+    for index in unsafe chain.indices.dropFirst() {
+      let certificate = unsafe chain[index]
       unsafe X509_up_ref(certificate)
       unsafe keyring_SSL_CTX_add0_chain_cert(context, certificate)
     }
     try loadKey(files)
     let authorities = unsafe try certificates(files.authorityFile)
     let store = unsafe SSL_CTX_get_cert_store(context)
-    for unsafecertificate in unsafe authorities {
+    for index in unsafe authorities.indices {
+      let certificate = unsafe authorities[index]
       guard unsafe X509_STORE_add_cert(store, certificate) == 1,
         unsafe SSL_CTX_add_client_CA(context, certificate) == 1
       else { throw .configuration("\(files.authorityFile): \(TLSError.drain())") }

@@ -1,0 +1,145 @@
+public import KeyringClient
+internal import KeyringCore
+internal import KeyringService
+internal import Logging
+internal import SecureMemory
+public import TLSTransport
+internal import TenantRegistry
+public import WireProtocol
+
+/// A whole server in the test's process: on loopback, a free port and a folder of its own.
+public final class TestServer: Sendable {
+  /// Certificates for its clients.
+  public let pki: TestPKI
+  /// Its tenants, anchors, CMKs.
+  public let data: TestDirectory
+  /// Where it listens.
+  public let port: Int
+  private let server: KeyringServer
+
+  /// Starts one; on the folder of another that was shut down, it goes on from there.
+  ///
+  /// - Parameter limits: lines of the configuration's `limits`.
+  public init(pki: TestPKI? = nil, data: TestDirectory? = nil, limits: [String] = []) async throws {
+    let pki = try pki ?? TestPKI()
+    let isNew = data == nil
+    let data = try data ?? TestDirectory()
+    if isNew { try data.write("root.key", String(repeating: "5a", count: 32) + "\n") }
+    self.pki = pki
+    self.data = data
+    var yaml = """
+      listen: 127.0.0.1:0
+      health_listen: 'off'
+      trust_domain: \(pki.trustDomain)
+      tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))}
+      tenants_directory: tenants
+      anchor_directory: anchors
+      local_provider: {directory: cmks, root_key_file: root.key}
+      event_loops: 1
+
+      """
+    if !limits.isEmpty { yaml += "limits: {\(limits.joined(separator: ", "))}\n" }
+    let configuration = try ServiceConfiguration(yaml: yaml, file: "test.yaml", directory: data.path)
+    var logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+    logger.logLevel = .error
+    let resources = try ServiceResources(configuration, credentialsDirectory: nil, logger: logger)
+    server = try await KeyringServer.start(Service(resources, isMemoryLocked: false))
+    port = server.port
+  }
+
+  /// Ends it in good order.
+  public func shutdown() async { await server.shutdown() }
+
+  /// A client that shows a certificate for `identity`.
+  public func client(_ identity: PeerIdentity) throws -> TestClient {
+    let files = try pki.client(identity)
+    var configuration = KeyringClientConfiguration(
+      host: "localhost", port: port, certificateFile: files.certificateFile, privateKeyFile: files.privateKeyFile,
+      authorityFile: files.authorityFile)
+    configuration.attempts = 1
+    return TestClient(client: try KeyringClient(configuration))
+  }
+
+  /// A client that is an instance.
+  public func instance(_ tenant: String, _ instance: String) throws -> TestClient {
+    try client(.instance(TenantName(tenant), InstanceName(instance)))
+  }
+
+  /// Makes a tenant in which any instance may call.
+  @discardableResult
+  public func makeTenant(_ name: String, profile: String = "keyring_aws") async throws -> String {
+    let admin = try client(.serviceAdmin)
+    let call = TenantCreateCall(tenant: name, profile: profile, anyInstance: true)
+    guard case .tenantCreate(let cmkID) = try await admin.call(.admin(.tenantCreate(call))) else { throw UnexpectedReply() }
+    await admin.close()
+    return cmkID
+  }
+}
+
+/// A reply of another kind than the call's.
+public struct UnexpectedReply: Error {
+  /// Nothing to add.
+  public init() {}
+}
+
+/// A client with the calls of tests in short.
+public struct TestClient: Sendable {
+  /// The client.
+  public let client: KeyringClient
+
+  /// Makes a call; answers its result.
+  public func call(_ call: Call) async throws(KeyringClientError) -> ReplyResult { try await client.call(call).result }
+
+  /// Why a call is refused; nil where it is not.
+  public func refusal(_ call: Call) async throws(KeyringClientError) -> Status? {
+    do throws(KeyringClientError) {
+      _ = try await client.call(call)
+      return nil
+    } catch {
+      guard case .refused(let status) = error else { throw error }
+      return status
+    }
+  }
+
+  /// A key's value as hexadecimal digits; nil if there is none.
+  public func fetch(_ name: KeyName, version: UInt32 = 0) async throws(KeyringClientError) -> String? {
+    guard case .fetch(let key) = try await call(.fetch(name, version: version)) else { return "unexpected" }
+    return key.map { key in unsafe key.value.withUnsafeBytes { unsafe hexadecimal($0) } }
+  }
+
+  /// Ends it.
+  public func close() async { await client.close() }
+}
+
+extension KeyName {
+  /// An instance's own key of the server's owner.
+  public static func own(_ id: String, owner: String = "") -> KeyName {
+    KeyName(scope: .instance, owner: Array(owner.utf8), keyID: Array(id.utf8))
+  }
+
+  /// A key that the tenant's instances share.
+  public static func shared(_ id: String, owner: String = "") -> KeyName {
+    KeyName(scope: .shared, owner: Array(owner.utf8), keyID: Array(id.utf8))
+  }
+}
+
+extension Call {
+  /// Stores text.
+  public static func store(_ name: KeyName, _ text: String, type: String = "SECRET") throws -> Call {
+    var bytes = Array(text.utf8)
+    // SECRET: of a test, none of anybody's.
+    let secret = try unsafe bytes.withUnsafeMutableBytes { try unsafe Secret(copying: UnsafeRawBufferPointer($0)) }
+    return .change(.store(name, type: type, value: secret))
+  }
+
+  /// Generates a key.
+  public static func generate(_ name: KeyName, _ type: String = "AES", _ length: UInt32 = 32) -> Call {
+    .change(.generate(name, type: type, length: length))
+  }
+
+  /// Removes a key.
+  public static func remove(_ name: KeyName) -> Call { .change(.remove(name)) }
+
+  /// Fetches the newest version.
+  public static func fetch(_ name: KeyName) -> Call { .fetch(name, version: 0) }
+}
