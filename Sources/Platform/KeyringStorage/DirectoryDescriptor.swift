@@ -1,5 +1,6 @@
 internal import CLinux
 internal import Glibc
+internal import Synchronization
 
 /// What a file was when it was looked at.
 public struct FileStatus: Sendable, Equatable {
@@ -223,8 +224,18 @@ public final class DirectoryDescriptor: Sendable {
     return file
   }
 
-  /// Takes a lock that lasts as long as what is returned.
+  /// Takes a lock that lasts until it is released, or let go of.
   ///
   /// - Throws: `FileError.unacceptable` where another process, or this one, holds it.
-  public func lockFile(_ name: String) throws(FileError) -> any Sendable { try lock(name) }
+  public func lockFile(_ name: String) throws(FileError) -> FileLock { FileLock(try lock(name)) }
+}
+
+/// A writer's lock.
+public final class FileLock: Sendable {
+  private let descriptor: Mutex<FileDescriptor?>
+
+  init(_ descriptor: FileDescriptor) { self.descriptor = Mutex(descriptor) }
+
+  /// Lets others have it.
+  public func release() { descriptor.withLock { $0 = nil } }
 }

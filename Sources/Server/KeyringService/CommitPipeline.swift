@@ -11,44 +11,6 @@ internal import KeyringCore
 //     the pipeline is dead, and the keyring is loaded anew.
 //  6. A replacement (compaction, rotate-keys) begins only when nothing is waiting; what arrives meanwhile is deferred, not lost.
 
-/// What a change needs to become a commit: operations already sealed, and how its caller is to be answered.
-struct PreparedChange: Sendable {
-  let operations: [Operation]
-  /// The wrapping key that sealed the records: still current when the change is accepted, or it is prepared anew.
-  let writeKey: HeldWrappingKey
-  let caller: String
-  let idempotency: Commit.Idempotency?
-  /// The versions made, in order; 0 for a remove.
-  let versions: [UInt32]
-  let deadline: UInt64
-}
-
-/// What a commit became.
-struct CommitOutcome: Sendable, Equatable {
-  let sequence: UInt64
-  let versions: [UInt32]
-}
-
-/// Why a change was not committed.
-enum CommitFailure: Error, Sendable, Equatable {
-  /// Something changed since it was prepared: prepare it again.
-  case outdated
-  /// It failed.
-  case failed(ServiceError)
-}
-
-/// What a replacement is made from, and gives.
-struct ReplacementSource: Sendable {
-  let state: KeyringState
-  let idempotency: IdempotencyWindow
-}
-
-/// A new whole keyring, the key that authenticates it, and what readers see after it.
-struct Replacement: Sendable {
-  let image: KeyringImage
-  let authenticator: HeldWrappingKey
-}
-
 /// One keyring's transactions: validated one by one on a serial queue, made durable by batches.
 ///
 /// An actor is not a transaction: nothing here awaits between reading the state and changing it.
@@ -63,7 +25,7 @@ final class CommitPipeline: @unchecked Sendable {
     func pipeline(failed error: StoreError)
   }
 
-  private struct Accepted {
+  struct Accepted {
     let commit: Commit
     let state: KeyringState
     let authenticator: HeldWrappingKey
@@ -71,33 +33,33 @@ final class CommitPipeline: @unchecked Sendable {
     var completions: [@Sendable (Result<CommitOutcome, CommitFailure>) -> Void]
   }
 
-  private struct RequestName: Hashable {
+  struct RequestName: Hashable {
     let caller: String
     let id: IdempotencyID
   }
 
-  private let queue: DispatchQueue
-  private let store: any KeyringStore
-  private let runFlush: @Sendable (@escaping @Sendable () -> Void) -> Void
-  private let keysMax: @Sendable () -> Int
-  private weak let observer: (any Observer)?
+  let queue: DispatchQueue
+  let store: any KeyringStore
+  let runFlush: @Sendable (@escaping @Sendable () -> Void) -> Void
+  let keysMax: @Sendable () -> Int
+  weak let observer: (any Observer)?
 
-  private var durable: KeyringState
-  private var accepted: KeyringState
-  private var position: StorePosition
-  private var window: IdempotencyWindow
-  private var flushing: [Accepted] = []
-  private var waiting: [Accepted] = []
-  private var isFlushing = false
-  private var flushStarted: UInt64 = 0
-  private var underWay: [RequestName: UInt64] = [:]
-  private var deferred: [@Sendable () -> Void] = []
-  private var replacements: [PendingReplacement] = []
-  private var isReplacing = false
-  private var dead: StoreError?
-  private var whenIdle: [@Sendable () -> Void] = []
+  var durable: KeyringState
+  var accepted: KeyringState
+  var position: StorePosition
+  var window: IdempotencyWindow
+  var flushing: [Accepted] = []
+  var waiting: [Accepted] = []
+  var isFlushing = false
+  var flushStarted: UInt64 = 0
+  var underWay: [RequestName: UInt64] = [:]
+  var deferred: [@Sendable () -> Void] = []
+  var replacements: [PendingReplacement] = []
+  var isReplacing = false
+  var dead: StoreError?
+  var whenIdle: [@Sendable () -> Void] = []
 
-  private struct PendingReplacement {
+  struct PendingReplacement {
     let make: @Sendable (ReplacementSource) -> Result<Replacement, ServiceError>
     let completion: @Sendable (Result<StorePosition, ServiceError>) -> Void
   }
@@ -149,7 +111,7 @@ final class CommitPipeline: @unchecked Sendable {
     }
   }
 
-  private func accept(
+  func accept(
     _ change: PreparedChange,
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) {
@@ -174,12 +136,12 @@ final class CommitPipeline: @unchecked Sendable {
   }
 
   /// A version that does not follow means that another change came between preparing and accepting.
-  private func isOutdated(_ error: KeyringError) -> Bool {
+  func isOutdated(_ error: KeyringError) -> Bool {
     if case .inconsistent = error { return true }
     return false
   }
 
-  private func enqueue(
+  func enqueue(
     _ change: PreparedChange,
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) throws {
@@ -218,7 +180,7 @@ final class CommitPipeline: @unchecked Sendable {
   }
 
   /// - Returns: true where the request was sent before: `completion` then gets its outcome, once that is durable.
-  private func answerRepeated(
+  func answerRepeated(
     _ caller: String,
     _ id: IdempotencyID,
     _ requestHash: Digest,
@@ -241,7 +203,7 @@ final class CommitPipeline: @unchecked Sendable {
     return true
   }
 
-  private func join(
+  func join(
     _ sequence: UInt64,
     _ requestHash: Digest,
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
@@ -259,7 +221,7 @@ final class CommitPipeline: @unchecked Sendable {
 
   // MARK: Flushing
 
-  private func startFlush() {
+  func startFlush() {
     dispatchPrecondition(condition: .onQueue(queue))
     guard !isFlushing, !waiting.isEmpty, dead == nil else { return }
     isFlushing = true
@@ -276,7 +238,7 @@ final class CommitPipeline: @unchecked Sendable {
     }
   }
 
-  private func finishFlush(_ result: Result<StorePosition, StoreError>) {
+  func finishFlush(_ result: Result<StorePosition, StoreError>) {
     dispatchPrecondition(condition: .onQueue(queue))
     isFlushing = false
     let batch = flushing
@@ -293,7 +255,7 @@ final class CommitPipeline: @unchecked Sendable {
     reportIdle()
   }
 
-  private func publish(_ batch: [Accepted], at position: StorePosition) {
+  func publish(_ batch: [Accepted], at position: StorePosition) {
     self.position = position
     for item in batch {
       guard let idempotency = item.commit.idempotency else { continue }
@@ -312,7 +274,7 @@ final class CommitPipeline: @unchecked Sendable {
     observer?.pipeline(published: durable, position: position)
   }
 
-  private func failFlush(_ batch: [Accepted], _ error: StoreError) {
+  func failFlush(_ batch: [Accepted], _ error: StoreError) {
     let behind = waiting
     waiting = []
     underWay = [:]
@@ -326,106 +288,20 @@ final class CommitPipeline: @unchecked Sendable {
     startReplacement()
   }
 
-  private func isFatal(_ error: StoreError) -> Bool {
+  func isFatal(_ error: StoreError) -> Bool {
     switch error {
     case .changed, .damaged, .outcomeUnknown, .busy: true
     case .unavailable, .authenticatorUnavailable: false
     }
   }
 
-  private func die(_ error: StoreError) {
+  func die(_ error: StoreError) {
     dead = error
     let failure = ServiceError(error)
     for replacement in replacements { replacement.completion(.failure(failure)) }
     replacements = []
     observer?.pipeline(failed: error)
     resumeDeferred()
-  }
-
-  // MARK: Replacement
-
-  /// Replaces the storage file: once nothing is waiting, `make` is run on a flush thread with the durable state.
-  func replace(
-    _ make: @escaping @Sendable (ReplacementSource) -> Result<Replacement, ServiceError>,
-    completion: @escaping @Sendable (Result<StorePosition, ServiceError>) -> Void
-  ) {
-    queue.async {
-      if let dead = self.dead { return completion(.failure(ServiceError(dead))) }
-      self.replacements.append(PendingReplacement(make: make, completion: completion))
-      self.startReplacement()
-    }
-  }
-
-  private func startReplacement() {
-    dispatchPrecondition(condition: .onQueue(queue))
-    guard !isFlushing, !isReplacing, waiting.isEmpty, dead == nil, !replacements.isEmpty else { return }
-    isReplacing = true
-    flushStarted = monotonicNanoseconds()
-    let replacement = replacements.removeFirst()
-    let source = ReplacementSource(state: durable, idempotency: window)
-    let expecting = position
-    runFlush {
-      let result = self.makeAndStore(replacement, source, expecting)
-      self.queue.async { self.finishReplacement(replacement, result) }
-    }
-  }
-
-  private enum ReplacementFailure: Error {
-    case notMade(ServiceError)
-    case notStored(StoreError)
-  }
-
-  private func makeAndStore(
-    _ replacement: PendingReplacement,
-    _ source: ReplacementSource,
-    _ expecting: StorePosition
-  ) -> Result<(KeyringState, StorePosition), ReplacementFailure> {
-    switch replacement.make(source) {
-    case .failure(let error): return .failure(.notMade(error))
-    case .success(let made):
-      do {
-        let state = try KeyringState(made.image)
-        let position = try store.replace(
-          with: made.image,
-          expecting: expecting,
-          authenticator: made.authenticator
-        )
-        return .success((state, position))
-      } catch let error as StoreError {
-        return .failure(.notStored(error))
-      } catch {
-        return .failure(.notMade(.defect("a replacement contradicts itself: \(error)")))
-      }
-    }
-  }
-
-  private func finishReplacement(
-    _ replacement: PendingReplacement,
-    _ result: Result<(KeyringState, StorePosition), ReplacementFailure>
-  ) {
-    dispatchPrecondition(condition: .onQueue(queue))
-    isReplacing = false
-    switch result {
-    case .success(let (state, position)):
-      durable = state
-      accepted = state
-      publish([], at: position)
-      replacement.completion(.success(position))
-    case .failure(.notMade(let error)):
-      replacement.completion(.failure(error))
-    case .failure(.notStored(let error)):
-      if isFatal(error) { die(error) }
-      replacement.completion(.failure(ServiceError(error)))
-    }
-    startReplacement()
-    if !isReplacing { resumeDeferred() }
-    reportIdle()
-  }
-
-  private func resumeDeferred() {
-    let work = deferred
-    deferred = []
-    for resume in work { resume() }
   }
 
   // MARK: Ending
@@ -438,7 +314,7 @@ final class CommitPipeline: @unchecked Sendable {
     }
   }
 
-  private func reportIdle() {
+  func reportIdle() {
     dispatchPrecondition(condition: .onQueue(queue))
     guard !isFlushing, !isReplacing, waiting.isEmpty else { return }
     let bodies = whenIdle

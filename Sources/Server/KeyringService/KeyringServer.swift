@@ -1,3 +1,4 @@
+internal import KeyringStorage
 internal import Logging
 internal import NIOCore
 internal import NIOPosix
@@ -130,6 +131,7 @@ public final class KeyringServer: Sendable {
     if let health { await close(health) }
     await service.tenants.close()
     await service.resources.flushPools.shutdown()
+    service.resources.cmkLock?.release()
     do {
       try await group.shutdownGracefully()
     } catch {

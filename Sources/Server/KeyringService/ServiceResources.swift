@@ -12,7 +12,7 @@ public struct ServiceResources: Sendable {
   let anchors: DirectoryDescriptor
   let cmks: DirectoryDescriptor?
   let root: RootKey?
-  let cmkLock: (any Sendable)?
+  let cmkLock: FileLock?
   let flushPools: FlushPools
   let anchorWriter: AnchorWriter
   let logger: Logger

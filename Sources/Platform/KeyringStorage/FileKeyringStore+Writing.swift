@@ -1,0 +1,198 @@
+internal import Glibc
+public import KeyringCore
+internal import Synchronization
+
+extension FileKeyringStore {
+  // MARK: Creating
+
+  /// Creates the file with its first commits. The anchor comes first, at sequence 0 and durable.
+  public func create(
+    tenant: TenantName,
+    id: KeyringID,
+    commits: [Commit],
+    authenticator: any BatchAuthenticator
+  ) throws(StoreError) -> StorePosition {
+    try state.withLock { state throws(StoreError) in
+      guard state.lock != nil, state.open == nil, tenant == self.tenant, try readFile() == nil else {
+        throw .changed("\(path) exists already, or was not looked for")
+      }
+      let nothing = StorePosition(sequence: 0, digest: .zero)
+      try anchorFile.write(Anchor.make(tenant: tenant, keyring: id, position: nothing, authenticator: nil))
+      let header = StorageHeader(
+        tenant: tenant,
+        keyring: id,
+        createdMilliseconds: commits[0].timeMilliseconds,
+        replaced: nothing
+      )
+      try writeFile(&state, header, messages: commits.map(CommitCodec.encode), first: 1, authenticator)
+      return try position(state)
+    }
+  }
+
+  private func writeFile(
+    _ state: inout State,
+    _ header: StorageHeader,
+    messages: [[UInt8]],
+    first: UInt64,
+    _ authenticator: any BatchAuthenticator
+  ) throws(StoreError) {
+    let head = try header.encode()
+    guard let before = Digest(bytes: head[144...]) else { preconditionFailure("a header ends in 32 bytes") }
+    let batch = try EncodedBatch.make(
+      messages,
+      firstSequence: first,
+      previous: before,
+      tenant: tenant,
+      keyring: header.keyring,
+      authenticator: authenticator
+    )
+    do {
+      let file = try AtomicFile.write(name, in: directory, [head, batch.bytes])
+      let status = try directory.status(of: file, name)
+      state.open = OpenFile(
+        file: file,
+        status: status,
+        size: head.count + batch.bytes.count,
+        position: batch.position,
+        keyring: header.keyring,
+        garbageBytes: 0
+      )
+    } catch .unknown(let what) {
+      state.open = nil
+      state.mustRecover = true
+      throw .outcomeUnknown(what)
+    } catch {
+      throw .unavailable("\(error)")
+    }
+    try anchor(&state, authenticator)
+  }
+
+  private func position(_ state: State) throws(StoreError) -> StorePosition {
+    guard let open = state.open else { throw .unavailable("\(path) is not open") }
+    return open.position
+  }
+
+  // MARK: Appending
+
+  /// Appends one batch: the file is checked to be the expected one, written once and synced once.
+  public func append(
+    _ commits: [Commit],
+    expecting: StorePosition,
+    authenticator: any BatchAuthenticator
+  ) throws(StoreError) -> StorePosition {
+    try state.withLock { state throws(StoreError) in
+      guard let open = state.open, !commits.isEmpty else { throw .unavailable("\(path) is not open") }
+      try check(open, expecting)
+      let batch = try EncodedBatch.make(
+        commits.map(CommitCodec.encode),
+        firstSequence: commits[0].sequence,
+        previous: open.position.digest,
+        tenant: tenant,
+        keyring: open.keyring,
+        authenticator: authenticator
+      )
+      try write(batch, &state, open)
+      state.open?.size = open.size + batch.bytes.count
+      state.open?.position = batch.position
+      state.open?.garbageBytes += garbage(commits)
+      try anchor(&state, authenticator)
+      return batch.position
+    }
+  }
+
+  /// What commits make superfluous, roughly: a remove's own bytes, and those of the record that it removes.
+  private func garbage(_ commits: [Commit]) -> UInt64 {
+    commits.reduce(0) { sum, commit in
+      sum + 250 + commit.operations.reduce(0) { if case .remove = $1 { $0 + 300 } else { $0 } }
+    }
+  }
+
+  /// The file at the path is the one that was opened, as long as it was left, ending in the digest that it was left with.
+  private func check(_ open: OpenFile, _ expecting: StorePosition) throws(StoreError) {
+    guard open.position == expecting else { throw .changed("\(path) is not at \(expecting)") }
+    do {
+      guard let now = try directory.status(of: name) else { throw StoreError.changed("\(path) is gone") }
+      guard now.device == open.status.device, now.inode == open.status.inode else {
+        throw StoreError.changed("\(path) is another file than the one that was opened")
+      }
+      guard now.size == open.size else {
+        throw StoreError.changed("\(path) has \(now.size) bytes instead of \(open.size)")
+      }
+      var trailer = [UInt8](repeating: 0, count: StorageFormat.trailerBytes)
+      let count = unsafe trailer.withUnsafeMutableBytes {
+        unsafe directory.calls.read(open.file.number, into: $0, at: open.size - StorageFormat.trailerBytes)
+      }
+      guard count == trailer.count else {
+        throw StoreError.unavailable("cannot read \(path): \(lastErrorText())")
+      }
+      guard Array(trailer[..<32]) == open.position.digest.bytes else {
+        throw StoreError.changed("\(path) does not end in the expected digest")
+      }
+    } catch let error as StoreError {
+      throw error
+    } catch {
+      throw .unavailable("\(error)")
+    }
+  }
+
+  private func write(_ batch: EncodedBatch, _ state: inout State, _ open: OpenFile) throws(StoreError) {
+    do {
+      try AtomicFile.writeAll(open.file, batch.bytes, at: open.size, path, directory.calls)
+    } catch .unchanged(let what) {
+      // Not a byte was taken; if the length proves it, nothing changed.
+      if let now = statusIfKnown(open), now.size == open.size { throw .unavailable(what) }
+      throw failed(&state, what)
+    } catch {
+      throw failed(&state, "\(error)")
+    }
+    guard directory.calls.make(.fdatasync, { fdatasync(open.file.number) }) == 0 else {
+      throw failed(&state, "cannot sync \(path): \(lastErrorText())")
+    }
+  }
+
+  private func statusIfKnown(_ open: OpenFile) -> FileStatus? {
+    do {
+      return try directory.status(of: open.file, name)
+    } catch {
+      return nil
+    }
+  }
+
+  func failed(_ state: inout State, _ what: String) -> StoreError {
+    state.open = nil
+    state.mustRecover = true
+    return .outcomeUnknown(what)
+  }
+
+  // MARK: Replacing
+
+  /// Replaces the file by a new one that holds `image` alone. The anchor is first brought to where the old file stands.
+  public func replace(
+    with image: KeyringImage,
+    expecting: StorePosition,
+    authenticator: any BatchAuthenticator
+  ) throws(StoreError) -> StorePosition {
+    try state.withLock { state throws(StoreError) in
+      guard let open = state.open else { throw .unavailable("\(path) is not open") }
+      try check(open, expecting)
+      if state.anchored != expecting {
+        let last = state.lastAuthenticator ?? authenticator
+        try anchorNow(&state, expecting, open.keyring, last)
+      }
+      let header = StorageHeader(
+        tenant: tenant,
+        keyring: image.id,
+        createdMilliseconds: image.timeMilliseconds,
+        replaced: expecting
+      )
+      try writeFile(
+        &state,
+        header,
+        messages: [CommitCodec.encode(image)],
+        first: image.sequence,
+        authenticator
+      )
+      return try position(state)
+    }
+  }
+}
