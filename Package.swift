@@ -159,6 +159,8 @@ let testing: [Target] = [
 
 let tests: [Target] = [
   .tests("ArchitectureTests", []),
+  .tests(
+    "KeyringStorageTests", ["Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]),
   .tests("IntegrationTests", ["KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol"]),
 ]
 

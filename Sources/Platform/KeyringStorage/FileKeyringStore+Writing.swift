@@ -46,24 +46,24 @@ extension FileKeyringStore {
       keyring: header.keyring,
       authenticator: authenticator
     )
+    let file: FileDescriptor
     do {
-      let file = try AtomicFile.write(name, in: directory, [head, batch.bytes])
-      let status = try directory.status(of: file, name)
-      state.open = OpenFile(
-        file: file,
-        status: status,
-        size: head.count + batch.bytes.count,
-        position: batch.position,
-        keyring: header.keyring,
-        garbageBytes: 0
-      )
+      file = try AtomicFile.write(name, in: directory, [head, batch.bytes])
     } catch .unknown(let what) {
-      state.open = nil
-      state.mustRecover = true
-      throw .outcomeUnknown(what)
+      throw failed(&state, what)
     } catch {
       throw .unavailable("\(error)")
     }
+    // From here on the new file stands: whatever fails now, the old state is no more.
+    let status: FileStatus
+    do {
+      status = try directory.status(of: file, name)
+    } catch {
+      throw failed(&state, "\(error)")
+    }
+    state.open = OpenFile(
+      file: file, status: status, size: head.count + batch.bytes.count, position: batch.position,
+      keyring: header.keyring, garbageBytes: 0)
     try anchor(&state, authenticator)
   }
 
