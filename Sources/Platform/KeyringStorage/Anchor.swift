@@ -14,7 +14,7 @@ public enum AnchorPolicy: String, Sendable {
 struct Anchor: Equatable, Sendable {
   let keyring: KeyringID
   let position: StorePosition
-  /// Who authenticated it; nil at sequence 0, before there is a wrapping key.
+  /// Who authenticated it; nil at sequence 0, before there is a wrapping key, and where an operator accepted a file.
   let authentication: Authentication?
 
   struct Authentication: Equatable, Sendable {
@@ -68,7 +68,7 @@ struct Anchor: Equatable, Sendable {
     else { throw .changed("the anchor is another tenant's") }
     let position = StorePosition(sequence: number(bytes[96..<104]), digest: digest)
     let authentication =
-      position.sequence == 0 ? nil : Authentication(wrappingKeyID: wrappingKeyID, mac: mac)
+      wrappingKeyID.value == 0 ? nil : Authentication(wrappingKeyID: wrappingKeyID, mac: mac)
     return Anchor(keyring: keyring, position: position, authentication: authentication)
   }
 }

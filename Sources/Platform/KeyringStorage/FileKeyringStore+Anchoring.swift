@@ -4,45 +4,42 @@ internal import Synchronization
 extension FileKeyringStore {
   // MARK: Anchoring
 
-  func anchor(_ state: inout State, _ authenticator: any BatchAuthenticator) throws(StoreError) {
-    guard let open = state.open else { return }
-    state.lastAuthenticator = authenticator
-    switch policy {
-    case .strict:
-      do {
-        try anchorNow(&state, open.position, open.keyring, authenticator)
-      } catch {
-        throw failed(&state, "\(error)")
-      }
-    case .writtenBehind:
-      anchorWriter.schedule(tenant) { [weak self] in self?.anchorBehind() }
-    }
-  }
-
-  func anchorNow(
+  /// The anchor of where the file stands now, authenticated at once: the wrapping key may be gone when it is written.
+  func anchor(
     _ state: inout State,
-    _ position: StorePosition,
-    _ keyring: KeyringID,
-    _ authenticator: any BatchAuthenticator
+    _ authenticator: any BatchAuthenticator,
+    _ policy: AnchorPolicy
   ) throws(StoreError) {
-    try anchorFile.write(
-      Anchor.make(tenant: tenant, keyring: keyring, position: position, authenticator: authenticator)
-    )
-    state.anchored = position
+    guard let open = state.open else { return }
+    do throws(StoreError) {
+      state.late = try Anchor.make(
+        tenant: tenant,
+        keyring: open.keyring,
+        position: open.position,
+        authenticator: authenticator
+      )
+      switch policy {
+      case .strict: try writeLateAnchor(&state)
+      case .writtenBehind: anchorWriter.schedule(tenant) { [weak self] in self?.anchorBehind() }
+      }
+    } catch {
+      throw failed(&state, "\(error)")
+    }
   }
 
   private func anchorBehind() {
     do throws(StoreError) {
-      try state.withLock { state throws(StoreError) in try anchorIfLate(&state) }
+      try state.withLock { state throws(StoreError) in try writeLateAnchor(&state) }
     } catch {
       notice("\(error); it will be tried again after the next commit")
     }
   }
 
-  func anchorIfLate(_ state: inout State) throws(StoreError) {
-    guard let open = state.open, let authenticator = state.lastAuthenticator, state.anchored != open.position
-    else { return }
-    try anchorNow(&state, open.position, open.keyring, authenticator)
+  func writeLateAnchor(_ state: inout State) throws(StoreError) {
+    guard let late = state.late else { return }
+    try anchorFile.write(late)
+    state.anchored = late.position
+    state.late = nil
   }
 
   /// Takes the file as it is; an operator's decision, after it was quarantined.
@@ -56,14 +53,9 @@ extension FileKeyringStore {
       guard content.position.sequence == sequence else {
         throw .changed("\(path) is at sequence \(content.position.sequence), not \(sequence)")
       }
-      // At sequence 0 an anchor needs no HMAC: there may be no wrapping key at hand now. The first commit brings it up.
+      // Without an HMAC: there may be no wrapping key at hand now. The next commit brings an authenticated one.
       try anchorFile.write(
-        Anchor(
-          keyring: content.state.id,
-          position: content.replaced.sequence == 0
-            ? StorePosition(sequence: 0, digest: .zero) : content.replaced,
-          authentication: nil
-        )
+        Anchor(keyring: content.state.id, position: content.position, authentication: nil)
       )
       state.open = nil
       state.mustRecover = true

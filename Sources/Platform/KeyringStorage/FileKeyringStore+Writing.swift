@@ -64,7 +64,7 @@ extension FileKeyringStore {
     state.open = OpenFile(
       file: file, status: status, size: head.count + batch.bytes.count, position: batch.position,
       keyring: header.keyring, garbageBytes: 0)
-    try anchor(&state, authenticator)
+    try anchor(&state, authenticator, header.replaced.sequence == 0 ? .strict : policy)
   }
 
   private func position(_ state: State) throws(StoreError) -> StorePosition {
@@ -95,7 +95,7 @@ extension FileKeyringStore {
       state.open?.size = open.size + batch.bytes.count
       state.open?.position = batch.position
       state.open?.garbageBytes += garbage(commits)
-      try anchor(&state, authenticator)
+      try anchor(&state, authenticator, policy)
       return batch.position
     }
   }
@@ -164,6 +164,23 @@ extension FileKeyringStore {
     return .outcomeUnknown(what)
   }
 
+  /// A replacement is opened by an anchor at the position that it replaces, so that this one must be durable before.
+  private func bringAnchorUp(
+    _ state: inout State,
+    _ open: OpenFile,
+    _ authenticator: any BatchAuthenticator
+  ) throws(StoreError) {
+    if state.late == nil && state.anchored != open.position {
+      state.late = try Anchor.make(
+        tenant: tenant,
+        keyring: open.keyring,
+        position: open.position,
+        authenticator: authenticator
+      )
+    }
+    try writeLateAnchor(&state)
+  }
+
   // MARK: Replacing
 
   /// Replaces the file by a new one that holds `image` alone. The anchor is first brought to where the old file stands.
@@ -175,10 +192,7 @@ extension FileKeyringStore {
     try state.withLock { state throws(StoreError) in
       guard let open = state.open else { throw .unavailable("\(path) is not open") }
       try check(open, expecting)
-      if state.anchored != expecting {
-        let last = state.lastAuthenticator ?? authenticator
-        try anchorNow(&state, expecting, open.keyring, last)
-      }
+      try bringAnchorUp(&state, open, authenticator)
       let header = StorageHeader(
         tenant: tenant,
         keyring: image.id,

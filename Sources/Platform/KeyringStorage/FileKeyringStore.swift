@@ -29,7 +29,8 @@ public final class FileKeyringStore: KeyringStore {
     /// Set by a failure after which the disk is not known; cleared by a successful `load`.
     var mustRecover = false
     var anchored: StorePosition?
-    var lastAuthenticator: (any BatchAuthenticator)?
+    /// Where the file stands, if the anchor is behind it.
+    var late: Anchor?
   }
 
   let directory: DirectoryDescriptor
@@ -97,6 +98,7 @@ public final class FileKeyringStore: KeyringStore {
       }
       state.mustRecover = false
       state.anchored = anchor?.position
+      state.late = nil
       return try loaded(content, anchor, notices)
     }
   }
@@ -173,7 +175,8 @@ public final class FileKeyringStore: KeyringStore {
       throw .changed("\(path) is another keyring than its anchor's")
     }
     let at = anchor.position
-    if at.sequence == 0 && content.replaced.sequence == 0 { return content }
+    // A creation that ended before its anchor was brought up: then there is one batch, and no more.
+    if at.sequence == 0 && content.replaced.sequence == 0 && content.positions.count == 1 { return content }
     guard at.sequence <= content.position.sequence else {
       throw .changed(
         "\(path) is behind its anchor: it is at sequence \(content.position.sequence), and was at \(at.sequence); an older file was put back, or acknowledged commits are missing"
@@ -234,7 +237,7 @@ public final class FileKeyringStore: KeyringStore {
     try state.withLock { state throws(StoreError) in
       anchorWriter.forget(tenant)
       defer { state = State() }
-      try anchorIfLate(&state)
+      try writeLateAnchor(&state)
     }
   }
 }

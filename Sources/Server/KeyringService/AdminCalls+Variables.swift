@@ -38,6 +38,8 @@ extension Service {
       }
     }
     tenant.adopt(next)
+    // What was granted under other settings is asked for anew.
+    if name == .wrappingKeyTTL || name == .outageGrace { tenant.openKeyring?.expireGrants() }
     return .variablesSet(oldValue: old, newValue: next.shown(name))
   }
 

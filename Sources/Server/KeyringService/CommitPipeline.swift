@@ -86,12 +86,18 @@ final class CommitPipeline: @unchecked Sendable {
 
   // MARK: Changes
 
+  /// Prepares a change for a state; computes, and waits for nothing.
+  typealias Again = @Sendable (KeyringState) throws(ServiceError) -> PreparedChange
+
   /// Validates a change and adds it to the next batch; `completion` is called on the queue once its fate is known.
+  ///
+  /// - Parameter again: prepares the change anew, on the queue, for the state that it meets there: for one that another change overtook.
   func submit(
     _ change: PreparedChange,
+    again: Again?,
     completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) {
-    queue.async { self.accept(change, completion) }
+    queue.async { self.accept(change, again, completion) }
   }
 
   /// Answers a request that was sent before: its outcome once durable, or nil if it is new.
@@ -113,25 +119,49 @@ final class CommitPipeline: @unchecked Sendable {
 
   func accept(
     _ change: PreparedChange,
+    _ again: Again?,
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) {
     dispatchPrecondition(condition: .onQueue(queue))
     if let dead { return completion(.failure(.failed(ServiceError(dead)))) }
     if isReplacing || !replacements.isEmpty {
-      return deferred.append { self.accept(change, completion) }
+      return deferred.append { self.accept(change, again, completion) }
     }
-    do {
-      if let idempotency = change.idempotency {
-        let repeated = try answerRepeated(change.caller, idempotency.id, idempotency.requestHash, completion)
-        if repeated { return }
-      }
+    do throws(CommitFailure) {
+      if try isRepeated(change, completion) { return }
       try enqueue(change, completion)
-    } catch let error as KeyringError {
-      completion(.failure(isOutdated(error) ? .outdated : .failed(.keyring(error))))
+    } catch .outdated {
+      acceptAgain(again, completion)
+    } catch {
+      completion(.failure(error))
+    }
+  }
+
+  private func acceptAgain(
+    _ again: Again?,
+    _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
+  ) {
+    guard let again else { return completion(.failure(.outdated)) }
+    do {
+      try enqueue(try again(accepted), completion)
+    } catch let error as ServiceError {
+      completion(.failure(.failed(error)))
     } catch let error as CommitFailure {
       completion(.failure(error))
     } catch {
       completion(.failure(.failed(.defect("\(error)"))))
+    }
+  }
+
+  private func isRepeated(
+    _ change: PreparedChange,
+    _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
+  ) throws(CommitFailure) -> Bool {
+    guard let idempotency = change.idempotency else { return false }
+    do throws(KeyringError) {
+      return try answerRepeated(change.caller, idempotency.id, idempotency.requestHash, completion)
+    } catch {
+      throw .failed(.keyring(error))
     }
   }
 
@@ -144,8 +174,8 @@ final class CommitPipeline: @unchecked Sendable {
   func enqueue(
     _ change: PreparedChange,
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
-  ) throws {
-    guard monotonicNanoseconds() < change.deadline else { throw CommitFailure.failed(.timeout) }
+  ) throws(CommitFailure) {
+    guard monotonicNanoseconds() < change.deadline else { throw .failed(.timeout) }
     let sequence = accepted.sequence + 1
     let commit = Commit(
       sequence: sequence,
@@ -155,10 +185,14 @@ final class CommitPipeline: @unchecked Sendable {
       operations: change.operations
     )
     var next = accepted
-    try next.apply(commit)
-    guard next.wrappingKeys[change.writeKey.wrappingKeyID] != nil else { throw CommitFailure.outdated }
+    do throws(KeyringError) {
+      try next.apply(commit)
+    } catch {
+      throw isOutdated(error) ? .outdated : .failed(.keyring(error))
+    }
+    guard next.wrappingKeys[change.writeKey.wrappingKeyID] != nil else { throw .outdated }
     guard next.keyCount <= max(keysMax(), accepted.keyCount) else {
-      throw CommitFailure.failed(
+      throw .failed(
         .throttled("the tenant has as many keys as it may", retryAfterMilliseconds: 0)
       )
     }

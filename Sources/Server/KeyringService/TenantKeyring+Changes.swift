@@ -45,16 +45,19 @@ extension TenantKeyring {
   ) async throws(ServiceError) -> Result<CommitOutcome, CommitFailure> {
     let settings = environment.settings()
     let writeKey = try await self.writeKey(settings, deadline: request.deadline)
-    var preparation = Preparation(
+    var probe = Preparation(
       state: view.withLock { $0.state },
       writeKey: writeKey,
       profile: settings.profile
     )
+    var materials: [Secret?] = []
     for change in request.changes {
-      let material = try await self.material(for: change, preparation, settings)
-      try preparation.add(change, material: material)
+      let material = try await self.material(for: change, probe, settings)
+      try probe.add(change, material: material)
+      materials.append(material)
     }
-    return await submit(
+    let made = materials
+    let prepare = { @Sendable (preparation: Preparation) -> PreparedChange in
       PreparedChange(
         operations: preparation.operations,
         writeKey: writeKey,
@@ -65,12 +68,20 @@ extension TenantKeyring {
         versions: preparation.versions,
         deadline: request.deadline
       )
-    )
+    }
+    return await submit(prepare(probe)) { state throws(ServiceError) in
+      var again = Preparation(state: state, writeKey: writeKey, profile: settings.profile)
+      for (change, material) in zip(request.changes, made) { try again.add(change, material: material) }
+      return prepare(again)
+    }
   }
 
-  func submit(_ change: PreparedChange) async -> Result<CommitOutcome, CommitFailure> {
+  func submit(
+    _ change: PreparedChange,
+    again: CommitPipeline.Again? = nil
+  ) async -> Result<CommitOutcome, CommitFailure> {
     await withCheckedContinuation { continuation in
-      pipeline.submit(change) { continuation.resume(returning: $0) }
+      pipeline.submit(change, again: again) { continuation.resume(returning: $0) }
     }
   }
 
@@ -122,11 +133,12 @@ extension TenantKeyring {
     _ request: ChangeRequest
   ) async throws(ServiceError) -> (id: IdempotencyID, hash: Digest)? {
     guard let id = request.idempotencyID else { return nil }
-    guard let stored = view.withLock({ $0.state.keys[.requestHashKey] }) else {
-      throw .tenantQuarantined("the keyring has no request-hash key")
+    let key: Secret
+    do {
+      key = try await requestHashKey()
+    } catch .tenantLocked {
+      key = try await newRequestHashKey(request.deadline)
     }
-    let wrappingKey = try await usableWrappingKey(stored.latest.wrappingKeyID)
-    let key = try wrappingKey.open(stored.latest, identity: .requestHashKey, type: stored.type)
     do {
       var hash = try HMACSHA256.Context(key: key)
       for change in request.changes { try change.authenticate(into: &hash) }
@@ -134,6 +146,50 @@ extension TenantKeyring {
       return (id, digest)
     } catch {
       throw .defect("the request cannot be hashed: \(error)")
+    }
+  }
+
+  private func requestHashKey() async throws(ServiceError) -> Secret {
+    guard let stored = view.withLock({ $0.state.keys[.requestHashKey] }) else {
+      throw .tenantQuarantined("the keyring has no request-hash key")
+    }
+    let wrappingKey = try await usableWrappingKey(stored.latest.wrappingKeyID)
+    return try wrappingKey.open(stored.latest, identity: .requestHashKey, type: stored.type)
+  }
+
+  /// A new version of it under the CMK in force, where the one that it lies under is denied: `set cmk_id` cures a locked tenant's writing.
+  /// A request that is repeated across this is refused as another one, never executed again.
+  private func newRequestHashKey(_ deadline: UInt64) async throws(ServiceError) -> Secret {
+    let writeKey = try await self.writeKey(environment.settings(), deadline: deadline)
+    let key: Secret
+    do {
+      key = try SystemRandom.secret(count: 32)
+    } catch {
+      throw .throttled("\(error)", retryAfterMilliseconds: 100)
+    }
+    let prepare = { @Sendable (state: KeyringState) throws(ServiceError) -> PreparedChange in
+      guard let stored = state.keys[.requestHashKey] else { throw .defect("no request-hash key") }
+      let record = try writeKey.seal(
+        key,
+        identity: .requestHashKey,
+        type: stored.type,
+        version: stored.latest.version + 1,
+        createdMilliseconds: unixMilliseconds()
+      )
+      return PreparedChange(
+        operations: [.put(.requestHashKey, stored.type, record)],
+        writeKey: writeKey,
+        caller: "keyringd",
+        idempotency: nil,
+        versions: [],
+        deadline: deadline
+      )
+    }
+    let change = try prepare(view.withLock { $0.state })
+    switch await submit(change, again: prepare) {
+    case .success: return try await requestHashKey()
+    case .failure(.failed(let error)): throw error
+    case .failure(.outdated): throw .throttled("the wrapping key changed meanwhile", retryAfterMilliseconds: 10)
     }
   }
 
@@ -236,7 +292,9 @@ struct Preparation {
       try put(identity, type, version: 1, material)
     case .rotate(let identity):
       guard let present = present(identity) else { throw .keyring(.keyAbsent) }
-      guard let material else { throw .defect("no material for a rotated key") }
+      guard let material, material.count == present.length else {
+        throw .throttled("the key was replaced meanwhile", retryAfterMilliseconds: 10)
+      }
       try put(identity, present.type, version: present.version + 1, material)
     case .remove(let identity):
       operations.append(.remove(identity))

@@ -29,6 +29,11 @@ extension TenantKeyring {
     Task { _ = await ask(held.wrappingKeyID) }
   }
 
+  /// Has every wrapping key confirmed before its next use.
+  func expireGrants() {
+    for held in view.withLock({ $0.held.values }) { held.servableUntil.store(0, ordering: .relaxed) }
+  }
+
   /// Asks the provider, once for all who wait.
   private func ask(_ id: WrappingKeyID) async -> Result<HeldWrappingKey, ServiceError> {
     let now = monotonicNanoseconds()

@@ -231,11 +231,11 @@ final class TenantKeyring: Sendable {
     let pipeline = self.pipeline
     pipeline.stop(.unavailable("the tenant is closing"))
     await withCheckedContinuation { continuation in pipeline.drain { continuation.resume() } }
-    wipe()
     let store = environment.store
     let closed = await environment.flushPools.value(device: environment.device) {
       Result { () throws(StoreError) in try store.close() }
     }
+    wipe()
     if case .failure(let error) = closed { environment.log("closing the storage failed: \(error)") }
   }
 }
