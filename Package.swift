@@ -149,19 +149,37 @@ let clients: [Target] = [
 ]
 
 let testing: [Target] = [
-  .library(
-    "KeyringTestSupport", "Testing",
+  .c("CBenchmark", "Testing", libraries: ["ssl", "crypto"]),
+  .program(
+    "keyringbench",
+    "Testing",
     [
-      "Cryptography", "KeyringClient", "KeyringCore", "KeyringService", "SecureMemory", "TLSTransport", "TenantRegistry",
+      "CBenchmark", "Cryptography", "KeyringClient", "KeyringCore", "SecureMemory", "TLSTransport",
+      "WireProtocol", arguments,
+      histogram,
+    ]
+  ),
+  .library(
+    "KeyringTestSupport",
+    "Testing",
+    [
+      "Cryptography", "KeyringClient", "KeyringCore", "KeyringService", "SecureMemory", "TLSTransport",
+      "TenantRegistry",
       "WireProtocol", logging,
-    ])
+    ]
+  ),
 ]
 
 let tests: [Target] = [
   .tests("ArchitectureTests", []),
   .tests(
-    "KeyringStorageTests", ["Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]),
-  .tests("IntegrationTests", ["KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol"]),
+    "KeyringStorageTests",
+    ["Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
+  ),
+  .tests(
+    "IntegrationTests",
+    ["KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol"]
+  ),
 ]
 
 let package = Package(

@@ -12,7 +12,8 @@ import WireProtocol
     [
       .fetch(.shared("secret")), .fetch(.own("secret")), .describe(.shared("secret"), version: 0),
       try .store(.shared("new"), "x"), .generate(.shared("new2")), .remove(.shared("secret")),
-      .change(.rotate(.shared("secret"))), .list(ListCall(scope: .shared)), .transact([.remove(.shared("secret"))]),
+      .change(.rotate(.shared("secret"))), .list(ListCall(scope: .shared)),
+      .transact([.remove(.shared("secret"))]),
     ]
   }
 
@@ -52,7 +53,9 @@ import WireProtocol
       let name = try TenantName(tenant)
       let admin = try server.client(.tenantAdmin(name))
       let instance = try server.instance(tenant, "db1")
-      for call in try Self.instanceCalls() { try await expectForbidden(admin, call, "\(tenant)'s administrator") }
+      for call in try Self.instanceCalls() {
+        try await expectForbidden(admin, call, "\(tenant)'s administrator")
+      }
       for other in Self.tenants + ["unknown"] {
         for call in Self.tenantCalls(other) {
           try await expectForbidden(instance, .admin(call), "\(tenant)'s instance")
@@ -68,9 +71,13 @@ import WireProtocol
       await instance.close()
     }
     let admin = try server.client(.serviceAdmin)
-    for call in try Self.instanceCalls() { try await expectForbidden(admin, call, "the service's administrator") }
+    for call in try Self.instanceCalls() {
+      try await expectForbidden(admin, call, "the service's administrator")
+    }
     let stranger = try server.instance("unknown", "db1")
-    for call in try Self.instanceCalls() { try await expectForbidden(stranger, call, "an unknown tenant's instance") }
+    for call in try Self.instanceCalls() {
+      try await expectForbidden(stranger, call, "an unknown tenant's instance")
+    }
     #expect(refusals > 500)
     await admin.close()
     await stranger.close()
@@ -101,7 +108,9 @@ import WireProtocol
     #expect(try await one.fetch(.own("DefaultMasterKey")) == hexadecimal("of db1".utf8))
     _ = try await one.call(.generate(.shared("MyKey")))
     #expect(try await one.fetch(.shared("MyKey")) == two.fetch(.shared("MyKey")))
-    guard case .list(let keys, _) = try await two.call(.list(ListCall(scope: .instance))) else { throw UnexpectedReply() }
+    guard case .list(let keys, _) = try await two.call(.list(ListCall(scope: .instance))) else {
+      throw UnexpectedReply()
+    }
     #expect(keys.count == 1)
     await one.close()
     await two.close()

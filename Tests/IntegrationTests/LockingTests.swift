@@ -12,7 +12,9 @@ import WireProtocol
   }
 
   private func status(_ admin: TestClient) async throws -> TenantStatus {
-    guard case .tenant(let status) = try await admin.call(.admin(.status("acme"))) else { throw UnexpectedReply() }
+    guard case .tenant(let status) = try await admin.call(.admin(.status("acme"))) else {
+      throw UnexpectedReply()
+    }
     return status
   }
 
@@ -35,13 +37,18 @@ import WireProtocol
     #expect(try await status(admin).wrappingKeys.map(\.state) == ["denied"])
     #expect(try await other.fetch(.own("k")) == nil)
     // `set cmk_id` is a cure for writing: a new CMK, new keys; the old ones stay locked.
-    guard case .cmk(let second, _, _) = try await admin.call(.admin(.cmk(tenant: "acme", .create, cmkID: "", days: 0)))
+    guard
+      case .cmk(let second, _, _) = try await admin.call(
+        .admin(.cmk(tenant: "acme", .create, cmkID: "", days: 0))
+      )
     else { throw UnexpectedReply() }
     try await set(admin, "cmk_id", second)
     _ = try await client.call(.generate(.own("new")))
     #expect(try await client.fetch(.own("new")) != nil)
     #expect(try await client.refusal(.fetch(.own("k")))?.reason == .tenantLocked)
-    #expect(try await admin.refusal(.admin(.rotateKeys("acme", allowTransient: true)))?.reason == .tenantLocked)
+    #expect(
+      try await admin.refusal(.admin(.rotateKeys("acme", allowTransient: true)))?.reason == .tenantLocked
+    )
     await server.shutdown()
     // Enabled again, and after a restart: everything is there.
     let again = try await TestServer(pki: server.pki, data: server.data)
@@ -58,12 +65,17 @@ import WireProtocol
     let server = try await TestServer()
     let first = try await server.makeTenant("acme")
     let admin = try server.client(.serviceAdmin)
-    guard case .cmk(let second, _, _) = try await admin.call(.admin(.cmk(tenant: "acme", .create, cmkID: "", days: 0)))
+    guard
+      case .cmk(let second, _, _) = try await admin.call(
+        .admin(.cmk(tenant: "acme", .create, cmkID: "", days: 0))
+      )
     else { throw UnexpectedReply() }
     try await set(admin, "cmk_id", second)
     #expect(try await status(admin).summary.cmkID == second)
     // A restart would come back to the first CMK, which an operator might delete after rotating: refused.
-    #expect(try await admin.refusal(.admin(.rotateKeys("acme", allowTransient: false)))?.reason == .cmkTransient)
+    #expect(
+      try await admin.refusal(.admin(.rotateKeys("acme", allowTransient: false)))?.reason == .cmkTransient
+    )
     await admin.close()
     await server.shutdown()
     let again = try await TestServer(pki: server.pki, data: server.data)
@@ -71,7 +83,10 @@ import WireProtocol
     #expect(try await status(operatorClient).summary.cmkID == first)
     let persist = AdminCall.variablesSet(tenant: "acme", name: "cmk_id", value: second, .persist)
     _ = try await operatorClient.call(.admin(persist))
-    guard case .rotateKeys(let report) = try await operatorClient.call(.admin(.rotateKeys("acme", allowTransient: false)))
+    guard
+      case .rotateKeys(let report) = try await operatorClient.call(
+        .admin(.rotateKeys("acme", allowTransient: false))
+      )
     else { throw UnexpectedReply() }
     #expect(report.cmkID == second)
     #expect(report.formerCMKIDs == [first])
@@ -79,7 +94,9 @@ import WireProtocol
     await again.shutdown()
     let third = try await TestServer(pki: server.pki, data: server.data)
     let last = try third.client(.serviceAdmin)
-    guard case .variablesList(let variables) = try await last.call(.admin(.variablesList("acme"))) else { throw UnexpectedReply() }
+    guard case .variablesList(let variables) = try await last.call(.admin(.variablesList("acme"))) else {
+      throw UnexpectedReply()
+    }
     let cmk = variables.first { $0.name == "cmk_id" }
     #expect(cmk?.value == second)
     #expect(cmk?.source == "persisted")
@@ -92,13 +109,16 @@ import WireProtocol
     try await server.makeTenant("acme")
     let admin = try server.client(.serviceAdmin)
     for (name, value) in [
-      ("unknown", "1"), ("provider", "aws"), ("wrapping_key_ttl", "soon"), ("wrapping_key_ttl", "0"), ("read_only", "perhaps"),
+      ("unknown", "1"), ("provider", "aws"), ("wrapping_key_ttl", "soon"), ("wrapping_key_ttl", "0"),
+      ("read_only", "perhaps"),
       ("profile", "keyring"), ("cmk_id", ""), ("storage_file", "x"),
     ] {
       let call = Call.admin(.variablesSet(tenant: "acme", name: name, value: value, .global))
       #expect(try await admin.refusal(call)?.reason == .variableInvalid, "\(name)")
     }
-    guard case .variablesList(let variables) = try await admin.call(.admin(.variablesList("acme"))) else { throw UnexpectedReply() }
+    guard case .variablesList(let variables) = try await admin.call(.admin(.variablesList("acme"))) else {
+      throw UnexpectedReply()
+    }
     #expect(variables.filter { $0.source == "global" }.isEmpty)
     try await set(admin, "read_only", "true")
     let client = try server.instance("acme", "db1")

@@ -8,7 +8,8 @@ import WireProtocol
 @Suite struct MySQLBehaviourTests {
   /// A server with the tenant `acme`, and its instance `db1`.
   private func serve(
-    profile: String = "keyring_aws", _ body: (TestServer, TestClient) async throws -> Void
+    profile: String = "keyring_aws",
+    _ body: (TestServer, TestClient) async throws -> Void
   ) async throws {
     let server = try await TestServer()
     try await server.makeTenant("acme", profile: profile)
@@ -19,11 +20,16 @@ import WireProtocol
   }
 
   private func describe(_ client: TestClient, _ name: KeyName) async throws -> KeyInfo? {
-    guard case .describe(let info) = try await client.call(.describe(name, version: 0)) else { throw UnexpectedReply() }
+    guard case .describe(let info) = try await client.call(.describe(name, version: 0)) else {
+      throw UnexpectedReply()
+    }
     return info
   }
 
-  @Test("1: generate AES of 16, 24, 32 bytes; length and type are as asked", arguments: [16, 24, 32] as [UInt32])
+  @Test(
+    "1: generate AES of 16, 24, 32 bytes; length and type are as asked",
+    arguments: [16, 24, 32] as [UInt32]
+  )
   func item1(length: UInt32) async throws {
     try await serve { _, client async throws in
       _ = try await client.call(.generate(.own("k", owner: "u@h"), "AES", length))
@@ -79,7 +85,9 @@ import WireProtocol
       _ = try await client.call(try .store(.own("k"), "first"))
       let first = try await client.fetch(.own("k"))
       #expect(try await client.refusal(try .store(.own("k"), "first"))?.reason == .keyExists)
-      #expect(try await client.refusal(try .store(.own("k"), "0123456789abcdef", type: "AES"))?.reason == .keyExists)
+      #expect(
+        try await client.refusal(try .store(.own("k"), "0123456789abcdef", type: "AES"))?.reason == .keyExists
+      )
       #expect(try await client.refusal(.generate(.own("k")))?.reason == .keyExists)
       #expect(try await client.fetch(.own("k")) == first)
       #expect(try await describe(client, .own("k"))?.type == "SECRET")
@@ -168,7 +176,9 @@ import WireProtocol
       #expect(try await client.refusal(.generate(.own("e"), "DSA", 128))?.reason == .typeInvalid)
     }
     try await serve(profile: "general") { _, client async throws in
-      for (id, type, length) in [("a", "AES", 64), ("b", "RSA", 256), ("c", "DSA", 384)] as [(String, String, UInt32)] {
+      for (id, type, length) in [("a", "AES", 64), ("b", "RSA", 256), ("c", "DSA", 384)]
+        as [(String, String, UInt32)]
+      {
         _ = try await client.call(.generate(.own(id), type, length))
       }
     }
@@ -176,7 +186,8 @@ import WireProtocol
 
   @Test("26: PEM text as SECRET comes back to the byte")
   func item26() async throws {
-    let pem = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\r\n-----END PRIVATE KEY-----\n"
+    let pem =
+      "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\r\n-----END PRIVATE KEY-----\n"
     try await serve { _, client async throws in
       _ = try await client.call(try .store(.own("pem"), pem))
       #expect(try await client.fetch(.own("pem")) == hexadecimal(pem.utf8))
@@ -191,7 +202,11 @@ import WireProtocol
           throw UnexpectedReply()
         }
         #expect(next.isEmpty)
-        return Set(keys.map { [String(decoding: $0.name.keyID, as: UTF8.self), String(decoding: $0.name.owner, as: UTF8.self)] })
+        return Set(
+          keys.map {
+            [String(decoding: $0.name.keyID, as: UTF8.self), String(decoding: $0.name.owner, as: UTF8.self)]
+          }
+        )
       }
       #expect(try await listed().isEmpty)
       var names: Set<[String]> = []
@@ -221,7 +236,11 @@ import WireProtocol
       for id in 1...20 { before.append(try await client.fetch(.own("k\(id)"))) }
       let first = try await describe(client, .own("k1"))
       let admin = try server.client(.tenantAdmin(TenantName("acme")))
-      guard case .rotateKeys(let report) = try await admin.call(.admin(.rotateKeys("acme", allowTransient: false))) else {
+      guard
+        case .rotateKeys(let report) = try await admin.call(
+          .admin(.rotateKeys("acme", allowTransient: false))
+        )
+      else {
         throw UnexpectedReply()
       }
       #expect(report.recordsElsewhere == 0)
@@ -253,11 +272,15 @@ import WireProtocol
   func item53() async throws {
     try await serve { server, client async throws in
       let admin = try server.client(.tenantAdmin(TenantName("acme")))
-      guard case .tenant(let before) = try await admin.call(.admin(.status("acme"))) else { throw UnexpectedReply() }
+      guard case .tenant(let before) = try await admin.call(.admin(.status("acme"))) else {
+        throw UnexpectedReply()
+      }
       let unknown = "local-00000000000000000000000000000000"
       let set = Call.admin(.variablesSet(tenant: "acme", name: "cmk_id", value: unknown, .global))
       #expect(try await admin.refusal(set)?.reason == .variableInvalid)
-      guard case .tenant(let after) = try await admin.call(.admin(.status("acme"))) else { throw UnexpectedReply() }
+      guard case .tenant(let after) = try await admin.call(.admin(.status("acme"))) else {
+        throw UnexpectedReply()
+      }
       #expect(after.summary.cmkID == before.summary.cmkID)
       _ = try await client.call(.generate(.own("k")))
       await admin.close()

@@ -30,7 +30,9 @@ import WireProtocol
         .remove(.own("there")), .generate(.own("there"), type: "AES", length: 16), .rotate(.own("there")),
         .generate(.own("a"), type: "SECRET", length: 7),
       ]
-      guard case .transact(let versions) = try await client.call(.transact(good)) else { throw UnexpectedReply() }
+      guard case .transact(let versions) = try await client.call(.transact(good)) else {
+        throw UnexpectedReply()
+      }
       #expect(versions == [0, 1, 2, 1])
       #expect(try await client.fetch(.own("there"), version: 1) != client.fetch(.own("there"), version: 2))
       #expect(try await client.fetch(.own("there"), version: 3) == nil)
@@ -44,7 +46,9 @@ import WireProtocol
       let changes = (0..<129).map { Change.generate(.own("k\($0)"), type: "AES", length: 16) }
       #expect(try await client.refusal(.transact(changes))?.reason == .requestMalformed)
       _ = try await client.call(.transact(Array(changes.prefix(128))))
-      guard case .list(let keys, _) = try await client.call(.list(ListCall(scope: .instance))) else { throw UnexpectedReply() }
+      guard case .list(let keys, _) = try await client.call(.list(ListCall(scope: .instance))) else {
+        throw UnexpectedReply()
+      }
       #expect(keys.count == 128)
     }
   }
@@ -63,7 +67,9 @@ import WireProtocol
         for _ in 0..<20 { group.addTask { _ = try await client.client.call(.change(.rotate(.shared("k")))) } }
         try await group.waitForAll()
       }
-      guard case .describe(let info) = try await client.call(.describe(.shared("k"), version: 0)) else { throw UnexpectedReply() }
+      guard case .describe(let info) = try await client.call(.describe(.shared("k"), version: 0)) else {
+        throw UnexpectedReply()
+      }
       #expect(info?.latestVersion == 21)
     }
   }
@@ -71,14 +77,18 @@ import WireProtocol
   @Test func pagesOfAListingShowOneSnapshot() async throws {
     try await serve { _, client async throws in
       for round in 0..<5 {
-        let changes = (0..<100).map { Change.generate(.shared("key-\(round * 100 + $0)"), type: "AES", length: 16) }
+        let changes = (0..<100).map {
+          Change.generate(.shared("key-\(round * 100 + $0)"), type: "AES", length: 16)
+        }
         _ = try await client.call(.transact(changes))
       }
       var seen: [[UInt8]] = []
       var token: [UInt8] = []
       repeat {
         let call = ListCall(scope: .shared, pageSize: 70, pageToken: token)
-        guard case .list(let keys, let next) = try await client.call(.list(call)) else { throw UnexpectedReply() }
+        guard case .list(let keys, let next) = try await client.call(.list(call)) else {
+          throw UnexpectedReply()
+        }
         seen += keys.map(\.name.keyID)
         token = next
         _ = try await client.call(.generate(.shared("during-\(seen.count)")))

@@ -33,7 +33,9 @@ import Testing
   }
 
   /// - Returns: false where the call was not made as many times.
-  private func hit(_ action: Action, _ call: SystemCall, _ number: Int, _ interception: Interception) throws -> Bool {
+  private func hit(_ action: Action, _ call: SystemCall, _ number: Int, _ interception: Interception) throws
+    -> Bool
+  {
     let fixture = try StoreFixture()
     let plan = FaultPlan()
     let store: FileKeyringStore
@@ -53,7 +55,10 @@ import Testing
     switch result {
     case .success(let position): #expect(loaded?.position == position, "\(place)")
     case .failure(StoreError.outcomeUnknown):
-      #expect(loaded?.position == before || loaded?.position.sequence == (before?.sequence ?? 0) + 1, "\(place)")
+      #expect(
+        loaded?.position == before || loaded?.position.sequence == (before?.sequence ?? 0) + 1,
+        "\(place)"
+      )
     case .failure: #expect(loaded?.position == before, "\(place)")
     }
     try goesOn(store, fixture, loaded, place)
@@ -61,29 +66,43 @@ import Testing
   }
 
   private func perform(
-    _ action: Action, _ store: FileKeyringStore, _ fixture: StoreFixture, _ before: StorePosition?
+    _ action: Action,
+    _ store: FileKeyringStore,
+    _ fixture: StoreFixture,
+    _ before: StorePosition?
   ) throws -> StorePosition {
     switch (action, before) {
     case (.append, .some(let before)):
       return try store.append(
-        [fixture.commit(4, [try fixture.put("k4")])], expecting: before, authenticator: fixture.authenticator)
+        [fixture.commit(4, [try fixture.put("k4")])],
+        expecting: before,
+        authenticator: fixture.authenticator
+      )
     case (.replace, .some(let before)):
       var state = KeyringState(tenant: fixture.tenant, id: fixture.keyring)
       try state.apply(fixture.commit(1, [.addWrappingKey(try fixture.wrappingKey), try fixture.put("k1")]))
       for index in 2...3 { try state.apply(fixture.commit(UInt64(index), [try fixture.put("k\(index)")])) }
       return try store.replace(
-        with: fixture.image(state), expecting: before, authenticator: fixture.authenticator)
+        with: fixture.image(state),
+        expecting: before,
+        authenticator: fixture.authenticator
+      )
     default:
       return try store.create(
-        tenant: fixture.tenant, id: fixture.keyring,
+        tenant: fixture.tenant,
+        id: fixture.keyring,
         commits: [fixture.commit(1, [.addWrappingKey(try fixture.wrappingKey), try fixture.put("k1")])],
-        authenticator: fixture.authenticator)
+        authenticator: fixture.authenticator
+      )
     }
   }
 
   /// The store works again, and what it then writes is read by a new one; no temporary file is left.
   private func goesOn(
-    _ store: FileKeyringStore, _ fixture: StoreFixture, _ loaded: LoadedKeyring?, _ place: String
+    _ store: FileKeyringStore,
+    _ fixture: StoreFixture,
+    _ loaded: LoadedKeyring?,
+    _ place: String
   ) throws {
     guard let loaded else { return }
     let next = fixture.commit(loaded.position.sequence + 1, [try fixture.put("after")])

@@ -25,18 +25,23 @@ import Testing
     let (store, position) = try fixture.filled(2, calls: plan.calls)
     plan.disarm()
     let next = try store.append(
-      [fixture.commit(3, [try fixture.put("k3")])], expecting: position, authenticator: fixture.authenticator)
+      [fixture.commit(3, [try fixture.put("k3")])],
+      expecting: position,
+      authenticator: fixture.authenticator
+    )
     // The data, its sync, and only then the anchor: written, synced, renamed, its directory synced.
     #expect(
       plan.log.filter { [.write, .fdatasync, .fsync, .rename].contains($0) }
-        == [.write, .fdatasync, .write, .fsync, .rename, .fsync])
+        == [.write, .fdatasync, .write, .fsync, .rename, .fsync]
+    )
     plan.disarm()
     let state = try store.read().state
     plan.disarm()
     _ = try store.replace(with: fixture.image(state), expecting: next, authenticator: fixture.authenticator)
     #expect(
       plan.log.filter { [.write, .fdatasync, .fsync, .rename].contains($0) }
-        == [.write, .write, .fsync, .rename, .fsync, .write, .fsync, .rename, .fsync])
+        == [.write, .write, .fsync, .rename, .fsync, .write, .fsync, .rename, .fsync]
+    )
   }
 
   @Test func aReplacementBringsALateAnchorUpFirst() throws {
@@ -62,7 +67,10 @@ import Testing
     let (store, position) = try fixture.filled(3)
     let old = try Data(contentsOf: URL(filePath: fixture.anchor))
     let new = try store.replace(
-      with: fixture.image(try store.read().state), expecting: position, authenticator: fixture.authenticator)
+      with: fixture.image(try store.read().state),
+      expecting: position,
+      authenticator: fixture.authenticator
+    )
     try store.close()
     try old.write(to: URL(filePath: fixture.anchor))
     try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: fixture.anchor)
@@ -117,8 +125,13 @@ import Testing
     try store.close()
     let good = try fixture.bytes()
     let batch = try EncodedBatch.make(
-      [CommitCodec.encode(fixture.commit(4, [try fixture.put("k4")]))], firstSequence: 4, previous: position.digest,
-      tenant: fixture.tenant, keyring: fixture.keyring, authenticator: fixture.authenticator)
+      [CommitCodec.encode(fixture.commit(4, [try fixture.put("k4")]))],
+      firstSequence: 4,
+      previous: position.digest,
+      tenant: fixture.tenant,
+      keyring: fixture.keyring,
+      authenticator: fixture.authenticator
+    )
     for count in 1..<batch.bytes.count {
       try fixture.overwrite(good + batch.bytes[..<count])
       let store = try fixture.store()
@@ -139,8 +152,13 @@ import Testing
     let good = try fixture.bytes()
     let operations = try (3..<40).map { try fixture.put("key-\($0)") }
     let batch = try EncodedBatch.make(
-      [CommitCodec.encode(fixture.commit(3, operations))], firstSequence: 3, previous: position.digest,
-      tenant: fixture.tenant, keyring: fixture.keyring, authenticator: fixture.authenticator)
+      [CommitCodec.encode(fixture.commit(3, operations))],
+      firstSequence: 3,
+      previous: position.digest,
+      tenant: fixture.tenant,
+      keyring: fixture.keyring,
+      authenticator: fixture.authenticator
+    )
     var torn = good + batch.bytes
     let sector = (good.count / 512 + 2) * 512
     for index in sector..<sector + 512 { torn[index] = 0 }
@@ -150,10 +168,16 @@ import Testing
     #expect(throws: StoreError.self) { try StorageFileReader.read(damaged, tenant: fixture.tenant) }
     // A whole batch behind the damage means that what is damaged was acknowledged.
     let second = try EncodedBatch.make(
-      [CommitCodec.encode(fixture.commit(4, [try fixture.put("last")]))], firstSequence: 4,
-      previous: batch.position.digest, tenant: fixture.tenant, keyring: fixture.keyring,
-      authenticator: fixture.authenticator)
-    #expect(throws: StoreError.self) { try StorageFileReader.read(torn + second.bytes, tenant: fixture.tenant) }
+      [CommitCodec.encode(fixture.commit(4, [try fixture.put("last")]))],
+      firstSequence: 4,
+      previous: batch.position.digest,
+      tenant: fixture.tenant,
+      keyring: fixture.keyring,
+      authenticator: fixture.authenticator
+    )
+    #expect(throws: StoreError.self) {
+      try StorageFileReader.read(torn + second.bytes, tenant: fixture.tenant)
+    }
   }
 
   @Test func anOlderFileADeletedFileAndAForeignFileAreNotTakenFor() throws {
@@ -161,7 +185,10 @@ import Testing
     var (store, position) = try fixture.filled(2)
     let older = try fixture.bytes()
     position = try store.append(
-      [fixture.commit(3, [try fixture.put("k3")])], expecting: position, authenticator: fixture.authenticator)
+      [fixture.commit(3, [try fixture.put("k3")])],
+      expecting: position,
+      authenticator: fixture.authenticator
+    )
     try store.close()
     try fixture.overwrite(older)
     #expect(kind(failure(try fixture.store().load())) == "changed", "an older file was opened")
@@ -268,7 +295,10 @@ import Testing
     let fixture = try StoreFixture()
     var (store, position) = try fixture.filled(1)
     let idempotency = Commit.Idempotency(
-      id: IdempotencyID(value: UInt128(77) << 80), requestHash: .zero, versions: [1, 0])
+      id: IdempotencyID(value: UInt128(77) << 80),
+      requestHash: .zero,
+      versions: [1, 0]
+    )
     let commit = fixture.commit(2, [try fixture.put("k2")], idempotency: idempotency)
     position = try store.append([commit], expecting: position, authenticator: fixture.authenticator)
     try store.close()
@@ -276,8 +306,15 @@ import Testing
     let loaded = try #require(try store.load())
     #expect(loaded.idempotency.entries.map(\.idempotency) == [idempotency])
     let image = KeyringImage(
-      tenant: fixture.tenant, id: fixture.keyring, sequence: 3, timeMilliseconds: 1, caller: "keyringd",
-      wrappingKeys: [try fixture.wrappingKey], keys: loaded.state.keys, idempotency: loaded.idempotency)
+      tenant: fixture.tenant,
+      id: fixture.keyring,
+      sequence: 3,
+      timeMilliseconds: 1,
+      caller: "keyringd",
+      wrappingKeys: [try fixture.wrappingKey],
+      keys: loaded.state.keys,
+      idempotency: loaded.idempotency
+    )
     _ = try store.replace(with: image, expecting: position, authenticator: fixture.authenticator)
     #expect(try store.read().idempotency == loaded.idempotency)
   }

@@ -18,7 +18,9 @@ struct FixedAuthenticator: BatchAuthenticator {
 
   func authenticate(_ message: [UInt8]) throws(StoreError) -> Digest {
     do {
-      guard let digest = Digest(bytes: try HMACSHA256.authenticate(message, key: key).bytes) else { throw StoreError.busy("") }
+      guard let digest = Digest(bytes: try HMACSHA256.authenticate(message, key: key).bytes) else {
+        throw StoreError.busy("")
+      }
       return digest
     } catch {
       throw .authenticatorUnavailable
@@ -46,61 +48,102 @@ struct StoreFixture {
   var file: String { folder("tenant/keyring") }
   var anchor: String { folder("anchors/\(tenant).anchor") }
 
-  func store(_ policy: AnchorPolicy = .strict, calls: SystemCalls = SystemCalls()) throws -> FileKeyringStore {
+  func store(_ policy: AnchorPolicy = .strict, calls: SystemCalls = SystemCalls()) throws -> FileKeyringStore
+  {
     FileKeyringStore(
-      directory: try DirectoryDescriptor(path: folder("tenant"), calls: calls), name: "keyring", tenant: tenant,
-      anchors: try DirectoryDescriptor(path: folder("anchors"), calls: calls), policy: policy,
-      anchorWriter: AnchorWriter(delayMilliseconds: 60_000), notice: { _ in })
+      directory: try DirectoryDescriptor(path: folder("tenant"), calls: calls),
+      name: "keyring",
+      tenant: tenant,
+      anchors: try DirectoryDescriptor(path: folder("anchors"), calls: calls),
+      policy: policy,
+      anchorWriter: AnchorWriter(delayMilliseconds: 60_000),
+      notice: { _ in }
+    )
   }
 
-  func identity(_ id: String) throws -> KeyIdentity { try KeyIdentity(scope: .shared, owner: [], keyID: Array(id.utf8)) }
+  func identity(_ id: String) throws -> KeyIdentity {
+    try KeyIdentity(scope: .shared, owner: [], keyID: Array(id.utf8))
+  }
 
   func put(_ id: String, version: UInt32 = 1) throws -> KeyringCore.Operation {
     let seed = UInt128(id.utf8.reduce(0) { $0 &* 31 &+ UInt64($1) }) << 8 | UInt128(version)
     return .put(
-      try identity(id), try KeyType("AES"),
+      try identity(id),
+      try KeyType("AES"),
       try Record(
-        version: version, length: 16, createdMilliseconds: 1000, id: RecordID(value: seed),
-        wrappingKeyID: authenticator.wrappingKeyID, nonce: [UInt8](repeating: 9, count: 12),
-        ciphertext: [UInt8](repeating: UInt8(truncatingIfNeeded: seed), count: 32)))
+        version: version,
+        length: 16,
+        createdMilliseconds: 1000,
+        id: RecordID(value: seed),
+        wrappingKeyID: authenticator.wrappingKeyID,
+        nonce: [UInt8](repeating: 9, count: 12),
+        ciphertext: [UInt8](repeating: UInt8(truncatingIfNeeded: seed), count: 32)
+      )
+    )
   }
 
   var wrappingKey: WrappingKey {
     get throws {
       WrappingKey(
-        id: authenticator.wrappingKeyID, cmkID: try CMKID("local-1"), provider: .local, wrapped: [1, 2, 3],
-        commitment: .zero, createdMilliseconds: 500)
+        id: authenticator.wrappingKeyID,
+        cmkID: try CMKID("local-1"),
+        provider: .local,
+        wrapped: [1, 2, 3],
+        commitment: .zero,
+        createdMilliseconds: 500
+      )
     }
   }
 
   func commit(
-    _ sequence: UInt64, _ operations: [KeyringCore.Operation], idempotency: Commit.Idempotency? = nil
+    _ sequence: UInt64,
+    _ operations: [KeyringCore.Operation],
+    idempotency: Commit.Idempotency? = nil
   ) -> Commit {
     Commit(
-      sequence: sequence, timeMilliseconds: 1000 + sequence, caller: "spiffe://t/tenant/acme/instance/a",
-      idempotency: idempotency, operations: operations)
+      sequence: sequence,
+      timeMilliseconds: 1000 + sequence,
+      caller: "spiffe://t/tenant/acme/instance/a",
+      idempotency: idempotency,
+      operations: operations
+    )
   }
 
   /// A store with `count` keys: k1 in the first commit's batch, the others one batch each.
   func filled(
-    _ count: Int, _ policy: AnchorPolicy = .strict, calls: SystemCalls = SystemCalls()
+    _ count: Int,
+    _ policy: AnchorPolicy = .strict,
+    calls: SystemCalls = SystemCalls()
   ) throws -> (FileKeyringStore, StorePosition) {
     let store = try store(policy, calls: calls)
     guard try store.load() == nil else { throw StoreError.busy("not empty") }
     var position = try store.create(
-      tenant: tenant, id: keyring, commits: [commit(1, [.addWrappingKey(try wrappingKey), try put("k1")])],
-      authenticator: authenticator)
+      tenant: tenant,
+      id: keyring,
+      commits: [commit(1, [.addWrappingKey(try wrappingKey), try put("k1")])],
+      authenticator: authenticator
+    )
     for index in 2...max(2, count) where count >= 2 {
       position = try store.append(
-        [commit(UInt64(index), [try put("k\(index)")])], expecting: position, authenticator: authenticator)
+        [commit(UInt64(index), [try put("k\(index)")])],
+        expecting: position,
+        authenticator: authenticator
+      )
     }
     return (store, position)
   }
 
   func image(_ state: KeyringState) throws -> KeyringImage {
     KeyringImage(
-      tenant: tenant, id: keyring, sequence: state.sequence + 1, timeMilliseconds: 5000, caller: "keyringd",
-      wrappingKeys: [try wrappingKey], keys: state.keys, idempotency: IdempotencyWindow())
+      tenant: tenant,
+      id: keyring,
+      sequence: state.sequence + 1,
+      timeMilliseconds: 5000,
+      caller: "keyringd",
+      wrappingKeys: [try wrappingKey],
+      keys: state.keys,
+      idempotency: IdempotencyWindow()
+    )
   }
 
   func bytes() throws -> [UInt8] { Array(try Data(contentsOf: URL(filePath: file))) }
@@ -129,7 +172,9 @@ final class FaultPlan: Sendable {
       self.state.withLock { state in
         state.counts[call, default: 0] += 1
         state.log.append(call)
-        guard let target = state.target, target.call == call, state.counts[call] == target.number else { return .proceed }
+        guard let target = state.target, target.call == call, state.counts[call] == target.number else {
+          return .proceed
+        }
         state.hits += 1
         return target.interception
       }

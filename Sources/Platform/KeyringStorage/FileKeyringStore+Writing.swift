@@ -62,8 +62,13 @@ extension FileKeyringStore {
       throw failed(&state, "\(error)")
     }
     state.open = OpenFile(
-      file: file, status: status, size: head.count + batch.bytes.count, position: batch.position,
-      keyring: header.keyring, garbageBytes: 0)
+      file: file,
+      status: status,
+      size: head.count + batch.bytes.count,
+      position: batch.position,
+      keyring: header.keyring,
+      garbageBytes: 0
+    )
     try anchor(&state, authenticator, header.replaced.sequence == 0 ? .strict : policy)
   }
 

@@ -189,7 +189,8 @@ extension TenantKeyring {
     switch await submit(change, again: prepare) {
     case .success: return try await requestHashKey()
     case .failure(.failed(let error)): throw error
-    case .failure(.outdated): throw .throttled("the wrapping key changed meanwhile", retryAfterMilliseconds: 10)
+    case .failure(.outdated):
+      throw .throttled("the wrapping key changed meanwhile", retryAfterMilliseconds: 10)
     }
   }
 

@@ -21,7 +21,9 @@ public struct TestPKI: Sendable {
   /// Issues a certificate into NAME.crt and NAME.key.
   public func issue(_ name: String, _ purpose: CertificatePurpose) throws {
     let ca = try CertificateAuthority.load(
-      certificatePEM: authority.certificatePEM, privateKeyPEM: authority.privateKeyPEM)
+      certificatePEM: authority.certificatePEM,
+      privateKeyPEM: authority.privateKeyPEM
+    )
     let issued = try ca.issue(purpose, days: 1)
     try directory.write("\(name).crt", issued.certificatePEM)
     let key = unsafe issued.privateKeyPEM.withUnsafeBytes { unsafe String(decoding: $0, as: UTF8.self) }
@@ -39,7 +41,9 @@ public struct TestPKI: Sendable {
   /// Where a certificate is.
   public func configuration(_ name: String) -> TLSConfiguration {
     TLSConfiguration(
-      certificateFile: directory("\(name).crt"), privateKeyFile: directory("\(name).key"),
-      authorityFile: directory("ca.crt"))
+      certificateFile: directory("\(name).crt"),
+      privateKeyFile: directory("\(name).key"),
+      authorityFile: directory("ca.crt")
+    )
   }
 }

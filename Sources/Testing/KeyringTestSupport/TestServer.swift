@@ -54,8 +54,12 @@ public final class TestServer: Sendable {
   public func client(_ identity: PeerIdentity) throws -> TestClient {
     let files = try pki.client(identity)
     var configuration = KeyringClientConfiguration(
-      host: "localhost", port: port, certificateFile: files.certificateFile, privateKeyFile: files.privateKeyFile,
-      authorityFile: files.authorityFile)
+      host: "localhost",
+      port: port,
+      certificateFile: files.certificateFile,
+      privateKeyFile: files.privateKeyFile,
+      authorityFile: files.authorityFile
+    )
     configuration.attempts = 1
     return TestClient(client: try KeyringClient(configuration))
   }
@@ -70,7 +74,9 @@ public final class TestServer: Sendable {
   public func makeTenant(_ name: String, profile: String = "keyring_aws") async throws -> String {
     let admin = try client(.serviceAdmin)
     let call = TenantCreateCall(tenant: name, profile: profile, anyInstance: true)
-    guard case .tenantCreate(let cmkID) = try await admin.call(.admin(.tenantCreate(call))) else { throw UnexpectedReply() }
+    guard case .tenantCreate(let cmkID) = try await admin.call(.admin(.tenantCreate(call))) else {
+      throw UnexpectedReply()
+    }
     await admin.close()
     return cmkID
   }
@@ -88,7 +94,9 @@ public struct TestClient: Sendable {
   public let client: KeyringClient
 
   /// Makes a call; answers its result.
-  public func call(_ call: Call) async throws(KeyringClientError) -> ReplyResult { try await client.call(call).result }
+  public func call(_ call: Call) async throws(KeyringClientError) -> ReplyResult {
+    try await client.call(call).result
+  }
 
   /// Why a call is refused; nil where it is not.
   public func refusal(_ call: Call) async throws(KeyringClientError) -> Status? {
@@ -128,7 +136,9 @@ extension Call {
   public static func store(_ name: KeyName, _ text: String, type: String = "SECRET") throws -> Call {
     var bytes = Array(text.utf8)
     // SECRET: of a test, none of anybody's.
-    let secret = try unsafe bytes.withUnsafeMutableBytes { try unsafe Secret(copying: UnsafeRawBufferPointer($0)) }
+    let secret = try unsafe bytes.withUnsafeMutableBytes {
+      try unsafe Secret(copying: UnsafeRawBufferPointer($0))
+    }
     return .change(.store(name, type: type, value: secret))
   }
 

@@ -1,0 +1,125 @@
+import ArgumentParser
+import CBenchmark
+import Foundation
+
+/// The whole table, in one run.
+struct Compare: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Measures floors and keyringd by turns, and prints a Markdown table."
+  )
+  @Option(name: .long, help: "The keyringd to measure.")
+  var keyringd = ".build/release/keyringd"
+  @Option(name: .long, help: "Seconds of each measurement.")
+  var seconds = 4.0
+  @Option(name: .long, help: "Measurements of each kind, by turns; their median counts.")
+  var rounds = 3
+  @Option(name: .long, help: "Keys of the large keyring.")
+  var keys = 100_000
+
+  func run() async throws {
+    bench_pin(1)
+    let bench = try await Bench(keyringd: keyringd)
+    defer { bench.stop() }
+    let plain = try bench.floor(good: false)
+    let good = try bench.floor(good: true)
+    let server = try await bench.serve()
+    print("| what | plain floor | good floor | keyringd | to plain | to good | target |")
+    print("|---|---|---|---|---|---|---|")
+    for (depth, target) in [(1, "good 1.4"), (16, "plain 2.0, good 3.0")] as [(Int32, String)] {
+      let costs = try byTurns([plain, good, server]) {
+        let measured = try $0.measure(connections: 64, depth: depth, seconds: seconds, stores: 0)
+        guard measured.errors == 0 else { throw BenchError(description: "\(measured.errors) fetches failed") }
+        return measured.microsecondsCPU
+      }
+      row("Fetch, 64 connections, depth \(depth), us of server CPU", costs, target)
+    }
+    let handshakes = try byTurns([plain, good, server]) { try $0.handshake(seconds: seconds) }
+    row("mTLS handshake, us of server CPU", handshakes, "good 1.15")
+    try await stores(bench, server)
+    try await largeKeyring(bench)
+  }
+
+  private func byTurns(_ targets: [Target], _ measure: (Target) throws -> Double) throws -> [Double] {
+    var values = targets.map { _ in [Double]() }
+    for _ in 0..<rounds {
+      for (index, target) in targets.enumerated() { values[index].append(try measure(target)) }
+    }
+    return values.map { $0.sorted()[$0.count / 2] }
+  }
+
+  private func row(_ what: String, _ values: [Double], _ target: String) {
+    print(
+      String(
+        format: "| %@ | %.2f | %.2f | %.2f | %.2f | %.2f | %@ |",
+        what,
+        values[0],
+        values[1],
+        values[2],
+        values[2] / values[0],
+        values[2] / values[1],
+        target
+      )
+    )
+  }
+
+  /// Durable stores into one tenant against the fdatasyncs of the same disk, by turns.
+  private func stores(_ bench: Bench, _ server: Target) async throws {
+    var ratios: [Double] = []
+    var first: UInt32 = 1
+    for _ in 0..<rounds {
+      let syncs = unsafe Double(bench_fdatasyncs(bench.directory, 700, seconds)) / seconds
+      var target = server
+      target.firstStore = first
+      let measured = try target.measure(connections: 64, depth: 1, seconds: seconds, stores: 100)
+      guard measured.errors == 0 else { throw BenchError(description: "\(measured.errors) stores failed") }
+      first += UInt32(measured.requests) + 128
+      ratios.append(Double(measured.requests) / measured.seconds / syncs)
+      print("\(String(format: "fdatasync %.0f/s;", syncs)) stores: \(measured.line)\n")
+    }
+    print(
+      String(
+        format:
+          "\nDurable stores a second, 64 connections, depth 1, to the disk's fdatasyncs a second: %.2f (target: at least 2)",
+        ratios.sorted()[ratios.count / 2]
+      )
+    )
+  }
+
+  /// What a keyring's size costs: opening it, and storing into it.
+  private func largeKeyring(_ bench: Bench) async throws {
+    var server = try await bench.serve()
+    let small = try storeCost(&server)
+    try await bench.fill(keys, server)
+    let large = try storeCost(&server)
+    print(
+      String(
+        format: "\nA store at 100 keys: %.1f us of server CPU; at %d keys: %.1f; ratio %.2f (target: 1.2)",
+        small,
+        keys,
+        large,
+        large / small
+      )
+    )
+    bench.stopServer()
+    let opening = try await bench.openingSeconds()
+    print(
+      String(
+        format:
+          "\nOpening a keyring of %d keys, from the first call's sending to its answer: %.2f s (target: 1)",
+        keys,
+        opening
+      )
+    )
+  }
+
+  private func storeCost(_ server: inout Target) throws -> Double {
+    var costs: [Double] = []
+    for _ in 0..<rounds {
+      server.firstStore += 10_000_000
+      costs.append(
+        try server.measure(connections: 8, depth: 1, seconds: min(seconds, 1), stores: 100).microsecondsCPU
+      )
+    }
+    return costs.sorted()[costs.count / 2]
+  }
+}

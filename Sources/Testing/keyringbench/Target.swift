@@ -1,0 +1,123 @@
+import CBenchmark
+import Foundation
+import Histogram
+import KeyringCore
+import SecureMemory
+import WireProtocol
+
+struct BenchError: Error, CustomStringConvertible {
+  let description: String
+}
+
+/// What one run came to.
+struct Measured {
+  let requests: UInt64
+  let errors: UInt64
+  let seconds: Double
+  let microsecondsCPU: Double
+  let latencies: Histogram<UInt64>
+
+  private func milliseconds(_ percentile: Double) -> String {
+    String(format: "%.3f", Double(latencies.valueAtPercentile(percentile)) / 1e6)
+  }
+
+  var line: String {
+    String(
+      format: "%.0f requests/s, %.2f us of server CPU each, p50 %@ ms, p99 %@ ms, p99.9 %@ ms, %llu errors",
+      Double(requests) / seconds,
+      microsecondsCPU,
+      milliseconds(50),
+      milliseconds(99),
+      milliseconds(99.9),
+      errors
+    )
+  }
+}
+
+/// A server to measure.
+struct Target {
+  let host: String
+  let port: Int32
+  let files: Files
+  let pid: Int32
+  var firstStore: UInt32 = 0
+
+  /// The frame of a fetch of the shared key `bench`, with a request id of five bytes.
+  static let fetchFrame = frame(
+    .fetch(KeyName(scope: .shared, owner: [], keyID: Array("bench".utf8)), version: 0)
+  )
+
+  static func frame(_ call: Call) -> [UInt8] {
+    var buffer = WipedBuffer()
+    RequestEncoder.appendFrame(Request(id: 1 << 28, call: call), to: &buffer)
+    return unsafe buffer.withUnsafeBytes { unsafe Array($0) }
+  }
+
+  func measure(connections: Int32, depth: Int32, seconds: Double, stores: Int32) throws -> Measured {
+    let value = try unsafe Secret(count: 32) { room in
+      for index in 0..<32 { unsafe room[index] = UInt8(index) }
+    }
+    let name = KeyName(scope: .shared, owner: [], keyID: Array("k-00000000".utf8))
+    let store = Self.frame(.change(.store(name, type: "AES", value: value)))
+    guard let digits = store.firstRange(of: Array("00000000".utf8))?.lowerBound else {
+      throw BenchError(description: "no digits")
+    }
+    let fetch = Self.fetchFrame
+    var latencies = [UInt64](repeating: 0, count: 4_000_000)
+    var result = unsafe bench_load_result()
+    let before = bench_cpu_seconds(pid)
+    // SAFETY: every pointer lives for the call; the result's array is as long as it says.
+    let status = unsafe withFiles(files.certificate, files.privateKey, files.authority) { files in
+      unsafe host.withCString { host in
+        unsafe latencies.withUnsafeMutableBufferPointer { latencies in
+          unsafe fetch.withUnsafeBufferPointer { fetch in
+            unsafe store.withUnsafeBufferPointer { store in
+              var options = unsafe bench_load_options(
+                host: host,
+                port: port,
+                files: files,
+                connections: connections,
+                depth: depth,
+                seconds: seconds,
+                fetch: fetch.baseAddress,
+                fetch_bytes: fetch.count,
+                store: store.baseAddress,
+                store_bytes: store.count,
+                store_digits_at: digits,
+                store_percent: stores,
+                first_store: firstStore
+              )
+              unsafe result.latencies = latencies.baseAddress
+              unsafe result.latencies_max = latencies.count
+              return unsafe bench_load(&options, &result)
+            }
+          }
+        }
+      }
+    }
+    guard status == 0 else { throw BenchError(description: "the load failed") }
+    let cpu = bench_cpu_seconds(pid) - before
+    var histogram = Histogram<UInt64>(
+      highestTrackableValue: 60_000_000_000,
+      numberOfSignificantValueDigits: .three
+    )
+    for latency in latencies.prefix(unsafe result.latencies_count) { histogram.record(max(1, latency)) }
+    return unsafe Measured(
+      requests: result.requests,
+      errors: result.errors,
+      seconds: result.seconds,
+      microsecondsCPU: cpu / Double(result.requests) * 1e6,
+      latencies: histogram
+    )
+  }
+
+  /// CPU microseconds of the server for one handshake.
+  func handshake(seconds: Double) throws -> Double {
+    let before = bench_cpu_seconds(pid)
+    let count = unsafe withFiles(files.certificate, files.privateKey, files.authority) {
+      unsafe bench_handshakes(host, port, $0, seconds)
+    }
+    guard count > 0 else { throw BenchError(description: "handshakes failed") }
+    return (bench_cpu_seconds(pid) - before) / Double(count) * 1e6
+  }
+}
