@@ -10,14 +10,28 @@ extension Identifier128 {
   /// Reads exactly 16 bytes; nil for any other count.
   public init?(bytes: some Collection<UInt8>) {
     guard bytes.count == 16 else { return nil }
-    self.init(value: bytes.reduce(0) { $0 << 8 | UInt128($1) })
+    self.init(value: UInt128(bigEndian: bytes))
   }
 
   /// The 16 bytes.
-  public var bytes: [UInt8] { (0..<16).map { UInt8(truncatingIfNeeded: value >> (120 - 8 * UInt128($0))) } }
+  public var bytes: [UInt8] {
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(16)
+    appendBigEndian(value, to: &bytes)
+    return bytes
+  }
 
   /// 32 hexadecimal digits.
   public var description: String { hexadecimal(bytes) }
+}
+
+extension UInt128 {
+  /// Of 16 bytes, the most significant first; in halves: shifting 64 bits is one instruction.
+  fileprivate init(bigEndian bytes: some Collection<UInt8>) {
+    let high = bytes.prefix(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    let low = bytes.dropFirst(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    self = UInt128(high) << 64 | UInt128(low)
+  }
 }
 
 /// Names a wrapping key.
@@ -60,14 +74,17 @@ public struct Digest: Hashable, Sendable, CustomStringConvertible {
   /// Reads exactly 32 bytes; nil for any other count.
   public init?(bytes: some Collection<UInt8>) {
     guard bytes.count == 32 else { return nil }
-    high = bytes.prefix(16).reduce(0) { $0 << 8 | UInt128($1) }
-    low = bytes.dropFirst(16).reduce(0) { $0 << 8 | UInt128($1) }
+    high = UInt128(bigEndian: bytes.prefix(16))
+    low = UInt128(bigEndian: bytes.dropFirst(16))
   }
 
   /// The 32 bytes.
   public var bytes: [UInt8] {
-    [high, low].flatMap { half in (0..<16).map { UInt8(truncatingIfNeeded: half >> (120 - 8 * UInt128($0))) }
-    }
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(32)
+    appendBigEndian(high, to: &bytes)
+    appendBigEndian(low, to: &bytes)
+    return bytes
   }
 
   /// 64 hexadecimal digits.

@@ -93,12 +93,12 @@ final class Tenant: Sendable {
   }
 
   /// True if the instance may call at all.
-  func allows(_ instance: InstanceName) -> Bool {
-    state.withLock { state in
-      switch state.settings.file.instances {
-      case .any: true
-      case .listed(let names): names.contains(instance) || state.persisted.instances.contains(instance)
-      }
+  func allows(_ instance: InstanceName) -> Bool { state.withLock { Self.allows(instance, $0) } }
+
+  private static func allows(_ instance: InstanceName, _ state: borrowing State) -> Bool {
+    switch state.settings.file.instances {
+    case .any: true
+    case .listed(let names): names.contains(instance) || state.persisted.instances.contains(instance)
     }
   }
 
@@ -119,13 +119,18 @@ final class Tenant: Sendable {
 
   // MARK: The keyring
 
-  /// The keyring, if it is open at this moment; for readers on an event loop.
-  var openKeyring: TenantKeyring? {
-    state.withLock { state in
-      if state.persisted.isDisabled { return nil }
-      if case .open(let keyring) = state.phase { return keyring }
-      return nil
-    }
+  /// The keyring, if it is open at this moment.
+  var openKeyring: TenantKeyring? { state.withLock { Self.openKeyring($0) } }
+
+  /// The keyring, if it is open at this moment and the instance may use it; for readers on an event loop.
+  func openKeyring(for instance: InstanceName) -> TenantKeyring? {
+    state.withLock { Self.allows(instance, $0) ? Self.openKeyring($0) : nil }
+  }
+
+  private static func openKeyring(_ state: borrowing State) -> TenantKeyring? {
+    if state.persisted.isDisabled { return nil }
+    if case .open(let keyring) = state.phase { return keyring }
+    return nil
   }
 
   /// The keyring, opened if it is not.
