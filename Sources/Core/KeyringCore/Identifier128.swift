@@ -8,10 +8,13 @@ public protocol Identifier128: Hashable, Sendable, CustomStringConvertible {
 
 extension Identifier128 {
   /// Reads exactly 16 bytes; nil for any other count.
-  public init?(bytes: some Collection<UInt8>) {
+  public init?(bytes: [UInt8]) {
     guard bytes.count == 16 else { return nil }
-    self.init(value: UInt128(bigEndian: bytes))
+    self.init(value: UInt128(bigEndian: bytes, at: 0))
   }
+
+  /// Reads exactly 16 bytes of a longer array; nil for any other count.
+  public init?(bytes: ArraySlice<UInt8>) { self.init(bytes: Array(bytes)) }
 
   /// The 16 bytes.
   public var bytes: [UInt8] {
@@ -27,10 +30,11 @@ extension Identifier128 {
 
 extension UInt128 {
   /// Of 16 bytes, the most significant first; in halves: shifting 64 bits is one instruction.
-  fileprivate init(bigEndian bytes: some Collection<UInt8>) {
-    let high = bytes.prefix(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-    let low = bytes.dropFirst(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-    self = UInt128(high) << 64 | UInt128(low)
+  fileprivate init(bigEndian bytes: [UInt8], at start: Int) {
+    var halves: (UInt64, UInt64) = (0, 0)
+    for index in start..<start + 8 { halves.0 = halves.0 << 8 | UInt64(bytes[index]) }
+    for index in start + 8..<start + 16 { halves.1 = halves.1 << 8 | UInt64(bytes[index]) }
+    self = UInt128(halves.0) << 64 | UInt128(halves.1)
   }
 }
 
@@ -72,11 +76,14 @@ public struct Digest: Hashable, Sendable, CustomStringConvertible {
   }
 
   /// Reads exactly 32 bytes; nil for any other count.
-  public init?(bytes: some Collection<UInt8>) {
+  public init?(bytes: [UInt8]) {
     guard bytes.count == 32 else { return nil }
-    high = UInt128(bigEndian: bytes.prefix(16))
-    low = UInt128(bigEndian: bytes.dropFirst(16))
+    high = UInt128(bigEndian: bytes, at: 0)
+    low = UInt128(bigEndian: bytes, at: 16)
   }
+
+  /// Reads exactly 32 bytes of a longer array; nil for any other count.
+  public init?(bytes: ArraySlice<UInt8>) { self.init(bytes: Array(bytes)) }
 
   /// The 32 bytes.
   public var bytes: [UInt8] {
