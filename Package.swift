@@ -177,6 +177,10 @@ let tests: [Target] = [
     ["Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
   ),
   .tests(
+    "TLSTransportTests",
+    ["COpenSSL", "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", nioCore]
+  ),
+  .tests(
     "IntegrationTests",
     ["KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol"]
   ),
