@@ -59,6 +59,8 @@ final class CommitPipeline: @unchecked Sendable {
   var replacements: [PendingReplacement] = []
   var isReplacing = false
   var dead: StoreError?
+  /// Set by `stop`: nothing more is accepted; what was, still becomes durable.
+  var stopped: StoreError?
   var whenIdle: [@Sendable () -> Void] = []
 
   struct PendingReplacement {
@@ -120,13 +122,15 @@ final class CommitPipeline: @unchecked Sendable {
     }
   }
 
+  var refusal: StoreError? { dead ?? stopped }
+
   func accept(
     _ change: PreparedChange,
     _ again: Again?,
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) {
     dispatchPrecondition(condition: .onQueue(queue))
-    if let dead { return completion(.failure(.failed(ServiceError(dead)))) }
+    if let refusal { return completion(.failure(.failed(ServiceError(refusal)))) }
     if isReplacing || !replacements.isEmpty {
       return deferred.append { self.accept(change, again, completion) }
     }
@@ -356,9 +360,7 @@ final class CommitPipeline: @unchecked Sendable {
 
   func die(_ error: StoreError) {
     dead = error
-    let failure = ServiceError(error)
-    for replacement in replacements { replacement.completion(.failure(failure)) }
-    replacements = []
+    failReplacements(error)
     observer?.pipeline(failed: error)
     resumeDeferred()
   }
@@ -381,11 +383,19 @@ final class CommitPipeline: @unchecked Sendable {
     for body in bodies { body() }
   }
 
-  /// Refuses everything from here on; for a tenant that closes.
+  /// Refuses everything from here on but what was accepted; for a tenant that closes.
   func stop(_ error: StoreError) {
     queue.async {
-      if self.dead == nil { self.dead = error }
+      self.stopped = error
+      self.failReplacements(error)
+      if !self.isReplacing { self.resumeDeferred() }
     }
+  }
+
+  func failReplacements(_ error: StoreError) {
+    let pending = replacements
+    replacements = []
+    for replacement in pending { replacement.completion(.failure(ServiceError(error))) }
   }
 
   /// For how long the flush under way has been, in nanoseconds; 0 if none is.
