@@ -56,12 +56,14 @@ extension Target {
   static func tests(
     _ name: String,
     _ dependencies: [Target.Dependency],
+    exclude: [String] = [],
     resources: [Resource] = []
   ) -> Target {
     .testTarget(
       name: name,
       dependencies: dependencies,
       path: "Tests/\(name)",
+      exclude: exclude,
       resources: resources,
       swiftSettings: strictSwift
     )
@@ -174,7 +176,11 @@ let tests: [Target] = [
   .tests("ArchitectureTests", []),
   .tests(
     "KeyringStorageTests",
-    ["Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
+    [
+      "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
+      collections,
+    ],
+    exclude: ["Golden"]
   ),
   .tests(
     "IntegrationTests",
