@@ -93,11 +93,13 @@ public struct KeyringState: Sendable {
   public init(_ image: KeyringImage) throws(KeyringError) {
     self.init(tenant: image.tenant, id: image.id, sequence: image.sequence)
     for key in image.wrappingKeys { try apply(.addWrappingKey(key)) }
+    // An image carries the counts of all encryptions ever made: its records are in them already, and must not be counted again.
     let counted = wrappingKeys
+    for id in counted.keys { wrappingKeys[id]?.encryptions = 0 }
     for (identity, key) in image.keys {
       for record in key.records { try put(identity, key.type, record) }
     }
-    wrappingKeys = counted  // an image carries the counts of all encryptions ever made
+    wrappingKeys = counted
   }
 }
 
