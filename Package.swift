@@ -174,6 +174,16 @@ let testing: [Target] = [
 
 let tests: [Target] = [
   .tests("ArchitectureTests", []),
+  .tests("KeyringCoreTests", ["KeyringCore", collections]),
+  .tests(
+    "CryptographyTests",
+    ["Cryptography", "KeyringTestSupport", "SecureMemory"],
+    exclude: ["Vectors"]
+  ),
+  .tests(
+    "CMKProvidersTests",
+    ["CMKProviders", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
+  ),
   .tests(
     "KeyringStorageTests",
     [
