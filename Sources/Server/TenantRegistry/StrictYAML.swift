@@ -15,14 +15,17 @@ struct StrictYAML {
     guard text.utf8.count <= Self.bytesMax else {
       throw ConfigurationError("\(file): larger than \(Self.bytesMax) bytes")
     }
+    let parser: Parser
     let node: Node?
     do {
-      node = try compose(yaml: text)
+      parser = try Parser(yaml: text)
+      node = try parser.singleRoot()
     } catch {
       throw ConfigurationError("\(file): \(Self.oneLine("\(error)"))")
     }
     guard let node else { throw ConfigurationError("\(file): the file is empty") }
-    try Self.refuseAnchors(node, file)
+    // Nodes refer to their anchors weakly: the parser, which owns them, has to live while they are looked for.
+    try withExtendedLifetime(parser) { () throws(ConfigurationError) in try Self.refuseAnchors(node, file) }
     try self.init(node, file: file, path: "")
   }
 
@@ -167,14 +170,19 @@ struct StrictYAML {
     }
   }
 
+  /// The longest time that configuration takes, ten years: in nanoseconds, a sum of several still fits 64 bits.
+  static let millisecondsMax: Int64 = 10 * 365 * 24 * 3_600_000
+
   /// `0`, `90s`, `5m`, `24h`, `500ms`.
   static func duration(_ text: String) throws(ConfigurationError) -> Duration {
     let units: [(String, Int64)] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]
     if text == "0" { return .zero }
     for (unit, milliseconds) in units where text.hasSuffix(unit) {
-      if let number = Int64(text.dropLast(unit.count)), (0...1_000_000_000).contains(number) {
-        return .milliseconds(number * milliseconds)
+      guard let number = Int64(text.dropLast(unit.count)), number >= 0 else { continue }
+      guard number <= millisecondsMax / milliseconds else {
+        throw ConfigurationError("a time of at most ten years (87600h) is expected, not '\(text)'")
       }
+      return .milliseconds(number * milliseconds)
     }
     throw ConfigurationError("a time such as 500ms, 90s, 5m or 24h is expected, not '\(text)'")
   }
