@@ -119,19 +119,30 @@ struct StrictYAML {
     try take(name, Self.duration)
   }
 
-  /// Takes a list of words; a single word gives a list of one.
-  mutating func words(_ name: String) throws(ConfigurationError) -> [String]? {
+  /// Takes a list of words, each read by `read`; a single word gives a list of one.
+  mutating func words<Value>(
+    _ name: String,
+    _ read: (String) throws(ConfigurationError) -> Value
+  ) throws(ConfigurationError) -> [Value]? {
     guard let node = entries.removeValue(forKey: name) else { return nil }
-    if let text = node.scalar?.string { return [text] }
-    guard case .sequence(let sequence) = node else { throw error("'\(full(name))' is a list", at: node) }
-    var words: [String] = []
-    for item in sequence {
+    let items: [Node]
+    switch node {
+    case .scalar: items = [node]
+    case .sequence(let sequence): items = Array(sequence)
+    case .mapping, .alias: throw error("'\(full(name))' is a list", at: node)
+    }
+    var values: [Value] = []
+    for item in items {
       guard let word = item.scalar?.string else {
         throw error("'\(full(name))' is a list of words", at: item)
       }
-      words.append(word)
+      do throws(ConfigurationError) {
+        values.append(try read(word))
+      } catch {
+        throw self.error("'\(full(name))': \(error)", at: item)
+      }
     }
-    return words
+    return values
   }
 
   mutating func mapping(_ name: String) throws(ConfigurationError) -> StrictYAML? {
