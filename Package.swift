@@ -185,6 +185,10 @@ let tests: [Target] = [
     ["CMKProviders", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
   ),
   .tests(
+    "TenantRegistryTests",
+    ["KeyringCore", "KeyringStorage", "KeyringTestSupport", "TenantRegistry"]
+  ),
+  .tests(
     "KeyringStorageTests",
     [
       "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
