@@ -174,6 +174,7 @@ let testing: [Target] = [
 
 let tests: [Target] = [
   .tests("ArchitectureTests", []),
+  .tests("SecureMemoryTests", ["SecureMemory"]),
   .tests("KeyringCoreTests", ["KeyringCore", collections]),
   .tests(
     "CryptographyTests",
