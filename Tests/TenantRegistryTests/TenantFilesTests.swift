@@ -85,6 +85,11 @@ import Testing
       let settings = try files.load().settings
       #expect(settings.wrappingKeyTTL == .zero && settings.outageGrace == .zero && settings.isReadOnly)
     }
+    let other = try tenant("globex", "{cmk_id: a, wrapping_key_ttl: 0, outage_grace: 0}")
+    var longer = PersistedState()
+    longer.variables = [.wrappingKeyTTL: "1m", .outageGrace: "1h"]
+    try other.write(longer)
+    #expect(try other.load().settings.outageGrace == .seconds(3600))
     persisted.variables[.outageGrace] = nil
     try files.write(persisted)
     #expect(refusal(files).contains("persisted.json: wrapping_key_ttl 0"))
