@@ -56,12 +56,14 @@ extension Target {
   static func tests(
     _ name: String,
     _ dependencies: [Target.Dependency],
+    exclude: [String] = [],
     resources: [Resource] = []
   ) -> Target {
     .testTarget(
       name: name,
       dependencies: dependencies,
       path: "Tests/\(name)",
+      exclude: exclude,
       resources: resources,
       swiftSettings: strictSwift
     )
@@ -172,9 +174,28 @@ let testing: [Target] = [
 
 let tests: [Target] = [
   .tests("ArchitectureTests", []),
+  .tests("SecureMemoryTests", ["SecureMemory"]),
+  .tests("KeyringCoreTests", ["KeyringCore", collections]),
+  .tests(
+    "CryptographyTests",
+    ["Cryptography", "KeyringTestSupport", "SecureMemory"],
+    exclude: ["Vectors"]
+  ),
+  .tests(
+    "CMKProvidersTests",
+    ["CMKProviders", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
+  ),
+  .tests(
+    "TenantRegistryTests",
+    ["KeyringCore", "KeyringStorage", "KeyringTestSupport", "TenantRegistry"]
+  ),
   .tests(
     "KeyringStorageTests",
-    ["Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
+    [
+      "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
+      collections,
+    ],
+    exclude: ["Golden"]
   ),
   .tests(
     "IntegrationTests",
