@@ -197,6 +197,7 @@ let tests: [Target] = [
     ],
     exclude: ["Golden"]
   ),
+  .tests("KeyringServiceTests", ["Cryptography", "KeyringCore", "KeyringService", "SecureMemory"]),
   .tests(
     "IntegrationTests",
     ["KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol"]

@@ -34,12 +34,4 @@ extension CommitPipeline {
     replacements = []
     for replacement in pending { replacement.completion(.failure(ServiceError(error))) }
   }
-
-  /// For how long the flush under way has been, in nanoseconds; 0 if none is.
-  func flushAge(_ completion: @escaping @Sendable (UInt64) -> Void) {
-    queue.async {
-      let runs = self.isFlushing || self.isReplacing
-      completion(runs ? monotonicNanoseconds() - self.flushStarted : 0)
-    }
-  }
 }

@@ -1,5 +1,6 @@
 internal import Dispatch
 internal import KeyringCore
+internal import Synchronization
 
 // Invariants of a tenant's pipeline, all of its state being confined to the tenant's serial queue:
 //
@@ -42,6 +43,8 @@ final class CommitPipeline: @unchecked Sendable {
   let store: any KeyringStore
   let runFlush: @Sendable (@escaping @Sendable () -> Void) -> Void
   let keysMax: @Sendable () -> Int
+  /// Monotonic nanoseconds at which the flush or replacement under way began; 0 if none is. For those who look from outside the queue.
+  let flushBegan = Atomic<UInt64>(0)
   weak let observer: (any Observer)?
 
   var durable: KeyringState
@@ -53,7 +56,6 @@ final class CommitPipeline: @unchecked Sendable {
   var flushing: [Accepted] = []
   var waiting: [Accepted] = []
   var isFlushing = false
-  var flushStarted: UInt64 = 0
   var underWay: [RequestName: UInt64] = [:]
   var deferred: [@Sendable () -> Void] = []
   var replacements: [PendingReplacement] = []
@@ -287,7 +289,7 @@ final class CommitPipeline: @unchecked Sendable {
     dispatchPrecondition(condition: .onQueue(queue))
     guard !isFlushing, !waiting.isEmpty, dead == nil else { return }
     isFlushing = true
-    flushStarted = monotonicNanoseconds()
+    flushBegan.store(monotonicNanoseconds(), ordering: .relaxed)
     swap(&flushing, &waiting)
     flushed = accepted
     let commits = flushing.map(\.commit)
@@ -304,6 +306,7 @@ final class CommitPipeline: @unchecked Sendable {
   func finishFlush(_ result: Result<StorePosition, StoreError>) {
     dispatchPrecondition(condition: .onQueue(queue))
     isFlushing = false
+    flushBegan.store(0, ordering: .relaxed)
     let batch = flushing
     flushing = []
     switch result {

@@ -325,11 +325,19 @@ extension Duration {
 }
 
 extension TenantKeyring {
-  /// The worst of the wrapping keys in use.
+  /// A flush that takes longer than this, in nanoseconds, makes its tenant degraded.
+  static let slowFlush: UInt64 = 5_000_000_000
+
+  /// The worst of the wrapping keys in use, and of the disk.
   func condition() -> (state: TenantState, reason: String) {
     let used = view.withLock { $0.state.recordsByWrappingKey }
+    var worst: (state: TenantState, reason: String) = (.ready, "")
+    let began = pipeline.flushBegan.load(ordering: .relaxed)
+    let now = monotonicNanoseconds()
+    if began > 0, now > began, now - began > Self.slowFlush {
+      worst = (.degraded, "a write to the disk has taken \((now - began) / 1_000_000_000) s so far")
+    }
     return standings.withLock { standings in
-      var worst: (state: TenantState, reason: String) = (.ready, "")
       for (id, entry) in standings.entries where used[id, default: 0] > 0 {
         switch entry.standing {
         case .denied(let why): return (.locked, why)
