@@ -25,12 +25,24 @@ public struct KeyIdentity: Hashable, Sendable {
   /// Joins the three parts.
   ///
   /// - Throws: `KeyringError.nameInvalid` for an empty or too long key id, or a too long owner.
+  public init(scope: Scope, owner: [UInt8], keyID: [UInt8]) throws(KeyringError) {
+    // SAFETY: both arrays live for the calls.
+    self = try unsafe owner.span.withUnsafeBytes { owner throws(KeyringError) in
+      try unsafe keyID.span.withUnsafeBytes { keyID throws(KeyringError) in
+        try unsafe KeyIdentity(scope: scope, owner: owner, keyID: keyID)
+      }
+    }
+  }
+
+  /// Joins the three parts, two of which are lent.
+  ///
+  /// - Throws: `KeyringError.nameInvalid` for an empty or too long key id, or a too long owner.
   public init(
     scope: Scope,
-    owner: some Collection<UInt8>,
-    keyID: some Collection<UInt8>
+    owner: UnsafeRawBufferPointer,
+    keyID: UnsafeRawBufferPointer
   ) throws(KeyringError) {
-    guard !keyID.isEmpty else { throw .nameInvalid("key_id cannot be empty") }
+    guard keyID.count > 0 else { throw .nameInvalid("key_id cannot be empty") }
     guard keyID.count <= Self.keyIDBytesMax else { throw .nameInvalid("a key_id has at most 255 bytes") }
     guard owner.count <= Self.ownerBytesMax else { throw .nameInvalid("an owner has at most 512 bytes") }
     var encoded: [UInt8] = []
@@ -38,16 +50,23 @@ public struct KeyIdentity: Hashable, Sendable {
     switch scope {
     case .shared: encoded += [1, 0]
     case .instance(let name):
-      encoded += [2, UInt8(name.text.utf8.count)]
+      encoded.append(2)
+      encoded.append(UInt8(name.text.utf8.count))
       encoded += name.text.utf8
     case .server: encoded += [3, 0]
     }
     encoded.append(UInt8(owner.count >> 8))
     encoded.append(UInt8(owner.count & 255))
-    encoded += owner
+    unsafe encoded.append(contentsOf: owner)
     encoded.append(UInt8(keyID.count))
-    encoded += keyID
+    unsafe encoded.append(contentsOf: keyID)
     self.encoded = encoded
+  }
+
+  /// Of the canonical encoding, as a whole.
+  public func hash(into hasher: inout Hasher) {
+    // SAFETY: the array lives for the call.
+    unsafe encoded.withUnsafeBytes { unsafe hasher.combine(bytes: $0) }
   }
 
   private var ownerStart: Int { 4 + Int(encoded[1]) }

@@ -37,42 +37,47 @@ public struct KeyringState: Sendable {
     guard commit.sequence == sequence + 1 else {
       throw .inconsistent("commit \(commit.sequence) does not follow \(sequence)")
     }
-    var next = self
-    for operation in commit.operations { try next.apply(operation) }
-    next.sequence = commit.sequence
-    self = next
+    if commit.operations.count == 1 {
+      // All or nothing by itself: no copy, and so no second copy of the branches that this state owns alone.
+      try apply(commit.operations[0])
+    } else {
+      var next = self
+      for operation in commit.operations { try next.apply(operation) }
+      self = next
+    }
+    sequence = commit.sequence
   }
 
-  /// Applies one operation; for building a state from a snapshot, or trying a change on a copy.
+  /// Applies one operation.
   ///
-  /// - Throws: as `apply(_: Commit)`; the state may then be changed in part.
+  /// - Throws: as `apply(_: Commit)`, with the state unchanged.
   public mutating func apply(_ operation: Operation) throws(KeyringError) {
     switch operation {
     case .put(let identity, let type, let record): try put(identity, type, record)
     case .remove(let identity): try remove(identity)
     case .addWrappingKey(let key):
-      guard wrappingKeys.updateValue(key, forKey: key.id) == nil else {
+      guard wrappingKeys[key.id] == nil else {
         throw .inconsistent("wrapping key \(key.id) is there twice")
       }
+      wrappingKeys[key.id] = key
     }
   }
 
   private mutating func put(_ identity: KeyIdentity, _ type: KeyType, _ record: Record) throws(KeyringError) {
+    let present = keys[identity]
     if record.version == 1 {
-      guard keys.updateValue(Key(type: type, records: [record]), forKey: identity) == nil else {
-        throw .keyExists
-      }
+      guard present == nil else { throw .keyExists }
     } else {
-      guard var key = keys[identity] else { throw .keyAbsent }
-      guard key.type == type, key.latest.version + 1 == record.version else {
+      guard let present else { throw .keyAbsent }
+      guard present.type == type, present.latest.version + 1 == record.version else {
         throw .inconsistent("a version of a key does not follow the one before")
       }
-      key.records.append(record)
-      keys[identity] = key
     }
     try countEncryption(record.wrappingKeyID)
+    keys[identity] = Key(type: type, records: (present?.records ?? []) + [record])
   }
 
+  /// The last check of a put: what it throws, it throws before anything changed.
   private mutating func countEncryption(_ id: WrappingKeyID) throws(KeyringError) {
     guard let encryptions = wrappingKeys[id]?.encryptions else {
       throw .inconsistent("a record names a wrapping key that is not there")
@@ -92,14 +97,20 @@ public struct KeyringState: Sendable {
   /// - Throws: `KeyringError.inconsistent` where the image contradicts itself.
   public init(_ image: KeyringImage) throws(KeyringError) {
     self.init(tenant: image.tenant, id: image.id, sequence: image.sequence)
+    // An image carries the counts of all encryptions ever made: records are counted, not applied.
     for key in image.wrappingKeys { try apply(.addWrappingKey(key)) }
-    // An image carries the counts of all encryptions ever made: its records are in them already, and must not be counted again.
-    let counted = wrappingKeys
-    for id in counted.keys { wrappingKeys[id]?.encryptions = 0 }
-    for (identity, key) in image.keys {
-      for record in key.records { try put(identity, key.type, record) }
+    for (_, key) in image.keys {
+      for (index, record) in key.records.enumerated() {
+        guard record.version == UInt32(index + 1) else {
+          throw .inconsistent("a version of a key does not follow the one before")
+        }
+        recordsByWrappingKey[record.wrappingKeyID, default: 0] += 1
+      }
     }
-    wrappingKeys = counted
+    guard recordsByWrappingKey.keys.allSatisfy({ wrappingKeys[$0] != nil }) else {
+      throw .inconsistent("a record names a wrapping key that is not there")
+    }
+    keys = image.keys
   }
 }
 

@@ -53,17 +53,19 @@ public struct Record: Sendable, Equatable {
     wrappingKeyID: WrappingKeyID
   ) -> [UInt8] {
     var data: [UInt8] = []
-    data.reserveCapacity(160 + identity.encoded.count)
-    func part(_ bytes: some Collection<UInt8>) {
-      appendBigEndian(UInt32(bytes.count), to: &data)
-      data += bytes
-    }
-    part(CollectionOfOne(formatVersion))
-    part(tenant.text.utf8)
+    data.reserveCapacity(
+      81 + tenant.text.utf8.count + identity.encoded.count + type.text.utf8.count
+    )
+    appendBigEndian(UInt32(1), to: &data)
+    data.append(formatVersion)
+    appendBigEndian(UInt32(tenant.text.utf8.count), to: &data)
+    data += tenant.text.utf8
     appendBigEndian(UInt32(16), to: &data)
     appendBigEndian(keyring.value, to: &data)
-    part(identity.encoded)
-    part(type.text.utf8)
+    appendBigEndian(UInt32(identity.encoded.count), to: &data)
+    data += identity.encoded
+    appendBigEndian(UInt32(type.text.utf8.count), to: &data)
+    data += type.text.utf8
     appendBigEndian(UInt32(4), to: &data)
     appendBigEndian(version, to: &data)
     appendBigEndian(UInt32(16), to: &data)
@@ -78,12 +80,10 @@ public struct Record: Sendable, Equatable {
 }
 
 /// Appends a number, most significant byte first.
+@inlinable
 public func appendBigEndian<Number: FixedWidthInteger>(_ number: Number, to bytes: inout [UInt8]) {
-  var shift = Number.bitWidth
-  while shift > 0 {
-    shift -= 8
-    bytes.append(UInt8(truncatingIfNeeded: number >> Number(shift)))
-  }
+  // SAFETY: the copy's bytes are lent for the call.
+  unsafe withUnsafeBytes(of: number.bigEndian) { unsafe bytes.append(contentsOf: $0) }
 }
 
 /// A key: its type and its versions, oldest first; the first is version 1.

@@ -1,5 +1,6 @@
 internal import CMessages
 internal import CProtobufC
+internal import Glibc
 internal import HashTreeCollections
 internal import KeyringCore
 internal import MessageEncoding
@@ -21,12 +22,26 @@ enum CommitCodec {
     }
   }
 
+  /// A key and its identity, as a snapshot lists them: by the identity's encoding, ascending.
+  typealias ListedKey = (identity: KeyIdentity, key: Key)
+
+  static func precedes(_ left: KeyIdentity, _ right: KeyIdentity) -> Bool {
+    let count = min(left.encoded.count, right.encoded.count)
+    // SAFETY: both have at least `count` bytes.
+    let order = unsafe memcmp(left.encoded, right.encoded, count)
+    return order != 0 ? order < 0 : left.encoded.count < right.encoded.count
+  }
+
   /// The one commit of a replacement.
   static func encode(_ image: KeyringImage) -> [UInt8] {
-    var snapshot = MessageWriter(capacity: image.keys.count * 256)
+    let keys = image.keys.map { (identity: $0.key, key: $0.value) }
+    return encode(image, keys.sorted { precedes($0.identity, $1.identity) })
+  }
+
+  private static func encode(_ image: KeyringImage, _ keys: [ListedKey]) -> [UInt8] {
+    var snapshot = MessageWriter(capacity: keys.count * 256)
     for key in image.wrappingKeys { snapshot.message(1) { write(key, to: &$0) } }
-    for (identity, key) in image.keys.sorted(by: { $0.key.encoded.lexicographicallyPrecedes($1.key.encoded) })
-    {
+    for (identity, key) in keys {
       for record in key.records { snapshot.message(2) { write(identity, key.type, record, to: &$0) } }
     }
     for entry in image.idempotency.entries { snapshot.message(3) { write(entry, to: &$0) } }
@@ -125,7 +140,7 @@ enum CommitCodec {
   /// A commit of a file: ordinary, or the whole keyring that a replacement begins with.
   enum Decoded {
     case commit(Commit)
-    case image(KeyringImage)
+    case image(KeyringImage, [ListedKey])
   }
 
   /// Decodes one commit and checks that it is in canonical form.
@@ -150,9 +165,12 @@ enum CommitCodec {
     let again: [UInt8]
     switch decoded {
     case .commit(let commit): again = encode(commit)
-    case .image(let image): again = encode(image)
+    case .image(let image, let keys): again = encode(image, keys)
     }
-    guard again.count == bytes.count, unsafe again.elementsEqual(bytes) else {
+    // SAFETY: both have `again.count` bytes.
+    guard again.count == bytes.count, let base = bytes.baseAddress,
+      unsafe memcmp(again, base, again.count) == 0
+    else {
       throw .inconsistent("a commit is not in canonical form")
     }
     return decoded
@@ -172,7 +190,7 @@ enum CommitCodec {
         guard index == 0, unsafe message.n_operations == 1, let snapshot = unsafe operation.snapshot else {
           throw .inconsistent("a snapshot is not alone in its commit")
         }
-        return .image(try unsafe image(snapshot.pointee, message, tenant, keyring))
+        return try unsafe image(snapshot.pointee, message, tenant, keyring)
       }
       operations.append(try unsafe decode(operation))
     }
@@ -213,7 +231,7 @@ enum CommitCodec {
     _ commit: Keyring__Storage__V1__Commit,
     _ tenant: TenantName,
     _ keyring: KeyringID
-  ) throws(KeyringError) -> KeyringImage {
+  ) throws(KeyringError) -> Decoded {
     var wrappingKeys: [WrappingKey] = []
     for index in 0..<(unsafe snapshot.n_wrapping_keys) {
       guard let key = unsafe snapshot.wrapping_keys[index]?.pointee else {
@@ -221,7 +239,7 @@ enum CommitCodec {
       }
       wrappingKeys.append(try unsafe decode(key))
     }
-    var keys = KeysBuilder()
+    var keys = SnapshotKeys()
     for index in 0..<(unsafe snapshot.n_records) {
       guard let record = unsafe snapshot.records[index]?.pointee else { throw .inconsistent("no record") }
       try keys.add(try unsafe decode(record))
@@ -238,16 +256,17 @@ enum CommitCodec {
         )
       )
     }
-    return unsafe KeyringImage(
+    let image = unsafe KeyringImage(
       tenant: tenant,
       id: keyring,
       sequence: commit.sequence,
       timeMilliseconds: commit.time_ms,
       caller: text(commit.caller),
       wrappingKeys: wrappingKeys,
-      keys: keys.keys,
+      keys: TreeDictionary(uniqueKeysWithValues: keys.listed.lazy.map { ($0.identity, $0.key) }),
       idempotency: window
     )
+    return .image(image, keys.listed)
   }
 
   private static func decode(_ entry: Keyring__Storage__V1__Idempotency) throws(KeyringError)
@@ -317,19 +336,22 @@ enum CommitCodec {
   }
 }
 
-/// Gathers the records of a snapshot, in which the versions of a key follow one another.
-private struct KeysBuilder {
-  var keys: TreeDictionary<KeyIdentity, Key> = [:]
+/// Gathers the records of a snapshot: identities ascend, and the versions of a key follow one another.
+private struct SnapshotKeys {
+  private(set) var listed: [CommitCodec.ListedKey] = []
 
   mutating func add(_ item: (identity: KeyIdentity, type: KeyType, record: Record)) throws(KeyringError) {
-    guard let key = keys[item.identity] else {
+    guard let last = listed.last, last.identity == item.identity else {
       guard item.record.version == 1 else { throw .inconsistent("a key's first version is not 1") }
-      keys[item.identity] = Key(type: item.type, records: [item.record])
+      if let last = listed.last, !CommitCodec.precedes(last.identity, item.identity) {
+        throw .inconsistent("the keys of a snapshot are not in ascending order")
+      }
+      listed.append((item.identity, Key(type: item.type, records: [item.record])))
       return
     }
-    guard key.type == item.type, key.latest.version + 1 == item.record.version else {
+    guard last.key.type == item.type, last.key.latest.version + 1 == item.record.version else {
       throw .inconsistent("a key's versions do not follow one another")
     }
-    keys[item.identity] = Key(type: key.type, records: key.records + [item.record])
+    listed[listed.count - 1].key = Key(type: item.type, records: last.key.records + [item.record])
   }
 }

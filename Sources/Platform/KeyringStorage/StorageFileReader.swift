@@ -209,7 +209,7 @@ public struct StorageFileReader {
 
   private mutating func apply(_ decoded: CommitCodec.Decoded, _ length: Int) throws(KeyringError) {
     switch decoded {
-    case .image(let image):
+    case .image(let image, _):
       guard positions.isEmpty, image.sequence == state.sequence + 1, replaced.sequence > 0 else {
         throw .inconsistent("a snapshot is not the first commit of a replacement")
       }

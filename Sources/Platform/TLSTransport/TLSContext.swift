@@ -194,7 +194,10 @@ public final class TLSContext: @unchecked Sendable {
       guard unsafe X509_check_ca(leaf) == 0 else {
         throw PeerIdentity.Refusal("a CA's certificate is nobody's identity")
       }
-      _ = try PeerIdentity.parse(uriSANs: unsafe Self.uriSANs(of: leaf), trustDomain: trustDomain)
+      let identity = try PeerIdentity.parse(uriSANs: unsafe Self.uriSANs(of: leaf), trustDomain: trustDomain)
+      guard let engine = unsafe keyring_X509_STORE_CTX_app_data(store) else { return 0 }
+      // SAFETY: the engine put itself there, and owns the SSL that calls.
+      unsafe Unmanaged<TLSEngine>.fromOpaque(engine).takeUnretainedValue().verifiedIdentity = identity
       return 1
     } catch {
       unsafe X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION)

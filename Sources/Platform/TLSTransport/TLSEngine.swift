@@ -17,6 +17,8 @@ public final class TLSEngine {
 
   /// Where it is.
   public private(set) var state = State.handshaking
+  /// Of the certificate that the handshake verified; a server's connections only.
+  var verifiedIdentity: PeerIdentity?
   private let context: TLSContext
   private let ssl: OpaquePointer
   private let incoming: OpaquePointer
@@ -38,7 +40,9 @@ public final class TLSEngine {
     unsafe keyring_BIO_set_mem_eof_return(incoming, -1)
     unsafe SSL_set_bio(ssl, incoming, outgoing)
     switch context.role {
-    case .server: unsafe SSL_set_accept_state(ssl)
+    case .server:
+      unsafe SSL_set_accept_state(ssl)
+      unsafe keyring_SSL_set_app_data(ssl, Unmanaged.passUnretained(self).toOpaque())
     case .client:
       unsafe SSL_set_connect_state(ssl)
       try expect(serverName)
@@ -164,19 +168,11 @@ public final class TLSEngine {
     guard let certificate = unsafe SSL_get0_peer_certificate(ssl) else {
       throw .handshake("the peer has no certificate")
     }
-    var identity: PeerIdentity?
-    if case .server(let trustDomain) = context.role {
-      do {
-        identity = try PeerIdentity.parse(
-          uriSANs: unsafe TLSContext.uriSANs(of: certificate),
-          trustDomain: trustDomain
-        )
-      } catch {
-        throw .handshake("\(error)")
-      }
+    guard context.role == .client || verifiedIdentity != nil else {
+      throw .handshake("the peer's certificate was not verified")
     }
     return unsafe TLSPeer(
-      identity: identity,
+      identity: verifiedIdentity,
       notBefore: TLSContext.unixSeconds(X509_get0_notBefore(certificate)),
       notAfter: TLSContext.unixSeconds(X509_get0_notAfter(certificate)),
       fingerprint: TLSContext.fingerprint(of: certificate)

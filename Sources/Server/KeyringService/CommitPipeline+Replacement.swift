@@ -10,7 +10,7 @@ extension CommitPipeline {
     completion: @escaping @Sendable (Result<StorePosition, ServiceError>) -> Void
   ) {
     queue.async {
-      if let dead = self.dead { return completion(.failure(ServiceError(dead))) }
+      if let refusal = self.refusal { return completion(.failure(ServiceError(refusal))) }
       self.replacements.append(PendingReplacement(make: make, completion: completion))
       self.startReplacement()
     }

@@ -9,7 +9,8 @@ internal import KeyringCore
 //  4. Readers see a state only after its flush is durable; replies go out only after readers see it.
 //  5. A failed flush fails its batch and everything behind it. After anything but `unavailable`, nothing in memory is trusted:
 //     the pipeline is dead, and the keyring is loaded anew.
-//  6. A replacement (compaction, rotate-keys) begins only when nothing is waiting; what arrives meanwhile is deferred, not lost.
+//  6. `flushed` is the state behind `flushing`: what `durable` becomes.
+//  7. A replacement (compaction, rotate-keys) begins only when nothing is waiting; what arrives meanwhile is deferred, not lost.
 
 /// One keyring's transactions: validated one by one on a serial queue, made durable by batches.
 ///
@@ -27,7 +28,6 @@ final class CommitPipeline: @unchecked Sendable {
 
   struct Accepted {
     let commit: Commit
-    let state: KeyringState
     let authenticator: HeldWrappingKey
     let outcome: CommitOutcome
     var completions: [@Sendable (Result<CommitOutcome, CommitFailure>) -> Void]
@@ -46,6 +46,8 @@ final class CommitPipeline: @unchecked Sendable {
 
   var durable: KeyringState
   var accepted: KeyringState
+  /// What `durable` becomes when the flush under way succeeds. One state a batch: a commit changes in place what its batch owns alone.
+  var flushed: KeyringState
   var position: StorePosition
   var window: IdempotencyWindow
   var flushing: [Accepted] = []
@@ -57,6 +59,8 @@ final class CommitPipeline: @unchecked Sendable {
   var replacements: [PendingReplacement] = []
   var isReplacing = false
   var dead: StoreError?
+  /// Set by `stop`: nothing more is accepted; what was, still becomes durable.
+  var stopped: StoreError?
   var whenIdle: [@Sendable () -> Void] = []
 
   struct PendingReplacement {
@@ -80,6 +84,7 @@ final class CommitPipeline: @unchecked Sendable {
     self.keysMax = keysMax
     durable = loaded.state
     accepted = loaded.state
+    flushed = loaded.state
     position = loaded.position
     window = loaded.idempotency
   }
@@ -117,13 +122,15 @@ final class CommitPipeline: @unchecked Sendable {
     }
   }
 
+  var refusal: StoreError? { dead ?? stopped }
+
   func accept(
     _ change: PreparedChange,
     _ again: Again?,
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) {
     dispatchPrecondition(condition: .onQueue(queue))
-    if let dead { return completion(.failure(.failed(ServiceError(dead)))) }
+    if let refusal { return completion(.failure(.failed(ServiceError(refusal)))) }
     if isReplacing || !replacements.isEmpty {
       return deferred.append { self.accept(change, again, completion) }
     }
@@ -184,19 +191,21 @@ final class CommitPipeline: @unchecked Sendable {
       idempotency: change.idempotency,
       operations: change.operations
     )
-    var next = accepted
+    guard isWriteKeyKnown(change.writeKey, commit) else { throw .outdated }
+    let hasRoom = self.hasRoom(for: commit)
     do throws(KeyringError) {
-      try next.apply(commit)
+      if hasRoom {
+        try accepted.apply(commit)
+      } else {
+        var trial = accepted  // what else is wrong with it is said first
+        try trial.apply(commit)
+      }
     } catch {
       throw isOutdated(error) ? .outdated : .failed(.keyring(error))
     }
-    guard next.wrappingKeys[change.writeKey.wrappingKeyID] != nil else { throw .outdated }
-    guard next.keyCount <= max(keysMax(), accepted.keyCount) else {
-      throw .failed(
-        .throttled("the tenant has as many keys as it may", retryAfterMilliseconds: 0)
-      )
+    guard hasRoom else {
+      throw .failed(.throttled("the tenant has as many keys as it may", retryAfterMilliseconds: 0))
     }
-    accepted = next
     let outcome = CommitOutcome(sequence: sequence, versions: change.versions)
     if let idempotency = change.idempotency {
       underWay[RequestName(caller: change.caller, id: idempotency.id)] = sequence
@@ -204,13 +213,32 @@ final class CommitPipeline: @unchecked Sendable {
     waiting.append(
       Accepted(
         commit: commit,
-        state: next,
         authenticator: change.writeKey,
         outcome: outcome,
         completions: [completion]
       )
     )
     startFlush()
+  }
+
+  /// The key that authenticates the batch is part of the keyring, or becomes it by this very commit.
+  private func isWriteKeyKnown(_ key: HeldWrappingKey, _ commit: Commit) -> Bool {
+    accepted.wrappingKeys[key.wrappingKeyID] != nil
+      || commit.operations.contains {
+        if case .addWrappingKey(let added) = $0 { added.id == key.wrappingKeyID } else { false }
+      }
+  }
+
+  /// True unless the commit makes more keys than the tenant may have.
+  private func hasRoom(for commit: Commit) -> Bool {
+    let growth = commit.operations.reduce(0) { sum, operation in
+      switch operation {
+      case .put(_, _, let record): record.version == 1 ? sum + 1 : sum
+      case .remove: sum - 1
+      case .addWrappingKey: sum
+      }
+    }
+    return growth <= 0 || accepted.keyCount + growth <= keysMax()
   }
 
   /// - Returns: true where the request was sent before: `completion` then gets its outcome, once that is durable.
@@ -261,6 +289,7 @@ final class CommitPipeline: @unchecked Sendable {
     isFlushing = true
     flushStarted = monotonicNanoseconds()
     swap(&flushing, &waiting)
+    flushed = accepted
     let commits = flushing.map(\.commit)
     let authenticator = flushing[flushing.count - 1].authenticator
     let expecting = position
@@ -279,6 +308,7 @@ final class CommitPipeline: @unchecked Sendable {
     flushing = []
     switch result {
     case .success(let position):
+      durable = flushed
       publish(batch, at: position)
       for item in batch { item.completions.forEach { $0(.success(item.outcome)) } }
       startFlush()
@@ -304,7 +334,6 @@ final class CommitPipeline: @unchecked Sendable {
         )
       )
     }
-    if let last = batch.last { durable = last.state }
     observer?.pipeline(published: durable, position: position)
   }
 
@@ -331,43 +360,8 @@ final class CommitPipeline: @unchecked Sendable {
 
   func die(_ error: StoreError) {
     dead = error
-    let failure = ServiceError(error)
-    for replacement in replacements { replacement.completion(.failure(failure)) }
-    replacements = []
+    failReplacements(error)
     observer?.pipeline(failed: error)
     resumeDeferred()
-  }
-
-  // MARK: Ending
-
-  /// Runs `body` on the queue once everything accepted so far is durable or has failed.
-  func drain(_ body: @escaping @Sendable () -> Void) {
-    queue.async {
-      self.whenIdle.append(body)
-      self.reportIdle()
-    }
-  }
-
-  func reportIdle() {
-    dispatchPrecondition(condition: .onQueue(queue))
-    guard !isFlushing, !isReplacing, waiting.isEmpty else { return }
-    let bodies = whenIdle
-    whenIdle = []
-    for body in bodies { body() }
-  }
-
-  /// Refuses everything from here on; for a tenant that closes.
-  func stop(_ error: StoreError) {
-    queue.async {
-      if self.dead == nil { self.dead = error }
-    }
-  }
-
-  /// For how long the flush under way has been, in nanoseconds; 0 if none is.
-  func flushAge(_ completion: @escaping @Sendable (UInt64) -> Void) {
-    queue.async {
-      let runs = self.isFlushing || self.isReplacing
-      completion(runs ? monotonicNanoseconds() - self.flushStarted : 0)
-    }
   }
 }

@@ -12,27 +12,31 @@ internal import WireProtocol
 /// A read that memory can answer is answered at once, within the round that it came in; everything else goes to a task, and its reply
 /// comes back to the event loop. Past the bound of requests in flight nothing more is read: TCP holds the client back.
 final class Connection: TLSConnectionDelegate {
-  private let service: Service
-  private let decoder = RequestDecoder()
-  private var caller: Caller?
-  private var tenant: Tenant?
+  let service: Service
+  let decoder = RequestDecoder()
+  var caller: Caller?
+  var instance: InstanceName?
+  var tenant: Tenant?
   private var isAdmitted = false
   private var isAuthenticated = false
-  private var inFlight: [UInt64: Scheduled<Void>] = [:]
+  var inFlight: [UInt64: Scheduled<Void>] = [:]
   private var reservedBytes = 0
   private var frameBytesAnnounced = 0
   private var frameStarted: UInt64 = 0
-  private var lastRequest = monotonicNanoseconds()
+  var lastRequest = monotonicNanoseconds()
   private var ends: UInt64 = .max
-  private var isEnding = false
-  private var isClosed = false
+  var isEnding = false
+  var isClosed = false
   private var ticker: RepeatedTask?
 
-  init(_ service: Service) { self.service = service }
+  let limits: Limits
 
-  private var limits: Limits { Limits(service.resources.configuration.limits) }
+  init(_ service: Service) {
+    self.service = service
+    limits = Limits(service.resources.configuration.limits)
+  }
 
-  private struct Limits {
+  struct Limits {
     let inFlightMax: Int
     let frame: UInt64
     let idle: UInt64
@@ -57,6 +61,7 @@ final class Connection: TLSConnectionDelegate {
       notAfter: UInt64(clamping: peer.notAfter),
       listings: Listings()
     )
+    instance = caller?.instance
     service.logger.debug(
       "connected",
       metadata: [
@@ -102,6 +107,7 @@ final class Connection: TLSConnectionDelegate {
   /// Finds the tenant once; reading waits for it. An unknown tenant is no error here: its calls are refused as forbidden ones are.
   private func findTenant(_ connection: TLSConnection) {
     guard let name = caller?.tenant, let eventLoop = connection.eventLoop else { return }
+    if let known = service.tenants.known(name) { return admit(known, connection) }
     connection.pauseReading()
     let service = self.service
     let bound = NIOLoopBound((self, connection), eventLoop: eventLoop)
@@ -160,10 +166,10 @@ final class Connection: TLSConnectionDelegate {
   // MARK: Frames
 
   func received(_ plaintext: inout WipedBuffer, _ connection: TLSConnection) {
+    // Once a round: what is answered at once is sent when the round is over, and it came in with the round.
+    guard connection.isWritable else { return connection.pauseReading() }
     while !isEnding {
-      guard inFlight.count < limits.inFlightMax, connection.isWritable else {
-        return connection.pauseReading()
-      }
+      guard inFlight.count < limits.inFlightMax else { return connection.pauseReading() }
       do throws(WireError) {
         guard try readFrame(&plaintext, connection) else { return }
       } catch {
@@ -188,14 +194,15 @@ final class Connection: TLSConnectionDelegate {
     frameStarted = 0
     lastRequest = monotonicNanoseconds()
     let total = Frame.prefixBytes + count
-    let decoded: Result<Request, WireError> = unsafe plaintext.withUnsafeBytes { bytes in
-      Result { () throws(WireError) in
-        try unsafe decoder.decode(UnsafeRawBufferPointer(rebasing: bytes[Frame.prefixBytes..<total]))
-      }
+    let decoded: Result<Request, WireError>? = unsafe plaintext.withUnsafeBytes { bytes in
+      let message = unsafe UnsafeRawBufferPointer(rebasing: bytes[Frame.prefixBytes..<total])
+      if unsafe answerFetch(message, connection) { return nil }
+      return Result { () throws(WireError) in try unsafe decoder.decode(message) }
     }
     plaintext.consume(total)
     releaseFrame()
     switch decoded {
+    case nil: break
     case .success(let request): execute(request, messageBytes: count, connection)
     case .failure(let error):
       guard error.requestID != 0 else { throw error }
@@ -231,161 +238,5 @@ final class Connection: TLSConnectionDelegate {
     tenant?.release(frameBytesAnnounced)
     reservedBytes -= frameBytesAnnounced
     frameBytesAnnounced = 0
-  }
-
-  // MARK: Requests
-
-  private func execute(_ request: Request, messageBytes: Int, _ connection: TLSConnection) {
-    guard let caller else { return connection.close() }
-    service.calls.add(1, ordering: .relaxed)
-    if case .fetch(let name, let version) = request.call, case .instance(_, let instance) = caller.identity,
-      let tenant, fetch(request, name, version, instance, tenant, connection)
-    {
-      return
-    }
-    if messageBytes > Frame.messageBytesDefault, !mayBeLarge(request.call) {
-      let error = WireError.tooLarge(bytes: messageBytes, max: Frame.messageBytesDefault)
-      return reply(
-        Service.Answer(sequence: 0, outcome: .failure(.malformed(""))),
-        request.id,
-        connection,
-        status: error.status
-      )
-    }
-    guard inFlight[request.id] == nil else {
-      let error = ServiceError.malformed("a request of this id is in flight on this connection")
-      return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
-    }
-    start(request, caller, connection)
-  }
-
-  private func mayBeLarge(_ call: Call) -> Bool {
-    switch call {
-    case .transact, .admin: true
-    case .fetch, .describe, .change, .list, .whoAmI: false
-    }
-  }
-
-  /// Answers a fetch from memory, decrypting straight into the output.
-  ///
-  /// - Returns: false where memory cannot answer.
-  private func fetch(
-    _ request: Request,
-    _ name: KeyName,
-    _ version: UInt32,
-    _ instance: InstanceName,
-    _ tenant: Tenant,
-    _ connection: TLSConnection
-  ) -> Bool {
-    guard let keyring = tenant.openKeyring, tenant.allows(instance) else { return false }
-    do throws(ServiceError) {
-      let identity: KeyIdentity
-      do throws(KeyringError) {
-        identity = try name.identity(for: instance)
-      } catch {
-        throw .keyring(error)
-      }
-      let (answer, sequence) = keyring.read(identity, version: version, now: lastRequest)
-      guard sequence >= request.minSequence else { throw .stale(sequence: sequence) }
-      switch answer {
-      case .needsWrappingKey: return false
-      case .absent:
-        ReplyEncoder.appendFrame(
-          ReplyEncoder.bytes(id: request.id, sequence: sequence, .fetch(nil)),
-          to: &connection.output
-        )
-      case .present(let identity, let key, let record, let held):
-        try unsafe ReplyEncoder.appendFetch(
-          id: request.id,
-          sequence: sequence,
-          type: key.type.text,
-          version: record.version,
-          latestVersion: key.latest.version,
-          valueBytes: Int(record.length),
-          to: &connection.output
-        ) { room throws(ServiceError) in
-          try unsafe held.open(record, identity: identity, type: key.type, into: room)
-        }
-      }
-    } catch {
-      reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
-    }
-    return true
-  }
-
-  /// Executes a request off the event loop; it is answered no later than its deadline.
-  private func start(_ request: Request, _ caller: Caller, _ connection: TLSConnection) {
-    guard let eventLoop = connection.eventLoop else { return }
-    let timeout = request.timeoutMilliseconds == 0 ? 30_000 : min(Int64(request.timeoutMilliseconds), 600_000)
-    let deadline = monotonicNanoseconds() + UInt64(timeout) * 1_000_000
-    let bound = NIOLoopBound((self, connection), eventLoop: eventLoop)
-    let (id, isChange) = (request.id, isChange(request.call))
-    inFlight[id] = eventLoop.scheduleTask(in: .milliseconds(timeout)) {
-      let (me, connection) = bound.value
-      let error: ServiceError = isChange ? .outcomeUnknown("the deadline passed") : .timeout
-      me.finish(id, Service.Answer(sequence: 0, outcome: .failure(error)), connection)
-    }
-    let service = self.service
-    Task {
-      let answer = await service.answer(request, caller, deadline: deadline)
-      eventLoop.execute {
-        let (me, connection) = bound.value
-        me.finish(id, answer, connection)
-      }
-    }
-  }
-
-  private func isChange(_ call: Call) -> Bool {
-    switch call {
-    case .change, .transact: true
-    case .admin, .fetch, .describe, .list, .whoAmI: false
-    }
-  }
-
-  private func finish(_ id: UInt64, _ answer: Service.Answer, _ connection: TLSConnection) {
-    guard !isClosed, let deadline = inFlight.removeValue(forKey: id) else { return }
-    deadline.cancel()
-    reply(answer, id, connection)
-    connection.flushSoon()
-    resumeIfPossible(connection)
-  }
-
-  private func resumeIfPossible(_ connection: TLSConnection) {
-    if isEnding, inFlight.isEmpty { return connection.close() }
-    if inFlight.count <= limits.inFlightMax / 2, connection.isWritable { connection.resumeReading() }
-  }
-
-  // MARK: Replies
-
-  private func reply(
-    _ answer: Service.Answer,
-    _ id: UInt64,
-    _ connection: TLSConnection,
-    status: Status? = nil
-  ) {
-    switch answer.outcome {
-    case .failure(let error):
-      service.callsFailed.add(1, ordering: .relaxed)
-      let bytes = ReplyEncoder.bytes(id: id, sequence: answer.sequence, status ?? error.status)
-      ReplyEncoder.appendFrame(bytes, to: &connection.output)
-    case .success(.fetch(.some(let key))):
-      unsafe ReplyEncoder.appendFetch(
-        id: id,
-        sequence: answer.sequence,
-        type: key.type,
-        version: key.version,
-        latestVersion: key.latestVersion,
-        valueBytes: key.value.count,
-        to: &connection.output
-      ) { room in
-        // SECRET: from locked memory into the output, which is wiped as it is sent.
-        unsafe key.value.withUnsafeBytes { unsafe room.copyMemory(from: $0) }
-      }
-    case .success(let result):
-      ReplyEncoder.appendFrame(
-        ReplyEncoder.bytes(id: id, sequence: answer.sequence, result),
-        to: &connection.output
-      )
-    }
   }
 }

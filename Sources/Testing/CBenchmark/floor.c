@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/rand.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,7 @@ static int serve(struct connection *c, int good, size_t reply_bytes) {
 int bench_floor(bench_files files, int good, size_t reply_bytes, void (*ready)(int port)) {
   SSL_CTX *context = bench_context(files, 1);
   if (context == NULL) return -1;
+  signal(SIGPIPE, SIG_IGN);
   cipher = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
   seal();
   opened = EVP_CIPHER_CTX_new();

@@ -16,16 +16,30 @@ struct Compare: AsyncParsableCommand {
   @Option(name: .long, help: "Keys of the large keyring.")
   var keys = 100_000
 
+  @Option(name: .long, parsing: .upToNextOption, help: "Measure these parts only.")
+  var only = Part.allCases
+
+  enum Part: String, CaseIterable, ExpressibleByArgument {
+    case fetches, handshakes, stores, size
+  }
+
   func run() async throws {
     bench_pin(1)
     let bench = try await Bench(keyringd: keyringd)
     defer { bench.stop() }
+    if only.contains(.fetches) || only.contains(.handshakes) { try await floors(bench) }
+    if only.contains(.stores) { try await stores(bench, try await bench.serve()) }
+    if only.contains(.size) { try await largeKeyring(bench) }
+  }
+
+  private func floors(_ bench: Bench) async throws {
     let plain = try bench.floor(good: false)
     let good = try bench.floor(good: true)
     let server = try await bench.serve()
     print("| what | plain floor | good floor | keyringd | to plain | to good | target |")
     print("|---|---|---|---|---|---|---|")
-    for (depth, target) in [(1, "good 1.4"), (16, "plain 2.0, good 3.0")] as [(Int32, String)] {
+    for (depth, target) in [(1, "good 1.4"), (16, "plain 2.0, good 3.0")] as [(Int32, String)]
+    where only.contains(.fetches) {
       let costs = try byTurns([plain, good, server]) {
         let measured = try $0.measure(connections: 64, depth: depth, seconds: seconds, stores: 0)
         guard measured.errors == 0 else { throw BenchError(description: "\(measured.errors) fetches failed") }
@@ -33,10 +47,9 @@ struct Compare: AsyncParsableCommand {
       }
       row("Fetch, 64 connections, depth \(depth), us of server CPU", costs, target)
     }
+    guard only.contains(.handshakes) else { return }
     let handshakes = try byTurns([plain, good, server]) { try $0.handshake(seconds: seconds) }
     row("mTLS handshake, us of server CPU", handshakes, "good 1.15")
-    try await stores(bench, server)
-    try await largeKeyring(bench)
   }
 
   private func byTurns(_ targets: [Target], _ measure: (Target) throws -> Double) throws -> [Double] {

@@ -43,6 +43,13 @@ static inline long keyring_SSL_set_tlsext_host_name(SSL *ssl, const char *name) 
   return SSL_set_tlsext_host_name(ssl, name);
 }
 
+static inline int keyring_SSL_set_app_data(SSL *ssl, void *data) { return SSL_set_app_data(ssl, data); }
+/// What SSL_set_app_data set on the connection whose peer's certificate is being verified.
+static inline void *keyring_X509_STORE_CTX_app_data(X509_STORE_CTX *store) {
+  SSL *ssl = (SSL *)X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+  return ssl == NULL ? NULL : SSL_get_app_data(ssl);
+}
+
 static inline uint64_t keyring_SSL_OP_NO_TICKET(void) { return SSL_OP_NO_TICKET; }
 static inline uint64_t keyring_SSL_OP_NO_RENEGOTIATION(void) { return SSL_OP_NO_RENEGOTIATION; }
 static inline uint64_t keyring_SSL_OP_NO_COMPRESSION(void) { return SSL_OP_NO_COMPRESSION; }

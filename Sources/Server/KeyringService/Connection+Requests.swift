@@ -1,0 +1,181 @@
+internal import KeyringCore
+internal import NIOCore
+internal import SecureMemory
+internal import Synchronization
+internal import TLSTransport
+internal import WireProtocol
+
+extension Connection {
+  // MARK: Requests
+
+  func execute(_ request: Request, messageBytes: Int, _ connection: TLSConnection) {
+    guard let caller else { return connection.close() }
+    service.calls.add(1, ordering: .relaxed)
+    if case .fetch(let name, let version) = request.call, case .instance(_, let instance) = caller.identity,
+      let keyring = tenant?.openKeyring(for: instance)
+    {
+      do throws(KeyringError) {
+        let identity = try name.identity(for: instance)
+        if fetch(identity, version, request.id, request.minSequence, keyring, connection) { return }
+      } catch {
+        return reply(Service.Answer(sequence: 0, outcome: .failure(.keyring(error))), request.id, connection)
+      }
+    }
+    if messageBytes > Frame.messageBytesDefault, !mayBeLarge(request.call) {
+      let error = WireError.tooLarge(bytes: messageBytes, max: Frame.messageBytesDefault)
+      return reply(
+        Service.Answer(sequence: 0, outcome: .failure(.malformed(""))),
+        request.id,
+        connection,
+        status: error.status
+      )
+    }
+    guard inFlight[request.id] == nil else {
+      let error = ServiceError.malformed("a request of this id is in flight on this connection")
+      return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
+    }
+    start(request, caller, connection)
+  }
+
+  private func mayBeLarge(_ call: Call) -> Bool {
+    switch call {
+    case .transact, .admin: true
+    case .fetch, .describe, .change, .list, .whoAmI: false
+    }
+  }
+
+  /// Answers a fetch where it lies in its frame, if it is one and memory can answer it.
+  func answerFetch(_ message: UnsafeRawBufferPointer, _ connection: TLSConnection) -> Bool {
+    guard let instance, let fetch = unsafe FetchView(message, instance: instance), inFlight[fetch.id] == nil,
+      let keyring = tenant?.openKeyring(for: instance)
+    else { return false }
+    let isAnswered = self.fetch(
+      fetch.identity,
+      fetch.version,
+      fetch.id,
+      fetch.minSequence,
+      keyring,
+      connection
+    )
+    if isAnswered { service.calls.add(1, ordering: .relaxed) }
+    return isAnswered
+  }
+
+  /// Answers a fetch from memory, decrypting straight into the output.
+  ///
+  /// - Returns: false where memory cannot answer.
+  private func fetch(
+    _ identity: KeyIdentity,
+    _ version: UInt32,
+    _ id: UInt64,
+    _ minSequence: UInt64,
+    _ keyring: TenantKeyring,
+    _ connection: TLSConnection
+  ) -> Bool {
+    do throws(ServiceError) {
+      let (answer, sequence) = keyring.read(identity, version: version, now: lastRequest)
+      guard sequence >= minSequence else { throw .stale(sequence: sequence) }
+      switch answer {
+      case .needsWrappingKey: return false
+      case .absent:
+        ReplyEncoder.appendFrame(
+          ReplyEncoder.bytes(id: id, sequence: sequence, .fetch(nil)),
+          to: &connection.output
+        )
+      case .present(let identity, let key, let record, let held):
+        try unsafe ReplyEncoder.appendFetch(
+          id: id,
+          sequence: sequence,
+          type: key.type.text,
+          version: record.version,
+          latestVersion: key.latest.version,
+          valueBytes: Int(record.length),
+          to: &connection.output
+        ) { room throws(ServiceError) in
+          try unsafe held.open(record, identity: identity, type: key.type, into: room)
+        }
+      }
+    } catch .wrappingKeyReplaced {
+      return false
+    } catch {
+      reply(Service.Answer(sequence: 0, outcome: .failure(error)), id, connection)
+    }
+    return true
+  }
+
+  /// Executes a request off the event loop; it is answered no later than its deadline.
+  private func start(_ request: Request, _ caller: Caller, _ connection: TLSConnection) {
+    guard let eventLoop = connection.eventLoop else { return }
+    let timeout = request.timeoutMilliseconds == 0 ? 30_000 : min(Int64(request.timeoutMilliseconds), 600_000)
+    let deadline = monotonicNanoseconds() + UInt64(timeout) * 1_000_000
+    let bound = NIOLoopBound((self, connection), eventLoop: eventLoop)
+    let (id, isChange) = (request.id, isChange(request.call))
+    inFlight[id] = eventLoop.scheduleTask(in: .milliseconds(timeout)) {
+      let (me, connection) = bound.value
+      let error: ServiceError = isChange ? .outcomeUnknown("the deadline passed") : .timeout
+      me.finish(id, Service.Answer(sequence: 0, outcome: .failure(error)), connection)
+    }
+    let service = self.service
+    Task {
+      let answer = await service.answer(request, caller, deadline: deadline)
+      eventLoop.execute {
+        let (me, connection) = bound.value
+        me.finish(id, answer, connection)
+      }
+    }
+  }
+
+  private func isChange(_ call: Call) -> Bool {
+    switch call {
+    case .change, .transact: true
+    case .admin, .fetch, .describe, .list, .whoAmI: false
+    }
+  }
+
+  func finish(_ id: UInt64, _ answer: Service.Answer, _ connection: TLSConnection) {
+    guard !isClosed, let deadline = inFlight.removeValue(forKey: id) else { return }
+    deadline.cancel()
+    reply(answer, id, connection)
+    connection.flushSoon()
+    resumeIfPossible(connection)
+  }
+
+  func resumeIfPossible(_ connection: TLSConnection) {
+    if isEnding, inFlight.isEmpty { return connection.close() }
+    if inFlight.count <= limits.inFlightMax / 2, connection.isWritable { connection.resumeReading() }
+  }
+
+  // MARK: Replies
+
+  func reply(
+    _ answer: Service.Answer,
+    _ id: UInt64,
+    _ connection: TLSConnection,
+    status: Status? = nil
+  ) {
+    switch answer.outcome {
+    case .failure(let error):
+      service.callsFailed.add(1, ordering: .relaxed)
+      let bytes = ReplyEncoder.bytes(id: id, sequence: answer.sequence, status ?? error.status)
+      ReplyEncoder.appendFrame(bytes, to: &connection.output)
+    case .success(.fetch(.some(let key))):
+      unsafe ReplyEncoder.appendFetch(
+        id: id,
+        sequence: answer.sequence,
+        type: key.type,
+        version: key.version,
+        latestVersion: key.latestVersion,
+        valueBytes: key.value.count,
+        to: &connection.output
+      ) { room in
+        // SECRET: from locked memory into the output, which is wiped as it is sent.
+        unsafe key.value.withUnsafeBytes { unsafe room.copyMemory(from: $0) }
+      }
+    case .success(let result):
+      ReplyEncoder.appendFrame(
+        ReplyEncoder.bytes(id: id, sequence: answer.sequence, result),
+        to: &connection.output
+      )
+    }
+  }
+}
