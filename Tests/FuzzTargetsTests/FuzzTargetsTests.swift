@@ -15,7 +15,7 @@ import Testing
     for (index, seed) in seeds.enumerated() { #expect(run(target, seed), "seed \(index)") }
   }
 
-  /// Every byte of every seed changed, left out and doubled, and every seed cut off everywhere.
+  /// Every byte of every seed changed, left out (with the next), doubled, written as a longer number, and every seed cut off everywhere.
   @Test(arguments: FuzzTarget.allCases)
   func whatLiesNearASeedBreaksNoProperty(_ target: FuzzTarget) throws {
     var refused = 0
@@ -25,7 +25,10 @@ import Testing
         changed[index] ^= UInt8(truncatingIfNeeded: 1 << (index % 8))
         let without = Array(seed[..<index] + seed[(index + 1)...])
         let doubled = Array(seed[...index] + seed[index...])
-        for input in [changed, without, doubled, Array(seed[..<index])] where !run(target, input) {
+        let withoutTwo = Array(seed[..<index] + seed[(index + 1)...].dropFirst())
+        let longer = Array(seed[..<index]) + [seed[index] | 0x80, 0] + Array(seed[(index + 1)...])
+        for input in [changed, without, withoutTwo, doubled, longer, Array(seed[..<index])]
+        where !run(target, input) {
           refused += 1
         }
       }

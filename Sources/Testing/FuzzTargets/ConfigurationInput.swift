@@ -24,7 +24,10 @@ enum ConfigurationInput {
     } catch {
       // What is refused is refused in one line that names the file.
       let why = "\(error)"
-      precondition(!why.contains("\n") && !why.isEmpty, "an error of several lines: \(why)")
+      precondition(
+        !why.contains(where: \.isNewline) && (1...1000).contains(why.count),
+        "an error of several lines: \(why)"
+      )
       return false
     }
   }

@@ -57,15 +57,44 @@ enum FuzzTarget: String, CaseIterable {
     return true
   }
 
+  private static let instance: InstanceName = {
+    do {
+      return try InstanceName("db-1")
+    } catch {
+      preconditionFailure("\(error)")
+    }
+  }()
+
+  /// Where the short way to a fetch answers, the decoder answers the same.
+  private func check(_ view: FetchView, _ request: Request?) {
+    guard let request, case .fetch(let name, let version) = request.call else {
+      preconditionFailure("a fetch that the decoder refuses, or takes for something else")
+    }
+    precondition(view.id == request.id && view.minSequence == request.minSequence && view.version == version)
+    precondition(
+      request.traceparent.isEmpty && request.idempotencyID == nil,
+      "a part of the request is passed over"
+    )
+    do {
+      let identity = try name.identity(for: Self.instance)
+      precondition(view.identity == identity, "another key is fetched")
+    } catch {
+      preconditionFailure("a fetch of a name that is none: \(error)")
+    }
+  }
+
   /// What decodes has the length that its encoding has, and decodes to the same again.
   private func request(_ bytes: UnsafeRawBufferPointer) -> Bool {
     let decoder = RequestDecoder()
+    let view = unsafe FetchView(bytes, instance: Self.instance)
     let request: Request
     do {
       request = unsafe try decoder.decode(bytes)
     } catch {
+      if let view { check(view, nil) }
       return false
     }
+    if let view { check(view, request) }
     let encoded = encode(request)
     precondition(encoded.count == bytes.count + Frame.prefixBytes, "a request has one length")
     do {

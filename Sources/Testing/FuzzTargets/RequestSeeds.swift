@@ -17,6 +17,10 @@ enum RequestSeeds {
       .list(ListCall(scope: .shared, owner: Array("o".utf8), pageSize: 500, pageToken: [1, 2, 3])),
       .list(ListCall(scope: .instance, owner: [])),
     ]
+    calls += [
+      .fetch(shared, version: 0), .fetch(own, version: 1), .fetch(own, version: 300),
+      .fetch(shared, version: 1),
+    ]
     calls += changes.map { .change($0) }
     calls += administration.map { .admin($0) }
     return calls.enumerated().map { index, call in
