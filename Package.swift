@@ -161,6 +161,14 @@ let testing: [Target] = [
       histogram,
     ]
   ),
+  .program(
+    "FuzzTargets",
+    "Testing",
+    [
+      "Cryptography", "KeyringCore", "KeyringStorage", "MessageEncoding", "SecureMemory", "TLSTransport",
+      "TenantRegistry", "WireProtocol",
+    ]
+  ),
   .library(
     "KeyringTestSupport",
     "Testing",
@@ -175,6 +183,7 @@ let testing: [Target] = [
 let tests: [Target] = [
   .tests("ArchitectureTests", []),
   .tests("SecureMemoryTests", ["SecureMemory"]),
+  .tests("FuzzTargetsTests", ["FuzzTargets"]),
   .tests("KeyringCoreTests", ["KeyringCore", collections]),
   .tests(
     "CryptographyTests",

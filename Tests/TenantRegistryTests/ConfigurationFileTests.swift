@@ -74,6 +74,12 @@ import Testing
     ("cmk_id: a\n\tprofile: any\n", "t.yaml"), ("cmk_id: 'a\n", "t.yaml"),
     ("cmk_id: a\n---\ncmk_id: b\n", "t.yaml"),
     ("cmk_id: a\ncmk_id: b\n", "t.yaml"), ("cmk_id: a\nlimits: {keys: 1, keys: 2}\n", "t.yaml"),
+    (
+      "cmk_id: a\nprofile: \"x\\ny\\e[31m\\L\"\n",
+      "t.yaml:2:10: 'profile': keyring_aws, general or any is expected, not 'x\\u{a}y\\u{1b}[31m\\u{2028}'"
+    ),
+    ("cmk_id: a\n\"b\\nc\": d\n", "unknown key 'b\\u{a}c'"),
+    ("cmk_id: a\nprofile: " + String(repeating: "x", count: 5000), "xxx..."),
     ("[a]: b\n", "t.yaml:1:1: a key is a word"), ("cmk_id: a\u{1}\n", "t.yaml"),
     (String(repeating: "#\n", count: 40_000), "t.yaml: larger than 65536 bytes"),
     (String(repeating: "[", count: 60_000), "t.yaml"), (String(repeating: "{a: ", count: 15_000), "t.yaml"),

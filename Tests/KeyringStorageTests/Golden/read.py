@@ -166,6 +166,7 @@ class Reader:
         digest = sha256(self.digest, self.data[at:end])
         need(trailer[:32] == digest, "a batch's digest")
         need(number(trailer[80:88]) == body and trailer[88:] == b"KRTRAIL\0", "a batch's trailer")
+        need(count == 1 or self.positions or self.replaced[0] == 0, "a replacement's first batch has one commit")
         lines, self.lines = self.lines, []
         place = at + 96
         for _ in range(count):
