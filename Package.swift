@@ -56,12 +56,14 @@ extension Target {
   static func tests(
     _ name: String,
     _ dependencies: [Target.Dependency],
+    exclude: [String] = [],
     resources: [Resource] = []
   ) -> Target {
     .testTarget(
       name: name,
       dependencies: dependencies,
       path: "Tests/\(name)",
+      exclude: exclude,
       resources: resources,
       swiftSettings: strictSwift
     )
@@ -159,6 +161,14 @@ let testing: [Target] = [
       histogram,
     ]
   ),
+  .program(
+    "FuzzTargets",
+    "Testing",
+    [
+      "Cryptography", "KeyringCore", "KeyringStorage", "MessageEncoding", "SecureMemory", "TLSTransport",
+      "TenantRegistry", "WireProtocol",
+    ]
+  ),
   .library(
     "KeyringTestSupport",
     "Testing",
@@ -172,10 +182,31 @@ let testing: [Target] = [
 
 let tests: [Target] = [
   .tests("ArchitectureTests", []),
+  .tests("SecureMemoryTests", ["SecureMemory"]),
+  .tests("FuzzTargetsTests", ["FuzzTargets"]),
+  .tests("KeyringCoreTests", ["KeyringCore", collections]),
+  .tests(
+    "CryptographyTests",
+    ["Cryptography", "KeyringTestSupport", "SecureMemory"],
+    exclude: ["Vectors"]
+  ),
+  .tests(
+    "CMKProvidersTests",
+    ["CMKProviders", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
+  ),
+  .tests(
+    "TenantRegistryTests",
+    ["KeyringCore", "KeyringStorage", "KeyringTestSupport", "TenantRegistry"]
+  ),
   .tests(
     "KeyringStorageTests",
-    ["Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
+    [
+      "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
+      collections,
+    ],
+    exclude: ["Golden"]
   ),
+  .tests("KeyringServiceTests", ["Cryptography", "KeyringCore", "KeyringService", "SecureMemory"]),
   .tests(
     "TLSTransportTests",
     ["COpenSSL", "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", nioCore]

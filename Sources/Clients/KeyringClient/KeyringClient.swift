@@ -63,7 +63,12 @@ public final class KeyringClient: Sendable {
   private let configuration: KeyringClientConfiguration
   private let context: TLSContext
   private let group: MultiThreadedEventLoopGroup
-  private let link: Mutex<Link?>
+  private struct Connecting {
+    var link: Link?
+    /// Single flight: all calls that need a connection await the same one.
+    var attempt: Task<Result<Link, KeyringClientError>, Never>?
+  }
+  private let state = Mutex(Connecting())
   private let nextID = Atomic<UInt64>(1)
 
   /// Loads certificate, key and CA; connects at the first call.
@@ -84,14 +89,13 @@ public final class KeyringClient: Sendable {
       throw .configuration("\(error)")
     }
     group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-    link = Mutex(nil)
   }
 
   /// Closes the connection; calls in flight fail.
   public func close() async {
-    let last = link.withLock { link in
-      defer { link = nil }
-      return link
+    let last = state.withLock { state in
+      defer { state.link = nil }
+      return state.link
     }
     await last?.close()
     do {
@@ -124,17 +128,21 @@ public final class KeyringClient: Sendable {
       } catch {
         guard attempt < configuration.attempts, error.mayBeRepeated(call), ContinuousClock.now < deadline
         else { throw error }
+        try await pause(attempt, atLeast: error.retryAfterMilliseconds, until: deadline)
       }
-      try await pause(attempt, until: deadline)
     }
   }
 
-  /// Full jitter over 50 ms doubled with each attempt, at most 2 s.
-  private func pause(_ attempt: Int, until deadline: ContinuousClock.Instant) async throws(KeyringClientError)
-  {
-    let most = min(2000, 50 << attempt)
+  /// What the server asks for, and on top full jitter over 50 ms doubled with each attempt, at most 2 s.
+  private func pause(
+    _ attempt: Int,
+    atLeast least: UInt32,
+    until deadline: ContinuousClock.Instant
+  ) async throws(KeyringClientError) {
+    let most = min(2000, 50 << min(attempt, 10))
+    let pause = Duration.milliseconds(Int(least) + Int.random(in: 0...most))
     do {
-      try await Task.sleep(for: min(.milliseconds(Int.random(in: 0...most)), deadline - ContinuousClock.now))
+      try await Task.sleep(for: min(pause, deadline - ContinuousClock.now))
     } catch {
       throw .timeout
     }
@@ -146,7 +154,7 @@ public final class KeyringClient: Sendable {
     _ idempotencyID: IdempotencyID?,
     _ deadline: ContinuousClock.Instant
   ) async throws(KeyringClientError) -> (UInt64, ReplyResult) {
-    let link = try await connected(deadline)
+    let link = try await connected()
     let left = deadline - ContinuousClock.now
     let milliseconds = left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000
     guard milliseconds > 0 else { throw .timeout }
@@ -175,28 +183,53 @@ public final class KeyringClient: Sendable {
 
   // MARK: The connection
 
-  private func connected(_ deadline: ContinuousClock.Instant) async throws(KeyringClientError) -> Link {
-    if let link = link.withLock({ $0 }), link.isUsable { return link }
-    let made = try await connect(deadline)
-    let (kept, spare) = link.withLock { link -> (Link, Link?) in
-      if let present = link, present.isUsable { return (present, made) }
-      link = made
-      return (made, nil)
-    }
-    await spare?.close()
-    return kept
+  private enum Connected {
+    case already(Link)
+    case soon(Task<Result<Link, KeyringClientError>, Never>)
   }
 
-  private func connect(_ deadline: ContinuousClock.Instant) async throws(KeyringClientError) -> Link {
+  private func connected() async throws(KeyringClientError) -> Link {
+    let connected = state.withLock { state -> Connected in
+      if let link = state.link, link.isUsable { return .already(link) }
+      let attempt = state.attempt ?? Task { await self.attemptToConnect() }
+      state.attempt = attempt
+      return .soon(attempt)
+    }
+    switch connected {
+    case .already(let link): return link
+    case .soon(let attempt): return try await attempt.value.get()
+    }
+  }
+
+  private func attemptToConnect() async -> Result<Link, KeyringClientError> {
+    let result: Result<Link, KeyringClientError>
+    do throws(KeyringClientError) {
+      result = .success(try await connect())
+    } catch {
+      result = .failure(error)
+    }
+    state.withLock { state in
+      state.attempt = nil
+      if case .success(let link) = result { state.link = link }
+    }
+    return result
+  }
+
+  private func connect() async throws(KeyringClientError) -> Link {
     let link = Link()
     let (context, host) = (self.context, configuration.host)
+    let longest = min(.seconds(5), TimeAmount(configuration.timeout))
     do {
       let channel = try await ClientBootstrap(group: group)
-        .connectTimeout(.seconds(5))
+        .connectTimeout(longest)
         .channelOption(.tcpOption(.tcp_nodelay), value: 1)
         .channelInitializer { channel in
           channel.eventLoop.makeCompletedFuture {
-            let connection = TLSConnection(try TLSEngine(context, serverName: host), delegate: link.delegate)
+            let connection = TLSConnection(
+              try TLSEngine(context, serverName: host),
+              delegate: link.delegate,
+              handshakeTimeout: longest
+            )
             link.attach(connection, channel.eventLoop)
             try channel.pipeline.syncOperations.addHandler(connection)
           }
@@ -229,6 +262,10 @@ extension Call {
 }
 
 extension KeyringClientError {
+  fileprivate var retryAfterMilliseconds: UInt32 {
+    if case .refused(let status) = self { status.retryAfterMilliseconds } else { 0 }
+  }
+
   /// An administrator's call is repeated only where it cannot have happened.
   fileprivate func mayBeRepeated(_ call: Call) -> Bool {
     switch self {

@@ -20,12 +20,18 @@ enum Input {
     defer { if path != "-" { _ = Glibc.close(descriptor) } }  // read only: nothing to lose
     var buffer = WipedBuffer(capacity: 65_536)
     while buffer.count <= bytesMax {
-      let before = buffer.count
+      var count = 0
       // SAFETY: `room` is as long as it says.
       unsafe buffer.append(minimum: 16_384) { room in
-        max(0, unsafe read(descriptor, room.baseAddress, room.count))
+        repeat {
+          count = unsafe read(descriptor, room.baseAddress, room.count)
+        } while count == -1 && errno == EINTR
+        return max(0, count)
       }
-      if buffer.count == before { break }
+      guard count >= 0 else {
+        throw Failure("cannot read \(path): \(unsafe String(cString: strerror(errno)))")
+      }
+      if count == 0 { break }
     }
     guard buffer.count <= bytesMax else { throw Failure("\(path) is larger than \(bytesMax) bytes") }
     return try unsafe buffer.withUnsafeBytes { bytes in try unsafe Secret(copying: bytes) }
@@ -48,7 +54,12 @@ enum KeyFormat: String, CaseIterable {
         let digits = Array("0123456789abcdef".utf8)
         for index in bytes.indices {
           let byte = unsafe bytes[index]
-          output.append([digits[Int(byte >> 4)], digits[Int(byte & 15)]])
+          // SAFETY: there is room for two; no array holds them in between.
+          unsafe output.append(minimum: 2) { room in
+            unsafe room[0] = digits[Int(byte >> 4)]
+            unsafe room[1] = digits[Int(byte & 15)]
+            return 2
+          }
         }
         output.append([UInt8(ascii: "\n")])
       case .base64:
@@ -63,9 +74,13 @@ enum KeyFormat: String, CaseIterable {
     for start in stride(from: 0, to: bytes.count, by: 3) {
       let count = min(3, bytes.count - start)
       let group = (0..<3).reduce(0) { $0 << 8 | ($1 < count ? Int(unsafe bytes[start + $1]) : 0) }
-      output.append(
-        (0..<4).map { $0 <= count ? letters[group >> (18 - 6 * $0) & 63] : UInt8(ascii: "=") }
-      )
+      // SAFETY: there is room for four; no array holds them in between.
+      unsafe output.append(minimum: 4) { room in
+        for index in 0..<4 {
+          unsafe room[index] = index <= count ? letters[group >> (18 - 6 * index) & 63] : UInt8(ascii: "=")
+        }
+        return 4
+      }
     }
   }
 

@@ -20,7 +20,7 @@ struct KeyCommands: ParsableCommand {
       """,
     subcommands: [
       KeyGenerate.self, KeyStore.self, KeyFetch.self, KeyDescribe.self, KeyRemove.self, KeyRotate.self,
-      KeyList.self,
+      KeyList.self, KeyTransact.self,
     ]
   )
 }

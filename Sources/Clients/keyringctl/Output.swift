@@ -57,8 +57,18 @@ enum Output {
     line(format == .json ? json.rendered : text())
   }
 
+  /// Names may hold any characters; those that steer a terminal are shown as `\\u{1b}`.
+  static func printable(_ text: String) -> String {
+    text.unicodeScalars.reduce(into: "") { shown, scalar in
+      let isControl =
+        scalar.properties.generalCategory == .control || scalar.properties.generalCategory == .format
+      shown += isControl ? "\\u{\(String(scalar.value, radix: 16))}" : String(scalar)
+    }
+  }
+
   /// Columns of equal width.
-  static func table(_ rows: [[String]]) -> String {
+  static func table(_ cells: [[String]]) -> String {
+    let rows = cells.map { $0.map(printable) }
     let columns = rows.map(\.count).max() ?? 0
     let widths = (0..<columns).map { column in
       rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0

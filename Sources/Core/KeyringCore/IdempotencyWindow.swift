@@ -106,7 +106,9 @@ public struct IdempotencyWindow: Sendable, Equatable {
 
   private func isExpired(_ name: Name, at timeMilliseconds: UInt64) -> Bool {
     guard let entry = byName[name] else { return false }
-    return entry.timeMilliseconds + Self.ageMillisecondsMax < timeMilliseconds
+    // By subtraction: times come from a file, and a sum of them could overflow.
+    return timeMilliseconds > entry.timeMilliseconds
+      && timeMilliseconds - entry.timeMilliseconds > Self.ageMillisecondsMax
   }
 
   private mutating func forgetOldest() {

@@ -212,16 +212,21 @@ public final class DirectoryDescriptor: Sendable {
     return names.sorted()
   }
 
+  private static let lockAttempts = 20
+  private static let lockPauseMicroseconds: UInt32 = 10_000
+
   /// Takes the writer's lock: an open file description lock (fcntl(2)) that ends with the descriptor, however the process ends.
   func lock(_ name: String) throws(FileError) -> FileDescriptor {
     let file = try openFile(name, flags: O_RDWR | O_CREAT)
-    guard calls.make(.lock, { keyring_lock_exclusive(file.number) }) == 0 else {
-      if [EAGAIN, EACCES].contains(errno) {
-        throw .unacceptable("\(path)/\(name) is locked by another server")
+    for attempt in 1...Self.lockAttempts {
+      if calls.make(.lock, { keyring_lock_exclusive(file.number) }) == 0 { return file }
+      guard [EAGAIN, EACCES].contains(errno) else {
+        throw .unchanged("cannot lock \(path)/\(name): \(lastErrorText())")
       }
-      throw .unchanged("cannot lock \(path)/\(name): \(lastErrorText())")
+      // A child that is between fork(2) and exec(2) holds what its parent held, and lets go in a moment.
+      if attempt < Self.lockAttempts { usleep(Self.lockPauseMicroseconds) }
     }
-    return file
+    throw .unacceptable("\(path)/\(name) is locked by another server")
   }
 
   /// Takes a lock that lasts until it is released, or let go of.

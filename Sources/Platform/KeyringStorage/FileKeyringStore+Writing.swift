@@ -69,12 +69,16 @@ extension FileKeyringStore {
       keyring: header.keyring,
       garbageBytes: 0
     )
+    noteSize(state)
     try anchor(&state, authenticator, header.replaced.sequence == 0 ? .strict : policy)
   }
 
-  private func position(_ state: State) throws(StoreError) -> StorePosition {
-    guard let open = state.open else { throw .unavailable("\(path) is not open") }
-    return open.position
+  private func position(_ state: State) throws(StoreError) -> StorePosition { try opened(state).position }
+
+  /// - Throws: `StoreError.busy` where it was closed, or failed, since whoever asks loaded it: that one must load it again.
+  private func opened(_ state: State) throws(StoreError) -> OpenFile {
+    guard let open = state.open else { throw .busy("\(path) is not open") }
+    return open
   }
 
   // MARK: Appending
@@ -86,7 +90,8 @@ extension FileKeyringStore {
     authenticator: any BatchAuthenticator
   ) throws(StoreError) -> StorePosition {
     try state.withLock { state throws(StoreError) in
-      guard let open = state.open, !commits.isEmpty else { throw .unavailable("\(path) is not open") }
+      precondition(!commits.isEmpty, "a batch has at least one commit")
+      let open = try opened(state)
       try check(open, expecting)
       let batch = try EncodedBatch.make(
         commits.map(CommitCodec.encode),
@@ -100,6 +105,7 @@ extension FileKeyringStore {
       state.open?.size = open.size + batch.bytes.count
       state.open?.position = batch.position
       state.open?.garbageBytes += garbage(commits)
+      noteSize(state)
       try anchor(&state, authenticator, policy)
       return batch.position
     }
@@ -195,7 +201,7 @@ extension FileKeyringStore {
     authenticator: any BatchAuthenticator
   ) throws(StoreError) -> StorePosition {
     try state.withLock { state throws(StoreError) in
-      guard let open = state.open else { throw .unavailable("\(path) is not open") }
+      let open = try opened(state)
       try check(open, expecting)
       try bringAnchorUp(&state, open, authenticator)
       let header = StorageHeader(

@@ -41,6 +41,8 @@ public final class FileKeyringStore: KeyringStore {
   let anchorWriter: AnchorWriter
   let notice: @Sendable (String) -> Void
   let state = Mutex(State())
+  /// Apart from the state, which a flush holds while it waits for the disk.
+  private let sizes = Mutex<(storageBytes: UInt64, garbageBytes: UInt64)>((0, 0))
 
   /// - Parameters:
   ///   - directory: the tenant's.
@@ -96,6 +98,7 @@ public final class FileKeyringStore: KeyringStore {
         }
         state.open = try recovered(bytes, content)
       }
+      noteSize(state)
       state.mustRecover = false
       state.anchored = anchor?.position
       state.late = nil
@@ -225,18 +228,20 @@ public final class FileKeyringStore: KeyringStore {
   // MARK: Size, closing
 
   /// Bytes of the file, and those that a compaction would save, roughly.
-  public var size: (storageBytes: UInt64, garbageBytes: UInt64) {
-    state.withLock { state in
-      guard let open = state.open else { return (0, 0) }
-      return (UInt64(open.size), open.garbageBytes)
-    }
+  public var size: (storageBytes: UInt64, garbageBytes: UInt64) { sizes.withLock { $0 } }
+
+  func noteSize(_ state: State) {
+    sizes.withLock { $0 = (UInt64(state.open?.size ?? 0), state.open?.garbageBytes ?? 0) }
   }
 
   /// Writes the anchor's last state and lets go of file and lock.
   public func close() throws(StoreError) {
     try state.withLock { state throws(StoreError) in
       anchorWriter.forget(tenant)
-      defer { state = State() }
+      defer {
+        state = State()
+        noteSize(state)
+      }
       try writeLateAnchor(&state)
     }
   }

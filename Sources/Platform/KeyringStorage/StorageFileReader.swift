@@ -72,6 +72,10 @@ public struct StorageFileReader {
       header.starts(with: StorageFormat.prefix(StorageFormat.fileMagic, tenant: tenant, keyring: keyring))
     else { throw .changed("the file is another tenant's") }
     replaced = StorePosition(sequence: number(header[104..<112]), digest: replacedDigest)
+    // Sequences count on from here: they must not overflow, and a first file has one form.
+    guard replaced.sequence <= UInt64(Int64.max), replaced.sequence > 0 || replacedDigest == .zero else {
+      throw .damaged("the file's header names an impossible position as the one it replaced")
+    }
     digest = checksum
     offset = StorageFormat.headerBytes
     state = KeyringState(tenant: tenant, id: keyring, sequence: replaced.sequence)

@@ -31,13 +31,9 @@ extension Service {
     let old = tenant.settings.shown(name)
     _ = try changed(tenant.settings, name, value, persistence)
     if name == .cmkID { try await prove(value, tenant) }
-    let next = try changed(tenant.settings, name, value, persistence)
-    if persistence == .persist {
-      try await tenant.persist { persisted in
-        persisted.variables[name] = next.persisted[name]
-      }
+    let next = try await tenant.changeSettings { settings throws(ServiceError) in
+      try changed(settings, name, value, persistence)
     }
-    tenant.adopt(next)
     // What was granted under other settings is asked for anew.
     if name == .wrappingKeyTTL || name == .outageGrace { tenant.openKeyring?.expireGrants() }
     return .variablesSet(oldValue: old, newValue: next.shown(name))

@@ -1,5 +1,6 @@
 internal import Dispatch
 internal import KeyringCore
+internal import Synchronization
 
 extension CommitPipeline {
   // MARK: Replacement
@@ -10,7 +11,7 @@ extension CommitPipeline {
     completion: @escaping @Sendable (Result<StorePosition, ServiceError>) -> Void
   ) {
     queue.async {
-      if let dead = self.dead { return completion(.failure(ServiceError(dead))) }
+      if let refusal = self.refusal { return completion(.failure(ServiceError(refusal))) }
       self.replacements.append(PendingReplacement(make: make, completion: completion))
       self.startReplacement()
     }
@@ -20,7 +21,7 @@ extension CommitPipeline {
     dispatchPrecondition(condition: .onQueue(queue))
     guard !isFlushing, !isReplacing, waiting.isEmpty, dead == nil, !replacements.isEmpty else { return }
     isReplacing = true
-    flushStarted = monotonicNanoseconds()
+    flushBegan.store(monotonicNanoseconds(), ordering: .relaxed)
     let replacement = replacements.removeFirst()
     let source = ReplacementSource(state: durable, idempotency: window)
     let expecting = position
@@ -65,6 +66,7 @@ extension CommitPipeline {
   ) {
     dispatchPrecondition(condition: .onQueue(queue))
     isReplacing = false
+    flushBegan.store(0, ordering: .relaxed)
     switch result {
     case .success(let (state, position)):
       durable = state

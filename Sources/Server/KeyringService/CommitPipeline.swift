@@ -1,5 +1,6 @@
 internal import Dispatch
 internal import KeyringCore
+internal import Synchronization
 
 // Invariants of a tenant's pipeline, all of its state being confined to the tenant's serial queue:
 //
@@ -42,6 +43,8 @@ final class CommitPipeline: @unchecked Sendable {
   let store: any KeyringStore
   let runFlush: @Sendable (@escaping @Sendable () -> Void) -> Void
   let keysMax: @Sendable () -> Int
+  /// Monotonic nanoseconds at which the flush or replacement under way began; 0 if none is. For those who look from outside the queue.
+  let flushBegan = Atomic<UInt64>(0)
   weak let observer: (any Observer)?
 
   var durable: KeyringState
@@ -53,12 +56,13 @@ final class CommitPipeline: @unchecked Sendable {
   var flushing: [Accepted] = []
   var waiting: [Accepted] = []
   var isFlushing = false
-  var flushStarted: UInt64 = 0
   var underWay: [RequestName: UInt64] = [:]
   var deferred: [@Sendable () -> Void] = []
   var replacements: [PendingReplacement] = []
   var isReplacing = false
   var dead: StoreError?
+  /// Set by `stop`: nothing more is accepted; what was, still becomes durable.
+  var stopped: StoreError?
   var whenIdle: [@Sendable () -> Void] = []
 
   struct PendingReplacement {
@@ -120,13 +124,15 @@ final class CommitPipeline: @unchecked Sendable {
     }
   }
 
+  var refusal: StoreError? { dead ?? stopped }
+
   func accept(
     _ change: PreparedChange,
     _ again: Again?,
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) {
     dispatchPrecondition(condition: .onQueue(queue))
-    if let dead { return completion(.failure(.failed(ServiceError(dead)))) }
+    if let refusal { return completion(.failure(.failed(ServiceError(refusal)))) }
     if isReplacing || !replacements.isEmpty {
       return deferred.append { self.accept(change, again, completion) }
     }
@@ -283,7 +289,7 @@ final class CommitPipeline: @unchecked Sendable {
     dispatchPrecondition(condition: .onQueue(queue))
     guard !isFlushing, !waiting.isEmpty, dead == nil else { return }
     isFlushing = true
-    flushStarted = monotonicNanoseconds()
+    flushBegan.store(monotonicNanoseconds(), ordering: .relaxed)
     swap(&flushing, &waiting)
     flushed = accepted
     let commits = flushing.map(\.commit)
@@ -300,6 +306,7 @@ final class CommitPipeline: @unchecked Sendable {
   func finishFlush(_ result: Result<StorePosition, StoreError>) {
     dispatchPrecondition(condition: .onQueue(queue))
     isFlushing = false
+    flushBegan.store(0, ordering: .relaxed)
     let batch = flushing
     flushing = []
     switch result {
@@ -356,43 +363,8 @@ final class CommitPipeline: @unchecked Sendable {
 
   func die(_ error: StoreError) {
     dead = error
-    let failure = ServiceError(error)
-    for replacement in replacements { replacement.completion(.failure(failure)) }
-    replacements = []
+    failReplacements(error)
     observer?.pipeline(failed: error)
     resumeDeferred()
-  }
-
-  // MARK: Ending
-
-  /// Runs `body` on the queue once everything accepted so far is durable or has failed.
-  func drain(_ body: @escaping @Sendable () -> Void) {
-    queue.async {
-      self.whenIdle.append(body)
-      self.reportIdle()
-    }
-  }
-
-  func reportIdle() {
-    dispatchPrecondition(condition: .onQueue(queue))
-    guard !isFlushing, !isReplacing, waiting.isEmpty else { return }
-    let bodies = whenIdle
-    whenIdle = []
-    for body in bodies { body() }
-  }
-
-  /// Refuses everything from here on; for a tenant that closes.
-  func stop(_ error: StoreError) {
-    queue.async {
-      if self.dead == nil { self.dead = error }
-    }
-  }
-
-  /// For how long the flush under way has been, in nanoseconds; 0 if none is.
-  func flushAge(_ completion: @escaping @Sendable (UInt64) -> Void) {
-    queue.async {
-      let runs = self.isFlushing || self.isReplacing
-      completion(runs ? monotonicNanoseconds() - self.flushStarted : 0)
-    }
   }
 }

@@ -95,6 +95,8 @@ extension Connection {
           try unsafe held.open(record, identity: identity, type: key.type, into: room)
         }
       }
+    } catch .wrappingKeyReplaced {
+      return false
     } catch {
       reply(Service.Answer(sequence: 0, outcome: .failure(error)), id, connection)
     }

@@ -166,7 +166,7 @@ final class HeldWrappingKey: Sendable, BatchAuthenticator {
   }
 
   private func failure(_ error: any Error) -> ServiceError {
-    if isWiped.load(ordering: .acquiring) { return .tenantLocked("the wrapping key was wiped") }
+    if isWiped.load(ordering: .acquiring) { return .wrappingKeyReplaced }
     return .tenantQuarantined("a record does not open: \(error)")
   }
 

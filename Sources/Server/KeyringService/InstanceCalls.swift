@@ -59,13 +59,29 @@ struct InstanceSession {
       case .absent: return (sequence, nil)
       case .present(let identity, let key, let record, let held):
         return (sequence, (identity, key, record, held))
-      case .needsWrappingKey(let id): granted = try await keyring.usableWrappingKey(id)
+      case .needsWrappingKey(let id):
+        do {
+          granted = try await keyring.usableWrappingKey(id)
+        } catch .wrappingKeyReplaced {
+          continue
+        }
       }
     }
     throw .throttled("the key moves too fast", retryAfterMilliseconds: 50)
   }
 
   private func fetch(_ name: KeyName, _ version: UInt32) async throws(ServiceError) -> (UInt64, ReplyResult) {
+    do {
+      return try await fetchOnce(name, version)
+    } catch .wrappingKeyReplaced {
+      return try await fetchOnce(name, version)
+    }
+  }
+
+  private func fetchOnce(
+    _ name: KeyName,
+    _ version: UInt32
+  ) async throws(ServiceError) -> (UInt64, ReplyResult) {
     let (sequence, found) = try await read(name, version)
     guard let (identity, key, record, held) = found else { return (sequence, .fetch(nil)) }
     let value = try held.open(record, identity: identity, type: key.type)

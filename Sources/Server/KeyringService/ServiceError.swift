@@ -13,6 +13,8 @@ public enum ServiceError: Error, Sendable, Equatable {
   case tenantExists(TenantName)
   /// An administrator disabled the tenant.
   case tenantDisabled
+  /// The wrapping key went while it was in use, by rotate-keys for one: the caller looks again, and finds another or why there is none.
+  case wrappingKeyReplaced
   /// A wrapping key that this needs is denied.
   case tenantLocked(String)
   /// The storage file is not the expected one.

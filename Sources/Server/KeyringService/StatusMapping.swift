@@ -10,6 +10,8 @@ extension ServiceError {
     case .tenantAbsent(let name): Status(.tenantAbsent, "there is no tenant '\(name)'")
     case .tenantExists(let name): Status(.tenantExists, "the tenant '\(name)' exists")
     case .tenantDisabled: Status(.tenantDisabled, "the tenant is disabled")
+    case .wrappingKeyReplaced:
+      Status(.throttled, "the wrapping key was replaced meanwhile", retryAfterMilliseconds: 10)
     case .tenantLocked(let why): Status(.tenantLocked, "locked: \(why)", retryAfterMilliseconds: 30_000)
     case .tenantQuarantined:
       Status(.tenantQuarantined, "the storage file is not the expected one: an operator must decide")

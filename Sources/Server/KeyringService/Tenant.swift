@@ -13,6 +13,8 @@ final class Tenant: Sendable {
     case cold
     case opening(Task<Result<TenantKeyring, ServiceError>, Never>)
     case open(TenantKeyring)
+    /// Nobody opens it before this task is done.
+    case closing(Task<Void, Never>)
     case quarantined(String)
   }
 
@@ -33,6 +35,7 @@ final class Tenant: Sendable {
   private let queue: DispatchQueue
   private let logger: Logger
   private let state: Mutex<State>
+  private let settingsTurns = Turns()
 
   /// - Parameter base: the bounded queue that all tenants' queues target.
   init(_ files: TenantFiles, _ resources: ServiceResources, base: DispatchQueue) throws(ConfigurationError) {
@@ -104,18 +107,37 @@ final class Tenant: Sendable {
 
   /// Changes what is persisted: the file first, then memory.
   func persist(_ change: (inout PersistedState) -> Void) async throws(ServiceError) {
-    var next = persisted
-    change(&next)
-    let written = next
-    let files = self.files
-    let result = await resources.flushPools.value(device: device) {
-      Result { () throws(ConfigurationError) in try files.write(written) }
+    try await settingsTurns.run { () async throws(ServiceError) in
+      var next = persisted
+      change(&next)
+      try await write(next)
     }
-    if case .failure(let error) = result { throw .storageUnavailable("\(error)") }
-    state.withLock { $0.persisted = written }
   }
 
-  func adopt(_ settings: TenantSettings) { state.withLock { $0.settings = settings } }
+  /// Changes the settings: `change` is given those in force at its turn; what it changes of the persisted ones is durable first.
+  func changeSettings(
+    _ change: (TenantSettings) throws(ServiceError) -> TenantSettings
+  ) async throws(ServiceError) -> TenantSettings {
+    try await settingsTurns.run { () async throws(ServiceError) in
+      let next = try change(settings)
+      if next.persisted != settings.persisted {
+        var written = persisted
+        written.variables = next.persisted
+        try await write(written)
+      }
+      state.withLock { $0.settings = next }
+      return next
+    }
+  }
+
+  private func write(_ next: PersistedState) async throws(ServiceError) {
+    let files = self.files
+    let result = await resources.flushPools.value(device: device) {
+      Result { () throws(ConfigurationError) in try files.write(next) }
+    }
+    if case .failure(let error) = result { throw .storageUnavailable("\(error)") }
+    state.withLock { $0.persisted = next }
+  }
 
   // MARK: The keyring
 
@@ -137,22 +159,20 @@ final class Tenant: Sendable {
   ///
   /// - Throws: `tenantDisabled`, `tenantQuarantined`, or why it does not open.
   func keyring() async throws(ServiceError) -> TenantKeyring {
-    let opening = state.withLock {
-      state -> Result<Task<Result<TenantKeyring, ServiceError>, Never>?, ServiceError> in
-      if state.persisted.isDisabled { return .failure(.tenantDisabled) }
-      switch state.phase {
-      case .quarantined(let why): return .failure(.tenantQuarantined(why))
-      case .open: return .success(nil)
-      case .opening(let task): return .success(task)
-      case .cold:
-        let task = Task { await self.open() }
-        state.phase = .opening(task)
-        return .success(task)
+    while true {
+      let phase = try state.withLock { state throws(ServiceError) -> Phase in
+        if state.persisted.isDisabled { throw .tenantDisabled }
+        if case .cold = state.phase { state.phase = .opening(Task { await self.open() }) }
+        return state.phase
+      }
+      switch phase {
+      case .open(let keyring): return keyring
+      case .opening(let task): return try await task.value.get()
+      case .closing(let task): await task.value
+      case .quarantined(let why): throw .tenantQuarantined(why)
+      case .cold: preconditionFailure("a cold tenant was told to open")
       }
     }
-    if let task = try opening.get() { return try await task.value.get() }
-    guard let keyring = openKeyring else { throw .storageUnavailable("the tenant is being reopened") }
-    return keyring
   }
 
   private func open() async -> Result<TenantKeyring, ServiceError> {
@@ -207,26 +227,46 @@ final class Tenant: Sendable {
   }
 
   /// Closes the keyring: what was accepted becomes durable, then the wrapping keys are wiped. The next call opens it again.
-  func close() async {
-    let keyring = state.withLock { state -> TenantKeyring? in
-      defer {
-        if case .open = state.phase { state.phase = .cold }
-        if case .quarantined = state.phase { state.phase = .cold }
+  func close() async { await whileClosed {} }
+
+  /// Closes the keyring, runs `body`, and only then lets the next call open it.
+  private func whileClosed(_ body: @escaping @Sendable () async -> Void) async {
+    while true {
+      let (phase, isMine) = state.withLock { state -> (Phase, Bool) in
+        switch state.phase {
+        case .opening, .closing: return (state.phase, false)
+        case .open, .cold, .quarantined:
+          let before = state.phase
+          state.phase = .closing(Task { await self.end(before, body) })
+          return (state.phase, true)
+        }
       }
-      if case .open(let keyring) = state.phase { return keyring }
-      return nil
+      switch phase {
+      case .opening(let task): _ = await task.value
+      case .closing(let task): await task.value
+      case .open, .cold, .quarantined: preconditionFailure("an open tenant was told to close")
+      }
+      if isMine { return }
     }
-    await keyring?.close()
+  }
+
+  private func end(_ before: Phase, _ body: @Sendable () async -> Void) async {
+    if case .open(let keyring) = before { await keyring.close() }
+    await body()
+    state.withLock { if case .closing = $0.phase { $0.phase = .cold } }
   }
 
   /// Takes the storage file as it is.
   func accept(sequence: UInt64) async throws(ServiceError) {
-    await close()
-    let store = self.store
-    let result = await resources.flushPools.value(device: device) {
-      Result { () throws(StoreError) in try store.accept(sequence: sequence) }
+    let (store, device, pools) = (self.store, self.device, resources.flushPools)
+    let result = Mutex<Result<Void, StoreError>>(.success(()))
+    await whileClosed {
+      let accepted = await pools.value(device: device) {
+        Result { () throws(StoreError) in try store.accept(sequence: sequence) }
+      }
+      result.withLock { $0 = accepted }
     }
-    if case .failure(let error) = result { throw ServiceError(error) }
+    if case .failure(let error) = result.withLock({ $0 }) { throw ServiceError(error) }
     logger.warning("an administrator accepted the storage file at sequence \(sequence)")
   }
 
@@ -271,7 +311,7 @@ final class Tenant: Sendable {
     let phase = state.withLock { state -> Phase? in state.persisted.isDisabled ? nil : state.phase }
     switch phase {
     case .none: return (.disabled, "an administrator disabled it")
-    case .cold, .opening: return (.cold, "")
+    case .cold, .opening, .closing: return (.cold, "")
     case .quarantined(let why): return (.quarantined, why)
     case .open(let keyring): return keyring.condition()
     }
@@ -285,11 +325,19 @@ extension Duration {
 }
 
 extension TenantKeyring {
-  /// The worst of the wrapping keys in use.
+  /// A flush that takes longer than this, in nanoseconds, makes its tenant degraded.
+  static let slowFlush: UInt64 = 5_000_000_000
+
+  /// The worst of the wrapping keys in use, and of the disk.
   func condition() -> (state: TenantState, reason: String) {
     let used = view.withLock { $0.state.recordsByWrappingKey }
+    var worst: (state: TenantState, reason: String) = (.ready, "")
+    let began = pipeline.flushBegan.load(ordering: .relaxed)
+    let now = monotonicNanoseconds()
+    if began > 0, now > began, now - began > Self.slowFlush {
+      worst = (.degraded, "a write to the disk has taken \((now - began) / 1_000_000_000) s so far")
+    }
     return standings.withLock { standings in
-      var worst: (state: TenantState, reason: String) = (.ready, "")
       for (id, entry) in standings.entries where used[id, default: 0] > 0 {
         switch entry.standing {
         case .denied(let why): return (.locked, why)

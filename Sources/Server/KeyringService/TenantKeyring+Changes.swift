@@ -27,13 +27,19 @@ extension TenantKeyring {
     guard (1...Self.changesMax).contains(request.changes.count) else {
       throw .keyring(.transactionInvalid("a transaction has 1 to \(Self.changesMax) changes"))
     }
-    let idempotency = try await requestHash(request)
-    if let idempotency, let outcome = try await findRequest(request.caller, idempotency) { return outcome }
     for _ in 0..<Self.attemptsMax {
-      switch try await attempt(request, idempotency) {
-      case .success(let outcome): return outcome
-      case .failure(.outdated): continue
-      case .failure(.failed(let error)): throw error
+      do throws(ServiceError) {
+        let idempotency = try await requestHash(request)
+        if let idempotency, let outcome = try await findRequest(request.caller, idempotency) {
+          return outcome
+        }
+        switch try await attempt(request, idempotency) {
+        case .success(let outcome): return outcome
+        case .failure(.outdated): continue
+        case .failure(.failed(let error)): throw error
+        }
+      } catch .wrappingKeyReplaced {
+        continue
       }
     }
     throw .throttled("too many changes to the same keys at one time", retryAfterMilliseconds: 50)

@@ -20,6 +20,12 @@ extension TenantKeyring {
   ///
   /// Readers never wait; changes wait for the last step only. A failure, or a crash, leaves the old file or the new one.
   func rotateKeys(caller: String, allowTransient: Bool) async throws(ServiceError) -> KeyRotation {
+    try await rotationTurns.run { () async throws(ServiceError) in
+      try await rotateKeysNow(caller: caller, allowTransient: allowTransient)
+    }
+  }
+
+  private func rotateKeysNow(caller: String, allowTransient: Bool) async throws(ServiceError) -> KeyRotation {
     let settings = environment.settings()
     guard allowTransient || !settings.isCMKTransient else { throw .cmkTransient }
     guard !settings.isReadOnly else { throw .readOnly }
@@ -30,15 +36,14 @@ extension TenantKeyring {
     defer { rotationProgress.withLock { $0 = (0, 0) } }
     hold(made.held)
     do {
+      defer { arrived(made.held) }
       let sealed = try await reencrypt(before, former: former, to: made.held)
       _ = try await replace { source in
-        self.replacement(source, sealed: sealed, former: former, made: made, caller: caller)
+        // What was written since may lie under a wrapping key that is newer than `former`.
+        let former = former.merging(self.view.withLock { $0.held }) { first, _ in first }
+        return self.replacement(source, sealed: sealed, former: former, made: made, caller: caller)
       }
-    } catch {
-      forgetFormerWrappingKeys()  // the new one is not part of the keyring: it goes
-      throw error
     }
-    forgetFormerWrappingKeys()
     return try await proof(of: made, settings.cmkID, before)
   }
 

@@ -55,13 +55,15 @@ extension TenantKeyring {
     let result: Result<HeldWrappingKey, ServiceError>
     do {
       guard let key = view.withLock({ $0.state.wrappingKeys[id] }) else {
-        throw CMKError.denied("wrapping key \(id) is no longer part of the keyring")
+        throw ServiceError.wrappingKeyReplaced
       }
       let provider = try environment.provider(key.provider)
       let plaintext = try await provider.decrypt(key.wrapped, cmk: key.cmkID, context: context)
       result = try confirmed(key, plaintext)
     } catch let error as CMKError {
       result = refused(id, error)
+    } catch ServiceError.wrappingKeyReplaced {
+      result = .failure(.wrappingKeyReplaced)
     } catch {
       result = .failure(.defect("\(error)"))
     }
@@ -132,7 +134,7 @@ extension TenantKeyring {
         standings.entries[id, default: .init()].standing = .denied(why)
         standings.entries[id, default: .init()].askedAt = now
       }
-      drop(id)
+      drop(id)?.wipe()
       return .failure(.tenantLocked(why))
     }
   }
@@ -149,7 +151,7 @@ extension TenantKeyring {
     }
     let end = confirmedAt + settings.wrappingKeyTTLNanoseconds + settings.outageGraceNanoseconds
     guard let held = view.withLock({ $0.held[id] }), settings.wrappingKeyTTLNanoseconds > 0, now < end else {
-      drop(id)
+      drop(id)?.wipe()
       return .failure(.kmsUnreachable(why))
     }
     held.servableUntil.store(min(end, now + WrappingKeyStandings.retryInterval), ordering: .relaxed)
@@ -157,14 +159,14 @@ extension TenantKeyring {
     return .success(held)
   }
 
-  private func drop(_ id: WrappingKeyID) {
-    let dropped = view.withLock { view in
+  @discardableResult
+  private func drop(_ id: WrappingKeyID) -> HeldWrappingKey? {
+    view.withLock { view in
       var all = view.held
       let dropped = all.removeValue(forKey: id)
       view = view.with(held: all, isUnverified: view.isUnverified)
       return dropped
     }
-    dropped?.wipe()
   }
 
   // MARK: The wrapping key to write under
@@ -175,14 +177,16 @@ extension TenantKeyring {
       return try await usableWrappingKey(newest.id)
     }
     let making = makingWriteKey.withLock { making in
-      if let making { return making }
-      let task = Task { await self.addWrappingKey(settings, deadline: deadline) }
-      making = task
+      if let task = making[settings.cmkID] { return task }
+      let task = Task {
+        let result = await self.addWrappingKey(settings, deadline: deadline)
+        self.makingWriteKey.withLock { $0[settings.cmkID] = nil }
+        return result
+      }
+      making[settings.cmkID] = task
       return task
     }
-    let result = await making.value
-    makingWriteKey.withLock { $0 = nil }
-    return try result.get()
+    return try await making.value.get()
   }
 
   func newestWrappingKey(under settings: KeyringSettings) -> WrappingKey? {
@@ -207,6 +211,7 @@ extension TenantKeyring {
         deadline: deadline
       )
       hold(made.held)
+      defer { arrived(made.held) }
       _ = try await submit(change).get()
       return .success(made.held)
     } catch let error as ServiceError {
@@ -218,9 +223,10 @@ extension TenantKeyring {
     }
   }
 
-  /// Puts a wrapping key that was just made at the readers' hand.
+  /// Puts a wrapping key that was just made at the readers' hand; `arrived` follows once it is part of the keyring, or will never be.
   func hold(_ held: HeldWrappingKey) {
     standings.withLock { standings in
+      standings.onTheirWay.insert(held.wrappingKeyID)
       let now = monotonicNanoseconds()
       standings.entries[held.wrappingKeyID] = .init(standing: .held, confirmedAt: now, askedAt: now)
     }
@@ -232,11 +238,20 @@ extension TenantKeyring {
     }
   }
 
-  /// Forgets the wrapping keys that the keyring no longer has, after a replacement.
+  /// Ends what `hold` began, and forgets the wrapping key where the keyring does not have it.
+  func arrived(_ held: HeldWrappingKey) {
+    _ = standings.withLock { $0.onTheirWay.remove(held.wrappingKeyID) }
+    forgetFormerWrappingKeys()
+  }
+
+  /// Forgets the wrapping keys that the keyring no longer has, after a replacement. Who uses one at this moment still may: it is wiped when
+  /// the last lets go of it.
   func forgetFormerWrappingKeys() {
     let present = view.withLock { Set($0.state.wrappingKeys.keys) }
     let former = standings.withLock { standings in
-      let former = standings.entries.keys.filter { !present.contains($0) }
+      let former = standings.entries.keys.filter {
+        !present.contains($0) && !standings.onTheirWay.contains($0)
+      }
       for id in former { standings.entries[id] = nil }
       return former
     }

@@ -31,7 +31,9 @@ final class TenantKeyring: Sendable {
   let view: Mutex<ReadView>
   let standings: Mutex<WrappingKeyStandings>
   let rotationProgress = Mutex<(done: UInt64, total: UInt64)>((0, 0))
-  let makingWriteKey = Mutex<Task<Result<HeldWrappingKey, ServiceError>, Never>?>(nil)
+  /// Single flight: by the CMK that is to wrap it.
+  let makingWriteKey = Mutex<[CMKID: Task<Result<HeldWrappingKey, ServiceError>, Never>]>([:])
+  let rotationTurns = Turns()
   let isCompacting = Atomic<Bool>(false)
   private let pipelineBox = Mutex<CommitPipeline?>(nil)
 

@@ -31,6 +31,8 @@ struct WrappingKeyStandings {
   }
 
   var entries: [WrappingKeyID: Entry] = [:]
+  /// Those just made, on their way into the keyring: not there yet, and not to be forgotten.
+  var onTheirWay: Set<WrappingKeyID> = []
 
   /// Batches whose HMAC is not checked yet.
   var unverifiedCount: Int { entries.values.reduce(0) { $0 + $1.unverified.count } }

@@ -3,6 +3,20 @@ public struct ConfigurationError: Error, Equatable, Sendable, CustomStringConver
   /// `tenants/acme/tenant.yaml:3:7: unknown key 'cmkid'`
   public let description: String
 
-  /// - Parameter description: one line.
-  public init(_ description: String) { self.description = description }
+  /// The longest description, in characters.
+  static let charactersMax = 1000
+
+  /// - Parameter description: made one line: it may quote a file, whose line ends and control characters would write lines of their own into
+  ///   a log or act on a terminal.
+  public init(_ description: String) {
+    let line = description.unicodeScalars.reduce(into: "") { line, scalar in
+      switch scalar.properties.generalCategory {
+      case .control, .lineSeparator, .paragraphSeparator, .format:
+        line += "\\u{\(String(scalar.value, radix: 16))}"
+      default: line.unicodeScalars.append(scalar)
+      }
+    }
+    self.description =
+      line.count <= Self.charactersMax ? line : line.prefix(Self.charactersMax - 3) + "..."
+  }
 }

@@ -24,13 +24,7 @@ public struct PersistedState: Sendable, Equatable {
         self.variables[variable] = text
       }
     }
-    for word in try document.words("instances") ?? [] {
-      do {
-        instances.append(try InstanceName(word))
-      } catch {
-        throw document.error("'instances': \(error)")
-      }
-    }
+    instances = try document.words("instances", TenantConfiguration.instance) ?? []
     isDisabled = try document.flag("disabled") ?? false
     try document.finish(known: ["version", "variables", "instances", "disabled"])
   }

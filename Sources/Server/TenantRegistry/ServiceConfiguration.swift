@@ -80,6 +80,14 @@ public struct ServiceConfiguration: Sendable, Equatable {
     "log_level",
   ]
 
+  static let tlsKeys = ["certificate", "key", "client_ca"]
+  static let localProviderKeys = ["directory", "root_key_file", "root_key_credential", "passphrase_file"]
+  static let limitKeys = [
+    "connections", "unauthenticated_connections", "connections_per_tenant",
+    "requests_in_flight_per_connection", "tenant_in_flight_bytes", "handshake_timeout", "frame_timeout",
+    "idle_timeout", "connection_age",
+  ]
+
   /// Reads the file.
   ///
   /// - Parameter directory: what relative paths are relative to.
@@ -91,19 +99,27 @@ public struct ServiceConfiguration: Sendable, Equatable {
       return text
     }
     listen = try yaml.take("listen", Self.address) ?? Address(host: "127.0.0.1", port: 8550)
-    let health = try yaml.text("health_listen") ?? "127.0.0.1:8551"
-    healthListen = health == "off" ? nil : try Self.address(health)
+    let health = try yaml.take("health_listen") { text throws(ConfigurationError) in
+      text == "off" ? Optional<Address>.none : try Self.address(text)
+    }
+    healthListen = health ?? Address(host: "127.0.0.1", port: 8551)
     trustDomain = try required("trust_domain", &yaml)
     guard var tls = try yaml.mapping("tls") else { throw yaml.error("'tls' has to be set") }
     certificateFile = path(try required("certificate", &tls))
     privateKeyFile = path(try required("key", &tls))
     clientAuthorityFile = path(try required("client_ca", &tls))
-    try tls.finish(known: ["certificate", "key", "client_ca"])
+    try tls.finish(known: Self.tlsKeys)
     tenantsDirectory = path(try required("tenants_directory", &yaml))
     anchorDirectory = path(try required("anchor_directory", &yaml))
     let local = try yaml.mapping("local_provider")
     (cmkDirectory, rootKey) = try Self.localProvider(local, path)
-    allowedEndpoints = try yaml.words("allowed_endpoints") ?? []
+    allowedEndpoints =
+      try yaml.words("allowed_endpoints") { text throws(ConfigurationError) in
+        guard TenantConfiguration.endpointHost("https://\(text)") == text else {
+          throw ConfigurationError("a host name is expected, not '\(text)'")
+        }
+        return text
+      } ?? []
     secureMemoryBytes =
       try yaml.take("secure_memory_bytes") { text throws(ConfigurationError) in
         guard let bytes = Int(text), bytes >= 65_536, bytes <= 1 << 30, bytes & (bytes - 1) == 0 else {
@@ -131,7 +147,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
     if let file = try local.text("root_key_file") { sources.append(.file(path(file))) }
     if let name = try local.text("root_key_credential") { sources.append(.credential(name)) }
     if let file = try local.text("passphrase_file") { sources.append(.passphrase(path(file))) }
-    try local.finish(known: ["directory", "root_key_file", "root_key_credential", "passphrase_file"])
+    try local.finish(known: localProviderKeys)
     guard sources.count == 1 else {
       throw local.error("'local_provider' has one of root_key_file, root_key_credential, passphrase_file")
     }
@@ -151,11 +167,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
       idleTimeout: try limits?.duration("idle_timeout") ?? .seconds(300),
       connectionAge: try limits?.duration("connection_age") ?? .seconds(3600)
     )
-    try limits?.finish(known: [
-      "connections", "unauthenticated_connections", "connections_per_tenant",
-      "requests_in_flight_per_connection",
-      "tenant_in_flight_bytes", "handshake_timeout", "frame_timeout", "idle_timeout", "connection_age",
-    ])
+    try limits?.finish(known: limitKeys)
     return made
   }
 

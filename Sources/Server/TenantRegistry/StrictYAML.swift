@@ -15,14 +15,17 @@ struct StrictYAML {
     guard text.utf8.count <= Self.bytesMax else {
       throw ConfigurationError("\(file): larger than \(Self.bytesMax) bytes")
     }
+    let parser: Parser
     let node: Node?
     do {
-      node = try compose(yaml: text)
+      parser = try Parser(yaml: text)
+      node = try parser.singleRoot()
     } catch {
       throw ConfigurationError("\(file): \(Self.oneLine("\(error)"))")
     }
     guard let node else { throw ConfigurationError("\(file): the file is empty") }
-    try Self.refuseAnchors(node, file)
+    // Nodes refer to their anchors weakly: the parser, which owns them, has to live while they are looked for.
+    try withExtendedLifetime(parser) { () throws(ConfigurationError) in try Self.refuseAnchors(node, file) }
     try self.init(node, file: file, path: "")
   }
 
@@ -116,19 +119,30 @@ struct StrictYAML {
     try take(name, Self.duration)
   }
 
-  /// Takes a list of words; a single word gives a list of one.
-  mutating func words(_ name: String) throws(ConfigurationError) -> [String]? {
+  /// Takes a list of words, each read by `read`; a single word gives a list of one.
+  mutating func words<Value>(
+    _ name: String,
+    _ read: (String) throws(ConfigurationError) -> Value
+  ) throws(ConfigurationError) -> [Value]? {
     guard let node = entries.removeValue(forKey: name) else { return nil }
-    if let text = node.scalar?.string { return [text] }
-    guard case .sequence(let sequence) = node else { throw error("'\(full(name))' is a list", at: node) }
-    var words: [String] = []
-    for item in sequence {
+    let items: [Node]
+    switch node {
+    case .scalar: items = [node]
+    case .sequence(let sequence): items = Array(sequence)
+    case .mapping, .alias: throw error("'\(full(name))' is a list", at: node)
+    }
+    var values: [Value] = []
+    for item in items {
       guard let word = item.scalar?.string else {
         throw error("'\(full(name))' is a list of words", at: item)
       }
-      words.append(word)
+      do throws(ConfigurationError) {
+        values.append(try read(word))
+      } catch {
+        throw self.error("'\(full(name))': \(error)", at: item)
+      }
     }
-    return words
+    return values
   }
 
   mutating func mapping(_ name: String) throws(ConfigurationError) -> StrictYAML? {
@@ -167,14 +181,19 @@ struct StrictYAML {
     }
   }
 
+  /// The longest time that configuration takes, ten years: in nanoseconds, a sum of several still fits 64 bits.
+  static let millisecondsMax: Int64 = 10 * 365 * 24 * 3_600_000
+
   /// `0`, `90s`, `5m`, `24h`, `500ms`.
   static func duration(_ text: String) throws(ConfigurationError) -> Duration {
     let units: [(String, Int64)] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]
     if text == "0" { return .zero }
     for (unit, milliseconds) in units where text.hasSuffix(unit) {
-      if let number = Int64(text.dropLast(unit.count)), (0...1_000_000_000).contains(number) {
-        return .milliseconds(number * milliseconds)
+      guard let number = Int64(text.dropLast(unit.count)), number >= 0 else { continue }
+      guard number <= millisecondsMax / milliseconds else {
+        throw ConfigurationError("a time of at most ten years (87600h) is expected, not '\(text)'")
       }
+      return .milliseconds(number * milliseconds)
     }
     throw ConfigurationError("a time such as 500ms, 90s, 5m or 24h is expected, not '\(text)'")
   }

@@ -48,6 +48,8 @@ public struct TenantConfiguration: Sendable, Equatable {
     "instances", "limits", "storage_file", "credentials_file",
   ]
 
+  static let limitKeys = ["keys", "connections", "in_flight_bytes"]
+
   /// Reads a tenant's file.
   ///
   /// - Parameters:
@@ -59,7 +61,9 @@ public struct TenantConfiguration: Sendable, Equatable {
     self.cmkID = cmkID
     provider = try yaml.take("provider", Self.provider) ?? .local
     region = try yaml.text("region")
-    endpoint = try yaml.text("endpoint")
+    endpoint = try yaml.take("endpoint") { text throws(ConfigurationError) in
+      try Self.endpoint(text, allowed: allowedEndpoints)
+    }
     profile = try yaml.take("profile", Self.profile) ?? .keyringAWS
     wrappingKeyTTL = try yaml.duration("wrapping_key_ttl") ?? .seconds(300)
     outageGrace = try yaml.duration("outage_grace") ?? .seconds(86_400)
@@ -71,27 +75,20 @@ public struct TenantConfiguration: Sendable, Equatable {
         }
         return policy
       } ?? .writtenBehind
-    instances = try Self.instances(yaml.words("instances"), yaml)
+    instances = try Self.instances(&yaml)
     var limits = try yaml.mapping("limits")
     keysMax = try limits?.number("keys", 1...100_000_000) ?? 1_000_000
     connectionsMax = try limits?.number("connections", 1...65_536)
     inFlightBytesMax = try limits?.number("in_flight_bytes", 65_536...1_073_741_824)
-    try limits?.finish(known: ["keys", "connections", "in_flight_bytes"])
+    try limits?.finish(known: Self.limitKeys)
     storageFile = try yaml.take("storage_file", Self.fileName) ?? "keyring"
     credentialsFile = try yaml.take("credentials_file", Self.fileName) ?? "credentials"
     try yaml.finish(known: Self.keys)
-    try check(yaml, allowedEndpoints)
+    try check(yaml)
   }
 
-  private func check(_ yaml: StrictYAML, _ allowedEndpoints: [String]) throws(ConfigurationError) {
+  private func check(_ yaml: StrictYAML) throws(ConfigurationError) {
     try Self.check(wrappingKeyTTL: wrappingKeyTTL, outageGrace: outageGrace) { yaml.error($0) }
-    if let endpoint {
-      let host =
-        endpoint.split(separator: "/").dropFirst().first?.split(separator: ":").first.map(String.init) ?? ""
-      guard allowedEndpoints.contains(host) else {
-        throw yaml.error("'endpoint': the host '\(host)' is not in the service's allowed_endpoints")
-      }
-    }
     let arn = cmkID.text.split(separator: ":", omittingEmptySubsequences: false)
     if let region, arn.count >= 6, arn[0] == "arn", arn[3] != region {
       throw yaml.error("'region' is \(region), but cmk_id is of \(arn[3])")
@@ -99,6 +96,37 @@ public struct TenantConfiguration: Sendable, Equatable {
     guard storageFile != credentialsFile else {
       throw yaml.error("storage_file and credentials_file are one file")
     }
+  }
+
+  private static func endpoint(_ text: String, allowed: [String]) throws(ConfigurationError) -> String {
+    guard let host = endpointHost(text) else {
+      throw ConfigurationError("https://HOST or https://HOST:PORT is expected, not '\(text)'")
+    }
+    guard allowed.contains(host) else {
+      throw ConfigurationError("the host '\(host)' is not in the service's allowed_endpoints")
+    }
+    return text
+  }
+
+  /// The host of `https://HOST[:PORT][/]`; nil for anything else, a user name before the host among it: a reader of URLs that takes another
+  /// part for the host than this one would go past the allow-list. Plain `http` is for a KMS on this machine alone.
+  static func endpointHost(_ text: String) -> String? {
+    let isPlain = text.hasPrefix("http://")
+    guard isPlain || text.hasPrefix("https://") else { return nil }
+    var rest = text.dropFirst(isPlain ? 7 : 8)
+    if rest.hasSuffix("/") { rest = rest.dropLast() }
+    let parts = rest.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+    if parts.count == 2 {
+      guard parts[1].utf8.allSatisfy({ (0x30...0x39).contains($0) }), let port = Int(parts[1]),
+        (1...65_535).contains(port)
+      else { return nil }
+    }
+    let isHost = parts[0].utf8.allSatisfy { byte in
+      (0x61...0x7a).contains(byte) || (0x30...0x39).contains(byte) || byte == 0x2d || byte == 0x2e
+    }
+    guard !parts[0].isEmpty, isHost else { return nil }
+    guard !isPlain || ["localhost", "127.0.0.1"].contains(parts[0]) else { return nil }
+    return String(parts[0])
   }
 
   static func check(
@@ -137,25 +165,29 @@ public struct TenantConfiguration: Sendable, Equatable {
 
   private static func fileName(_ text: String) throws(ConfigurationError) -> String {
     let reserved = ["tenant.yaml", "persisted.json"]
+    // `.lock` and `.new` are what the server puts behind a name of its own.
     guard !text.isEmpty, !text.hasPrefix("."), text.utf8.count <= 200, !reserved.contains(text),
+      !text.hasSuffix(".lock"), !text.hasSuffix(".new"),
       text.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "/") })
     else { throw ConfigurationError("a file name of one component is expected, not '\(text)'") }
     return text
   }
 
-  private static func instances(_ words: [String]?, _ yaml: StrictYAML) throws(ConfigurationError)
-    -> AllowedInstances
-  {
-    if words == ["any"] { return .any }
-    var names: [InstanceName] = []
-    for word in words ?? [] {
-      do {
-        names.append(try InstanceName(word))
-      } catch {
-        throw yaml.error("'instances': \(error)")
-      }
+  private static func instances(_ yaml: inout StrictYAML) throws(ConfigurationError) -> AllowedInstances {
+    var seen: Set<InstanceName> = []
+    let names = try yaml.words("instances") { word throws(ConfigurationError) in
+      let name = try instance(word)
+      guard seen.insert(name).inserted else { throw ConfigurationError("'\(name)' is there twice") }
+      return name
     }
-    guard Set(names).count == names.count else { throw yaml.error("'instances' names one twice") }
-    return .listed(names)
+    return names?.map(\.text) == ["any"] ? .any : .listed(names ?? [])
+  }
+
+  static func instance(_ word: String) throws(ConfigurationError) -> InstanceName {
+    do {
+      return try InstanceName(word)
+    } catch {
+      throw ConfigurationError("\(error), not '\(word)'")
+    }
   }
 }

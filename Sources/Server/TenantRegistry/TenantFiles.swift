@@ -39,7 +39,11 @@ public final class TenantFiles: Sendable {
     if let json = try read("persisted.json") {
       persisted = try PersistedState(json: json, file: "\(directory.path)/persisted.json")
     }
-    return (try TenantSettings(file: configuration, persisted: persisted.variables), persisted)
+    do throws(ConfigurationError) {
+      return (try TenantSettings(file: configuration, persisted: persisted.variables), persisted)
+    } catch {
+      throw ConfigurationError("\(directory.path)/persisted.json: \(error)")
+    }
   }
 
   /// Writes `persisted.json`; durable when it returns.

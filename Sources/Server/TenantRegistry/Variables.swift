@@ -61,7 +61,22 @@ public struct TenantSettings: Sendable, Equatable {
     self.file = file
     self.persisted = [:]
     global = [:]
-    for (name, value) in persisted { self = try setting(name, value, isPersisted: true) }
+    // All of them together: one may be allowed only beside another, and there is no order among them.
+    for (name, value) in persisted.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+      guard name.isDynamic else { throw Self.notDynamic(name) }
+      self.persisted[name] = try Self.canonical(name, value)
+    }
+    try check()
+  }
+
+  private func check() throws(ConfigurationError) {
+    try TenantConfiguration.check(wrappingKeyTTL: wrappingKeyTTL, outageGrace: outageGrace) {
+      ConfigurationError($0)
+    }
+  }
+
+  private static func notDynamic(_ name: VariableName) -> ConfigurationError {
+    ConfigurationError("'\(name.rawValue)' cannot be set at run time: change tenant.yaml")
   }
 
   private func text(_ name: VariableName) -> String? { global[name] ?? persisted[name] }
@@ -101,16 +116,12 @@ public struct TenantSettings: Sendable, Equatable {
   public func setting(_ name: VariableName, _ value: String, isPersisted: Bool) throws(ConfigurationError)
     -> TenantSettings
   {
-    guard name.isDynamic else {
-      throw ConfigurationError("'\(name.rawValue)' cannot be set at run time: change tenant.yaml")
-    }
+    guard name.isDynamic else { throw Self.notDynamic(name) }
     var next = self
     let canonical = try Self.canonical(name, value)
     if isPersisted { next.persisted[name] = canonical }
     next.global[name] = isPersisted ? nil : canonical
-    try TenantConfiguration.check(wrappingKeyTTL: next.wrappingKeyTTL, outageGrace: next.outageGrace) {
-      ConfigurationError($0)
-    }
+    try next.check()
     return next
   }
 

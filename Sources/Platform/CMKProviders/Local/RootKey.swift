@@ -165,7 +165,9 @@ private struct RootCheck {
 
   static func read(_ directory: DirectoryDescriptor) throws -> RootCheck? {
     guard try directory.status(of: RootKey.checkName) != nil else {
-      guard try directory.names().isEmpty else {
+      // A crash in the first start may have left a check that was on its way.
+      let leftovers = ["\(RootKey.checkName).new", ".lock"]
+      guard try directory.names().allSatisfy(leftovers.contains) else {
         throw CMKError.configuration(
           "\(directory.path) holds CMKs but no \(RootKey.checkName): restore it from a backup"
         )

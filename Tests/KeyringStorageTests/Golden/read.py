@@ -1,0 +1,334 @@
+#!/usr/bin/env python3
+"""Reads keyring's files from docs/FILE_FORMAT.md alone: none of the server's code, no library beyond Python's own.
+
+    read.py keyring FILE [--anchor FILE] [--wrapping-key ID=KEY ...]     verifies all of it, lists the operations
+    read.py cmk FILE --root-key KEY                                      verifies a CMK file of the local provider
+
+IDs and keys are hexadecimal digits. The exit status is 1, with one line on stderr, for whatever is not as the document has it.
+"""
+import argparse
+import hashlib
+import hmac
+import sys
+
+
+class Wrong(Exception):
+    pass
+
+
+def need(condition, what):
+    if not condition:
+        raise Wrong(what)
+
+
+def number(data):
+    return int.from_bytes(data, "big")
+
+
+def sha256(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def mac(key, message):
+    return hmac.new(key, message, hashlib.sha256).digest()
+
+
+def prefixed(*parts):
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def hkdf(secret, salt, info):
+    """RFC 5869, SHA-256, 32 bytes: one block."""
+    return mac(mac(salt, secret), info + b"\x01")
+
+
+# Messages: {field: [value, ...]}, checked to be canonical.
+
+VARINT, BYTES, TEXT, PACKED = "varint", "bytes", "text", "packed"
+IDENTITY = {1: VARINT, 2: TEXT, 3: BYTES, 4: BYTES}
+RECORD = {1: IDENTITY, 2: TEXT, 3: VARINT, 4: VARINT, 5: VARINT, 6: BYTES, 7: BYTES, 8: BYTES, 9: BYTES}
+WRAPPING_KEY = {1: BYTES, 2: TEXT, 3: TEXT, 4: BYTES, 5: VARINT, 6: VARINT, 7: BYTES}
+IDEMPOTENCY = {1: BYTES, 2: BYTES, 3: PACKED, 4: TEXT, 5: VARINT, 6: VARINT}
+SNAPSHOT = {1: [WRAPPING_KEY], 2: [RECORD], 3: [IDEMPOTENCY], 4: VARINT}
+OPERATION = {1: RECORD, 2: IDENTITY, 3: WRAPPING_KEY, 4: SNAPSHOT}
+COMMIT = {1: VARINT, 2: VARINT, 3: TEXT, 4: IDEMPOTENCY, 5: [OPERATION]}
+
+
+def varint(data, at):
+    value, shift = 0, 0
+    while True:
+        need(at < len(data) and shift < 70, "a varint does not end")
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            need(byte != 0 or shift == 7, "a varint is not in its shortest form")
+            need(value < 1 << 64, "a varint is too large")
+            return value, at
+
+
+def message(data, fields):
+    result, at, before = {}, 0, 0
+    while at < len(data):
+        tag, at = varint(data, at)
+        field, wire = tag >> 3, tag & 7
+        need(field in fields, f"an unknown field {field}")
+        kind = fields[field]
+        repeated = isinstance(kind, list)
+        need(field > before or (repeated and field == before), "fields are not in order")
+        before = field
+        value, at = varint(data, at)
+        if kind == VARINT:
+            need(wire == 0 and value != 0, "a default is written out")
+        else:
+            need(wire == 2 and value <= len(data) - at, "a field is longer than its message")
+            value, at = data[at : at + value], at + value
+            if kind == PACKED:
+                need(value, "a default is written out")
+                numbers, place = [], 0
+                while place < len(value):
+                    item, place = varint(value, place)
+                    numbers.append(item)
+                value = numbers
+            elif kind in (BYTES, TEXT):
+                need(value, "a default is written out")
+                value = value.decode("utf-8", "strict") if kind == TEXT else value
+            else:
+                value = message(value, kind[0] if repeated else kind)
+        result.setdefault(field, []).append(value)
+    return result
+
+
+def one(fields, field, default):
+    return fields[field][0] if field in fields else default
+
+
+def identity_bytes(fields):
+    scope, instance = one(fields, 1, 0), one(fields, 2, "").encode()
+    owner, key_id = one(fields, 3, b""), one(fields, 4, b"")
+    need(scope in (1, 2, 3) and (scope == 2) == bool(instance), "a scope that there is not")
+    need(len(owner) <= 512 and 1 <= len(key_id) <= 255, "an owner or key id of an impossible length")
+    parts = [bytes([scope, len(instance)]), instance, len(owner).to_bytes(2, "big"), owner, bytes([len(key_id)]), key_id]
+    return b"".join(parts)
+
+
+def show_identity(fields):
+    scope = {1: "shared", 2: "instance " + one(fields, 2, ""), 3: "server"}[one(fields, 1, 0)]
+    return f"({scope}, '{one(fields, 3, b'').decode()}', '{one(fields, 4, b'').decode()}')"
+
+
+class Reader:
+    def __init__(self, data, keys):
+        self.data, self.keys = data, keys
+        self.wrapping_keys, self.live, self.lines, self.positions = {}, {}, [], []
+
+    def header(self):
+        head = self.data[:176]
+        need(len(head) == 176 and head[:8] == b"KEYRING\0", "not a storage file")
+        need(sha256(head[:144]) == head[144:], "the header's checksum")
+        need(number(head[8:10]) == 1, "the format version")
+        self.tenant = head[11 : 11 + head[10]]
+        need(1 <= head[10] <= 63 and head[11 + head[10] : 80] == bytes(69 - head[10]), "the tenant's name")
+        self.keyring = head[80:96]
+        self.replaced = (number(head[104:112]), head[112:144])
+        need(self.replaced[0] < 1 << 63 and (self.replaced[0] > 0 or self.replaced[1] == bytes(32)), "what was replaced")
+        self.sequence, self.digest = self.replaced[0], head[144:]
+        self.lines.append(
+            f"tenant {self.tenant.decode()} keyring {self.keyring.hex()} created {number(head[96:104])}"
+            f" replaced {self.replaced[0]}"
+        )
+
+    def authenticated(self, purpose, sequence, count, previous, digest):
+        return (
+            purpose + b"\0" + (1).to_bytes(2, "big") + bytes([len(self.tenant)]) + self.tenant.ljust(77, b"\0")
+            + self.keyring + sequence.to_bytes(8, "big") + count.to_bytes(4, "big") + previous + digest
+        )
+
+    def check_mac(self, wrapping_key_id, expected, text, what):
+        need(wrapping_key_id in self.wrapping_keys, f"{what} names a wrapping key that is not there")
+        if wrapping_key_id not in self.keys:
+            return "unchecked"
+        key = hkdf(self.keys[wrapping_key_id], b"keyring/1", prefixed(b"commit", self.tenant, self.keyring))
+        need(mac(key, text) == expected, f"the HMAC of {what}")
+        return "ok"
+
+    def batch(self, at):
+        head = self.data[at : at + 96]
+        need(len(head) == 96 and head[:8] == b"KRBATCH\0", "a batch header")
+        need(sha256(head[:64]) == head[64:], "a batch header's checksum")
+        body, first, count = number(head[8:16]), number(head[16:24]), number(head[24:28])
+        need(head[28:32] == bytes(4) and count >= 1, "a batch header's fields")
+        need(first == self.sequence + 1, "a batch's sequence")
+        need(head[32:64] == self.digest, "a batch does not continue the one before")
+        end = at + 96 + body
+        trailer = self.data[end : end + 96]
+        need(len(trailer) == 96, "the file ends inside a batch")
+        digest = sha256(self.digest, self.data[at:end])
+        need(trailer[:32] == digest, "a batch's digest")
+        need(number(trailer[80:88]) == body and trailer[88:] == b"KRTRAIL\0", "a batch's trailer")
+        need(count == 1 or self.positions or self.replaced[0] == 0, "a replacement's first batch has one commit")
+        lines, self.lines = self.lines, []
+        place = at + 96
+        for _ in range(count):
+            length = number(self.data[place : place + 4])
+            need(place + 4 + length <= end, "a commit is longer than its batch")
+            self.commit(message(self.data[place + 4 : place + 4 + length], COMMIT))
+            place += 4 + length
+        need(place == end, "a batch has more bytes than its commits")
+        text = self.authenticated(b"keyring batch", first, count, self.digest, digest)
+        verdict = self.check_mac(trailer[32:48], trailer[48:80], text, "a batch")
+        lines.append(f"batch {first}..{self.sequence} digest {digest.hex()} hmac {trailer[32:48].hex()} {verdict}")
+        self.lines = lines + self.lines
+        self.digest = digest
+        self.positions.append((self.sequence, digest))
+        return end + 96
+
+    def commit(self, fields):
+        need(one(fields, 1, 0) == self.sequence + 1, "a commit's sequence")
+        operations = fields.get(5, [])
+        snapshots = [operation for operation in operations if 4 in operation]
+        begins = self.replaced[0] > 0 and not self.positions and self.sequence == self.replaced[0]
+        need(len(snapshots) == (1 if begins else 0) and (not snapshots or len(operations) == 1), "a snapshot's place")
+        self.sequence += 1
+        line = f"commit {self.sequence} at {one(fields, 2, 0)} by {one(fields, 3, '')}"
+        if 4 in fields:
+            need(not set(fields[4][0]) - {1, 2, 3}, "an idempotency entry of a commit")
+            line += " " + self.idempotency(fields[4][0])
+        self.lines.append(line)
+        for operation in operations:
+            need(len(operation) == 1, "an operation is one thing")
+            self.operation(operation)
+
+    def idempotency(self, fields):
+        need(len(one(fields, 1, b"")) == 16 and len(one(fields, 2, b"")) == 32, "an idempotency entry")
+        versions = ",".join(str(version) for version in one(fields, 3, []))
+        return f"id {fields[1][0].hex()} hash {fields[2][0].hex()} versions {versions}"
+
+    def operation(self, operation):
+        if 1 in operation:
+            self.put(operation[1][0])
+        elif 2 in operation:
+            name = identity_bytes(operation[2][0])
+            need(name in self.live, "a remove of a key that is not there")
+            del self.live[name]
+            self.lines.append(f"  remove {show_identity(operation[2][0])}")
+        elif 3 in operation:
+            self.wrapping_key(operation[3][0])
+        else:
+            self.snapshot(operation[4][0])
+
+    def put(self, record):
+        need(1 in record, "a record without identity")
+        name, kind, version = identity_bytes(record[1][0]), one(record, 2, ""), one(record, 3, 0)
+        known = self.live.get(name)
+        need((known is None and version == 1) or known == (kind, version - 1), "a version does not follow")
+        self.live[name] = (kind, version)
+        need(len(record[6][0]) == 16 and len(record[8][0]) == 12, "a record's id or nonce")
+        need(len(record[9][0]) == one(record, 4, 0) + 16 > 16, "a record's length")
+        need(one(record, 7, b"") in self.wrapping_keys, "a record's wrapping key")
+        self.lines.append(
+            f"  put {show_identity(record[1][0])} {kind} version {version} length {record[4][0]}"
+            f" created {one(record, 5, 0)} record {record[6][0].hex()} under {record[7][0].hex()}"
+        )
+
+    def wrapping_key(self, key):
+        name = one(key, 1, b"")
+        need(len(name) == 16 and name not in self.wrapping_keys, "a wrapping key's id")
+        need(one(key, 3, "") in ("local", "aws") and len(one(key, 7, b"")) == 32, "a wrapping key")
+        self.wrapping_keys[name] = key
+        verdict = "unchecked"
+        if name in self.keys:
+            info = prefixed(b"commitment " + name.hex().encode(), self.tenant, self.keyring)
+            need(hkdf(self.keys[name], b"keyring/1", info) == key[7][0], "a wrapping key's commitment")
+            verdict = "ok"
+        self.lines.append(
+            f"  wrapping key {name.hex()} cmk {one(key, 2, '')} provider {key[3][0]} created {one(key, 5, 0)}"
+            f" encryptions {one(key, 6, 0)} commitment {verdict}"
+        )
+
+    def snapshot(self, snapshot):
+        for key in snapshot.get(1, []):
+            self.wrapping_key(key)
+        order = [(identity_bytes(one(record, 1, {})), one(record, 3, 0)) for record in snapshot.get(2, [])]
+        need(order == sorted(order), "a snapshot's records are not sorted")
+        for record in snapshot.get(2, []):
+            self.put(record)
+        for entry in snapshot.get(3, []):
+            self.lines.append(
+                f"  remembered {self.idempotency(entry)} by {one(entry, 4, '')} commit {one(entry, 5, 0)}"
+                f" at {one(entry, 6, 0)}"
+            )
+        self.lines.append(f"  horizon {one(snapshot, 4, 0)}")
+
+    def read(self):
+        self.header()
+        at = 176
+        need(at < len(self.data), "there is no batch")
+        while at < len(self.data):
+            at = self.batch(at)
+
+    def anchor(self, data):
+        need(len(data) == 216 and data[:8] == b"KRANCHR\0", "not an anchor")
+        need(sha256(data[:184]) == data[184:], "the anchor's checksum")
+        head = (1).to_bytes(2, "big") + bytes([len(self.tenant)]) + self.tenant.ljust(69, b"\0") + self.keyring
+        need(data[8:96] == head, "the anchor is another keyring's")
+        position = (number(data[96:104]), data[104:136])
+        is_creation = position[0] == 0 and self.replaced[0] == 0 and len(self.positions) == 1
+        need(is_creation or position == self.replaced or position in self.positions, "file and anchor do not agree")
+        verdict = "none"
+        if data[136:152] == bytes(16):
+            need(data[152:184] == bytes(32), "an HMAC of nobody")
+        elif position != self.replaced:
+            text = self.authenticated(b"keyring anchor", position[0], 0, bytes(32), position[1])
+            verdict = self.check_mac(data[136:152], data[152:184], text, "the anchor")
+        self.lines.append(f"anchor {position[0]} digest {position[1].hex()} hmac {verdict}")
+
+
+def read_cmk(data, root):
+    text = data.decode("ascii", "strict")
+    lines = text.split("\n")
+    need(lines[-1] == "" and len(lines) >= 7 and lines[0] == "keyring-cmk 1", "not a CMK file")
+    words = [line.split(" ") for line in lines[:-1]]
+    names = [word[0] for word in words[1:5]]
+    need(names == ["tenant", "id", "created", "state"], "the lines are not in order")
+    need(all(len(word) == 2 for word in words[1:4]), "a line has too many words")
+    tenant = words[1][1]
+
+    def derive(*parts):
+        return hkdf(root, b"keyring local provider", prefixed(*(part.encode() for part in parts)))
+
+    body, last = text[: text.rindex("mac ")], words[-1]
+    need(last == ["mac", mac(derive("cmk file", tenant), body.encode()).hex()], "the HMAC of the file")
+    for index, word in enumerate(words[5:-1], 1):
+        need(len(word) == 5 and word[:2] == ["version", str(index)], "the versions are not in order")
+        need(len(bytes.fromhex(word[3])) == 12 and len(bytes.fromhex(word[4])) == 48, "a version's lengths")
+    return [f"cmk {words[2][1]} tenant {tenant} {' '.join(words[4])} versions {len(words) - 6}"]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=["keyring", "cmk"])
+    parser.add_argument("file")
+    parser.add_argument("--anchor")
+    parser.add_argument("--wrapping-key", action="append", default=[])
+    parser.add_argument("--root-key", default="")
+    options = parser.parse_args()
+    with open(options.file, "rb") as file:
+        data = file.read()
+    if options.kind == "cmk":
+        print("\n".join(read_cmk(data, bytes.fromhex(options.root_key))))
+        return
+    pairs = [text.split("=") for text in options.wrapping_key]
+    reader = Reader(data, {bytes.fromhex(name): bytes.fromhex(key) for name, key in pairs})
+    reader.read()
+    if options.anchor:
+        with open(options.anchor, "rb") as file:
+            reader.anchor(file.read())
+    print("\n".join(reader.lines))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (Wrong, ValueError, KeyError, IndexError) as error:
+        sys.exit(f"read.py: {type(error).__name__}: {error}")
