@@ -213,7 +213,10 @@ let tests: [Target] = [
   ),
   .tests(
     "IntegrationTests",
-    ["KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol"]
+    [
+      "CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
+      "TLSTransport", "WireProtocol",
+    ]
   ),
 ]
 
