@@ -147,6 +147,14 @@ import WireProtocol
     let own = try ProcessMemory(id: getpid()).scan(ProcessMemory.Needle.of("canary", canary))
     #expect(own.outsideLockedMemory.contains { $0.needle == "canary, first half" })
 
+    // A disabled tenant's keys are wiped, out of locked memory, too.
+    #expect(names.contains { $0.hasPrefix("record key") } && names.contains { $0.hasPrefix("commit key") })
+    let admin = try daemon.client(.serviceAdmin)
+    _ = try await admin.call(.admin(.tenantDisable("acme")))
+    await admin.close()
+    let after = try memory.scan(needles).hits.map(\.needle)
+    #expect(after.sorted() == ["root key, first half", "root key, last half"])
+
     let log = try daemon.log
     #expect(log.contains("connected"))  // the debug level is on
     for needle in needles {
@@ -154,5 +162,137 @@ import WireProtocol
     }
     await daemon.shutdown()
     #expect(daemon.process.status == 0 && !daemon.process.isSignal)
+  }
+
+  // MARK: Crashes
+
+  /// Drops, where the tests have them, the privileges that would hide what is tested.
+  private static let unprivileged =
+    geteuid() == 0 ? ["/usr/bin/setpriv", "--bounding-set=-sys_ptrace,-ipc_lock"] : []
+
+  private func coreFiles(_ directory: TestDirectory) throws -> [String] {
+    try FileManager.default.contentsOfDirectory(atPath: directory.path).filter { $0.hasPrefix("core") }
+  }
+
+  @Test(arguments: [SIGABRT, SIGSEGV]) func aCrashTellsNothing(signal: Int32) async throws {
+    let canary = Self.random(32)
+    let elsewhere = try TestDirectory()
+    let daemon = try await TestDaemon(
+      configuration: ["log_level: debug"],
+      environment: ["SWIFT_BACKTRACE": "enable=yes,output-to=stderr", "SSLKEYLOGFILE": elsewhere("keys")],
+      wrapper: ["/bin/bash", "-c", "ulimit -c unlimited; exec \"$@\"", "bash"]
+    )
+    let admin = try daemon.client(.serviceAdmin)
+    _ = try await admin.call(.admin(.tenantCreate(TenantCreateCall(tenant: "acme", anyInstance: true))))
+    let client = try daemon.instance("acme", "db1")
+    let value = try Self.secret(canary)
+    _ = try await client.call(.change(.store(.own("canary"), type: "SECRET", value: value)))
+    #expect(try await client.fetch(.own("canary")) == hexadecimal(canary))
+
+    let limits = try ProcessMemory.text("/proc/\(daemon.process.id)/limits")
+    #expect(limits.firstMatch(of: /Max core file size\s+0\s+0\b/) != nil)
+    daemon.process.signal(signal)
+    await daemon.process.ended()
+    #expect(daemon.process.isSignal && daemon.process.status == signal)
+    #expect(try coreFiles(daemon.data).isEmpty)
+    #expect(!FileManager.default.fileExists(atPath: elsewhere("keys")))
+    let log = try daemon.log
+    for word in [
+      "Thread", "Backtrace", "backtrace", "Registers", "rsi", "Crash", "crash", hexadecimal(canary.prefix(8)),
+    ] {
+      #expect(!log.contains(word), "\(word)")
+    }
+    await client.close()
+    await admin.close()
+  }
+
+  /// What the test above looks for is there to be seen in a process that is not hardened.
+  @Test func aCrashElsewhereDoesTell() async throws {
+    let folder = try TestDirectory()
+    let pattern = try ProcessMemory.text("/proc/sys/kernel/core_pattern")
+    if pattern.hasPrefix("core") {
+      let shell = TestProgram(path: "/bin/bash")
+      let process = try shell.start(
+        ["-c", "ulimit -c unlimited && kill -ABRT $$"],
+        environment: [:],
+        directory: folder.path,
+        error: folder("err")
+      )
+      await process.ended()
+      let said = try String(contentsOfFile: folder("err"), encoding: .utf8)
+      #expect(process.isSignal, "\(said)")
+      #expect(try !coreFiles(folder).isEmpty)
+    }
+    // keyringctl waits for key material from a pipe, and crashes there with the backtracer on.
+    #expect(unsafe mkfifo(folder("pipe"), 0o600) == 0)
+    let process = try TestProgram(product: "keyringctl").start(
+      ["key", "store", "k", "--from", folder("pipe")],
+      environment: ["SWIFT_BACKTRACE": "enable=yes,output-to=stderr"],
+      directory: folder.path,
+      error: folder("err2")
+    )
+    var writer: Int32 = -1
+    while writer < 0, process.isRunning {
+      writer = unsafe open(folder("pipe"), O_WRONLY | O_NONBLOCK | O_CLOEXEC)  // fails until there is a reader
+      try await Task.sleep(for: .milliseconds(10))
+    }
+    // The backtracer's handler returns to the instruction that failed, and none did: the process lives on.
+    process.signal(SIGSEGV)
+    var told = ""
+    while told.firstMatch(of: /Registers|rsi/) == nil, process.isRunning {
+      try await Task.sleep(for: .milliseconds(20))
+      told = try String(contentsOfFile: folder("err2"), encoding: .utf8)
+    }
+    process.signal(SIGKILL)
+    await process.ended()
+    close(writer)
+    #expect(told.firstMatch(of: /Registers|rsi/) != nil)
+  }
+
+  @Test func nobodyOfTheSameUserAttaches() async throws {
+    let daemon = try await TestDaemon(
+      configuration: ["allow_unlocked_memory: true"],
+      wrapper: Self.unprivileged
+    )
+    let folder = try TestDirectory()
+    let shell = Self.unprivileged + ["/bin/bash", "-c"]
+    func canOpenMemory(_ process: Int32) async throws -> Bool {
+      let outcome = try await TestProgram(path: shell[0]).run(shell.dropFirst() + [": </proc/\(process)/mem"])
+      #expect(outcome.status == 0 || outcome.error.contains("Permission denied"))
+      return outcome.status == 0
+    }
+    let sleep = Self.unprivileged + ["/bin/sleep", "600"]
+    let other = try TestProgram(path: sleep[0]).start(
+      Array(sleep.dropFirst()),
+      environment: [:],
+      error: folder("err")
+    )
+    #expect(try await canOpenMemory(other.id))
+    #expect(try await !canOpenMemory(daemon.process.id))
+    other.signal(SIGKILL)
+    await daemon.shutdown()
+  }
+
+  // MARK: Locked memory
+
+  @Test func withoutLockedMemoryItDoesNotStartUnlessToldTo() async throws {
+    let wrapper = Self.unprivileged + ["/usr/bin/prlimit", "--memlock=65536:65536"]
+    do {
+      let daemon = try await TestDaemon(wrapper: wrapper)
+      await daemon.shutdown()
+      Issue.record("it started")
+    } catch let error as TestDaemon.NotReady {
+      #expect(error.description.contains("cannot be locked: raise RLIMIT_MEMLOCK"))
+      #expect(error.description.split(separator: "\n").count == 1)
+    }
+    let daemon = try await TestDaemon(configuration: ["allow_unlocked_memory: true"], wrapper: wrapper)
+    #expect(try daemon.log.contains("memory is not locked"))
+    let admin = try daemon.client(.serviceAdmin)
+    guard case .service(let status) = try await admin.call(.admin(.status(""))) else {
+      throw UnexpectedReply()
+    }
+    #expect(!status.isMemoryLocked)
+    await admin.close()
+    await daemon.shutdown()
   }
 }
