@@ -192,6 +192,11 @@ import WireProtocol
     let limits = try ProcessMemory.text("/proc/\(daemon.process.id)/limits")
     #expect(limits.firstMatch(of: /Max core file size\s+0\s+0\b/) != nil)
     daemon.process.signal(signal)
+    // With a backtracer it would tell, and live on.
+    while try daemon.process.isRunning && !daemon.log.contains("Registers") {
+      try await Task.sleep(for: .milliseconds(20))
+    }
+    daemon.process.signal(SIGKILL)
     await daemon.process.ended()
     #expect(daemon.process.isSignal && daemon.process.status == signal)
     #expect(try coreFiles(daemon.data).isEmpty)

@@ -91,8 +91,8 @@ public struct TestProgram: Sendable {
   }
 }
 
-/// How a process begins: with files as its standard streams, and no signal blocked or ignored, as Foundation's Process would hand them down
-/// from the thread that starts it.
+/// How a process begins: with files as its standard streams, no other descriptor, and no signal blocked or ignored, as Foundation's
+/// Process would hand them down from the thread that starts it.
 @safe
 private struct Spawn: ~Copyable {
   private var actions = unsafe posix_spawn_file_actions_t()
@@ -104,6 +104,11 @@ private struct Spawn: ~Copyable {
     unsafe posix_spawn_file_actions_addopen(&actions, 0, input, O_RDONLY, 0)
     unsafe posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY, 0)
     unsafe posix_spawn_file_actions_addopen(&actions, 2, error, O_WRONLY | O_APPEND, 0)
+    // The sockets of servers in this process are not for others; more may be opened meanwhile, and closing what is closed is no error.
+    let open = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
+    for descriptor in 3..<(open.compactMap { Int32($0) }.max() ?? 0) + 256 {
+      unsafe posix_spawn_file_actions_addclose(&actions, descriptor)
+    }
     unsafe posix_spawnattr_init(&attributes)
     var none = sigset_t()
     var all = sigset_t()
