@@ -32,14 +32,17 @@ extension ConnectionOptions {
 
 struct CMKArguments: ParsableArguments {
   @OptionGroup var connection: ConnectionOptions
-  @Argument var tenant: String
-  @Argument var cmkID: String
+  @Argument(help: "The tenant's name.")
+  var tenant: String
+  @Argument(help: "The CMK's id, as `cmk create` or `tenant show` says.")
+  var cmkID: String
 }
 
 struct CMKCreate: AsyncParsableCommand {
   static let configuration = CommandConfiguration(commandName: "create", abstract: "Makes a CMK.")
   @OptionGroup var connection: ConnectionOptions
-  @Argument var tenant: String
+  @Argument(help: "The tenant's name.")
+  var tenant: String
   func run() async throws { try await connection.manage(tenant, .create, "") }
 }
 

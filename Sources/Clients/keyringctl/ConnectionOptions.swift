@@ -17,7 +17,11 @@ struct ConnectionOptions: ParsableArguments {
   @Option(name: .long, help: "The CA that issued the server's certificate (PEM). [KEYRING_CA]")
   var ca: String?
 
-  @Option(name: .long, help: "A file of lines `server: …`, `cert: …`, `key: …`, `ca: …`. [KEYRING_CONTEXT]")
+  @Option(
+    name: .long,
+    help:
+      "A file of lines `server: …`, `cert: …`, `key: …`, `ca: …`. [KEYRING_CONTEXT, ~/.config/keyring/context.yaml]"
+  )
   var context: String?
 
   @Option(name: .long, help: "Seconds that a call may take.")
@@ -26,22 +30,31 @@ struct ConnectionOptions: ParsableArguments {
   @Option(name: .long, help: "text or json.")
   var output: OutputFormat = .text
 
-  private func value(_ option: String?, _ name: String, _ fromFile: [String: String]) throws -> String {
-    if let option { return option }
-    let variable = "KEYRING_\(name.uppercased())"
-    if let text = environment(variable) { return text }
-    if let text = fromFile[name] { return text }
-    throw Failure("no --\(name): give it, or set \(variable), or put `\(name): …` into a context file")
+  /// What options and environment say, and the context file of the rest.
+  private func values() throws -> [String: String] {
+    var values: [String: String] = [:]
+    for (name, option) in [("server", server), ("cert", cert), ("key", privateKey), ("ca", ca)] {
+      values[name] = option ?? environment("KEYRING_\(name.uppercased())")
+    }
+    if values.count < 4 { values.merge(try contextFile()) { given, _ in given } }
+    return values
+  }
+
+  private func value(_ name: String, _ values: [String: String]) throws -> String {
+    if let value = values[name] { return value }
+    throw Failure(
+      "no --\(name): give it, or set KEYRING_\(name.uppercased()), or put `\(name): …` into a context file"
+    )
   }
 
   private func environment(_ name: String) -> String? {
     // SAFETY: getenv answers NULL or a C string that is copied at once.
-    unsafe getenv(name).map { unsafe String(cString: $0) }
+    unsafe getenv(name).map { unsafe String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
   }
 
   func makeClient() throws -> KeyringClient {
-    let file = try contextFile()
-    let address = try value(server, "server", file)
+    let values = try values()
+    let address = try value("server", values)
     let host = address.lastIndex(of: ":").map { String(address[..<$0]) } ?? address
     let port = address.lastIndex(of: ":").map { String(address[address.index(after: $0)...]) } ?? "8550"
     guard let number = Int(port), (1...65_535).contains(number), !host.isEmpty else {
@@ -50,28 +63,35 @@ struct ConnectionOptions: ParsableArguments {
     var configuration = KeyringClientConfiguration(
       host: host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host,
       port: number,
-      certificateFile: try value(cert, "cert", file),
-      privateKeyFile: try value(privateKey, "key", file),
-      authorityFile: try value(ca, "ca", file)
+      certificateFile: try value("cert", values),
+      privateKeyFile: try value("key", values),
+      authorityFile: try value("ca", values)
     )
     configuration.timeout = .seconds(max(1, timeout))
     return try KeyringClient(configuration)
   }
 
+  /// `--context`, KEYRING_CONTEXT, or the file in its usual place, which need not be there.
+  private func contextPath() -> String? {
+    if let path = context ?? environment("KEYRING_CONTEXT") { return path }
+    let folder = environment("XDG_CONFIG_HOME") ?? environment("HOME").map { "\($0)/.config" }
+    // SAFETY: the path lives for the call.
+    return folder.map { "\($0)/keyring/context.yaml" }.flatMap { unsafe access($0, F_OK) == 0 ? $0 : nil }
+  }
+
   private func contextFile() throws -> [String: String] {
-    guard let path = context ?? environment("KEYRING_CONTEXT") else { return [:] }
+    guard let path = contextPath() else { return [:] }
+    let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? ""
     var entries: [String: String] = [:]
-    for (number, line) in try Input.text(path).split(separator: "\n", omittingEmptySubsequences: false)
-      .enumerated()
-    {
-      let parts = line.split(separator: ":", maxSplits: 1).map {
-        $0.split(separator: " ").joined(separator: " ")
-      }
-      if parts.isEmpty || parts[0].hasPrefix("#") { continue }
-      guard parts.count == 2, ["server", "cert", "key", "ca"].contains(parts[0]) else {
+    let lines = try Input.text(path).split(separator: "\n", omittingEmptySubsequences: false)
+    for (number, line) in lines.enumerated() {
+      let parts = line.split(separator: ":", maxSplits: 1).map { String($0.trimmingPrefix { $0 == " " }) }
+      if parts.first?.hasPrefix("#") ?? true { continue }
+      guard parts.count == 2, ["server", "cert", "key", "ca"].contains(parts[0]), !parts[1].isEmpty else {
         throw Failure("\(path):\(number + 1): `server: …`, `cert: …`, `key: …` or `ca: …` is expected")
       }
-      entries[parts[0]] = parts[1]
+      let isPath = parts[0] != "server" && !parts[1].hasPrefix("/")
+      entries[parts[0]] = isPath ? folder + parts[1] : parts[1]
     }
     return entries
   }

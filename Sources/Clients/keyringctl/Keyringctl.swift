@@ -12,7 +12,8 @@ struct Keyringctl: AsyncParsableCommand {
       Most commands talk to a keyringd. They find it, and the certificate to show, in this order:
         options        --server HOST:PORT --cert FILE --key FILE --ca FILE
         environment    KEYRING_SERVER, KEYRING_CERT, KEYRING_KEY, KEYRING_CA
-        context file   --context FILE or KEYRING_CONTEXT: lines `server: …`, `cert: …`, `key: …`, `ca: …`
+        context file   --context FILE, KEYRING_CONTEXT, or else ~/.config/keyring/context.yaml if it is there:
+                       lines `server: …`, `cert: …`, `key: …`, `ca: …`; paths are relative to the file
 
       Which commands a certificate may use follows from its identity: `key` wants an instance's, `tenant create` the
       service administrator's, `set`, `rotate-keys` and `status TENANT` an administrator's of the service or the tenant.
@@ -46,13 +47,23 @@ struct Keyringctl: AsyncParsableCommand {
     } catch let error as Failure {
       fail(error.description)
     } catch {
-      exit(withError: error)
+      let code = exitCode(for: error)
+      if code.isSuccess || error is ExitCode { exit(withError: error) }  // help, a completion script; said already
+      fail(oneLine(error), status: code.rawValue)
     }
   }
 
-  private static func fail(_ text: String) -> Never {
-    Output.error("keyringctl: \(text)\n")
-    Glibc.exit(1)
+  /// What ArgumentParser says on several lines: what is wrong, and which command's help has more.
+  private static func oneLine(_ error: any Error) -> String {
+    let help = fullMessage(for: error).split(separator: "\n").last { $0.contains("See '") }
+    let command = help.flatMap { $0.split(separator: "'").dropFirst().first }
+    return message(for: error) + (command.map { ": see `\($0)`" } ?? "")
+  }
+
+  private static func fail(_ text: String, status: Int32 = 1) -> Never {
+    let line = text.split(whereSeparator: \.isNewline).joined(separator: "; ")
+    Output.error("keyringctl: \(line)\n")
+    Glibc.exit(status)
   }
 }
 

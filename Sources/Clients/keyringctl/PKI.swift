@@ -77,6 +77,9 @@ struct PKIInit: ParsableCommand {
   @Option(name: .long, help: "Days of validity.")
   var days: Int = 3650
 
+  @Option(name: .long, help: "text or json.")
+  var output: OutputFormat = .text
+
   func run() throws {
     guard PeerIdentity.isTrustDomain(trustDomain) else {
       throw Failure("a trust domain is 1 to 255 of a-z, 0-9, '.', '-' and '_', not '\(trustDomain)'")
@@ -90,7 +93,14 @@ struct PKIInit: ParsableCommand {
     }
     try pki.write("trust-domain", Array((trustDomain + "\n").utf8))
     try pki.write("ca", issued)
-    Output.line("\(directory)/ca.crt: the CA of \(trustDomain); \(directory)/ca.key: keep it safe")
+    Output.show(
+      output,
+      .object([
+        ("certificate", .text("\(directory)/ca.crt")), ("private_key", .text("\(directory)/ca.key")),
+        ("trust_domain", .text(trustDomain)),
+      ]),
+      text: "\(directory)/ca.crt: the CA of \(trustDomain); \(directory)/ca.key: keep it safe"
+    )
   }
 }
 
@@ -114,6 +124,9 @@ struct PKIIssue: ParsableCommand {
   @Option(name: .long, help: "Days of validity.")
   var days: Int = 365
 
+  @Option(name: .long, help: "text or json.")
+  var output: OutputFormat = .text
+
   @Argument(help: "server HOST... | admin | tenant-admin TENANT | instance TENANT INSTANCE")
   var what: [String]
 
@@ -133,7 +146,14 @@ struct PKIIssue: ParsableCommand {
     } catch {
       throw Failure("\(error)")
     }
-    Output.line("\(directory)/\(name).crt, \(directory)/\(name).key")
+    Output.show(
+      output,
+      .object([
+        ("certificate", .text("\(directory)/\(name).crt")),
+        ("private_key", .text("\(directory)/\(name).key")),
+      ]),
+      text: "\(directory)/\(name).crt, \(directory)/\(name).key"
+    )
   }
 
   private func certificate(_ trustDomain: String) throws -> (name: String, CertificatePurpose) {

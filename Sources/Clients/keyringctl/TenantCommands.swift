@@ -104,7 +104,8 @@ struct TenantShow: AsyncParsableCommand {
     abstract: "Shows a tenant's configuration in force."
   )
   @OptionGroup var connection: ConnectionOptions
-  @Argument var tenant: String
+  @Argument(help: "The tenant's name.")
+  var tenant: String
 
   func run() async throws {
     guard case .tenantShow(let details) = try await connection.call(.admin(.tenantShow(tenant))).result else {
@@ -136,7 +137,8 @@ struct TenantDisable: AsyncParsableCommand {
     abstract: "Refuses a tenant's calls and wipes its wrapping keys, across restarts."
   )
   @OptionGroup var connection: ConnectionOptions
-  @Argument var tenant: String
+  @Argument(help: "The tenant's name.")
+  var tenant: String
 
   func run() async throws {
     _ = try await connection.call(.admin(.tenantDisable(tenant)))
@@ -154,7 +156,8 @@ struct TenantEnable: AsyncParsableCommand {
     abstract: "The way back from disable; a quarantined tenant is looked at anew."
   )
   @OptionGroup var connection: ConnectionOptions
-  @Argument var tenant: String
+  @Argument(help: "The tenant's name.")
+  var tenant: String
 
   func run() async throws {
     _ = try await connection.call(.admin(.tenantEnable(tenant)))
@@ -176,7 +179,8 @@ struct TenantAccept: AsyncParsableCommand {
       """
   )
   @OptionGroup var connection: ConnectionOptions
-  @Argument var tenant: String
+  @Argument(help: "The tenant's name.")
+  var tenant: String
   @Option(name: .long, help: "The sequence that the file is at.")
   var sequence: UInt64
 
@@ -201,8 +205,10 @@ struct InstanceCommands: ParsableCommand {
 struct InstanceAdd: AsyncParsableCommand {
   static let configuration = CommandConfiguration(commandName: "add", abstract: "Allows an instance.")
   @OptionGroup var connection: ConnectionOptions
-  @Argument var tenant: String
-  @Argument var instance: String
+  @Argument(help: "The tenant's name.")
+  var tenant: String
+  @Argument(help: "The instance's name, as its certificate has it.")
+  var instance: String
 
   func run() async throws {
     _ = try await connection.call(.admin(.instanceAdd(tenant: tenant, instance: instance)))
@@ -220,7 +226,8 @@ struct InstanceList: AsyncParsableCommand {
     abstract: "Lists a tenant's instances."
   )
   @OptionGroup var connection: ConnectionOptions
-  @Argument var tenant: String
+  @Argument(help: "The tenant's name.")
+  var tenant: String
 
   func run() async throws {
     guard

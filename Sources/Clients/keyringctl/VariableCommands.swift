@@ -29,8 +29,10 @@ struct SetArguments: ParsableArguments {
   @OptionGroup var connection: ConnectionOptions
   @Argument(help: "cmk_id, wrapping_key_ttl, outage_grace, profile or read_only; `variables` lists them.")
   var name: String
-  @Argument var value: String
-  @Option(name: .long) var tenant: String
+  @Argument(help: "The new value.")
+  var value: String
+  @Option(name: .long, help: "The tenant's name.")
+  var tenant: String
 
   func run(_ persistence: Persistence) async throws {
     let call = AdminCall.variablesSet(tenant: tenant, name: name, value: value, persistence)
@@ -66,7 +68,8 @@ struct VariablesCommand: AsyncParsableCommand {
     abstract: "Lists a tenant's variables, where their values come from, and what they mean."
   )
   @OptionGroup var connection: ConnectionOptions
-  @Option(name: .long) var tenant: String
+  @Option(name: .long, help: "The tenant's name.")
+  var tenant: String
 
   func run() async throws {
     guard
@@ -93,7 +96,8 @@ struct RotateCMKCommand: AsyncParsableCommand {
       "What was encrypted before stays readable. `rotate-keys` re-encrypts it under the new version."
   )
   @OptionGroup var connection: ConnectionOptions
-  @Argument var tenant: String
+  @Argument(help: "The tenant's name.")
+  var tenant: String
 
   func run() async throws {
     guard case .rotateCMK(let id, let version) = try await connection.call(.admin(.rotateCMK(tenant))).result
@@ -119,20 +123,27 @@ struct RotateKeysCommand: AsyncParsableCommand {
       """
   )
   @OptionGroup var connection: ConnectionOptions
-  @Argument var tenant: String
+  @Argument(help: "The tenant's name.")
+  var tenant: String
   @Flag(name: .long, help: "Go on though the cmk_id in force is not persisted.")
   var allowTransient = false
 
   func run() async throws {
     let client = try connection.makeClient()
     let progress = Task { [tenant] in await Self.showProgress(client, tenant) }
-    let answer = try await client.call(
-      .admin(.rotateKeys(tenant, allowTransient: allowTransient)),
-      timeout: .seconds(max(connection.timeout, 600))
-    )
+    let rotation = Call.admin(.rotateKeys(tenant, allowTransient: allowTransient))
+    let outcome: Result<ReplyResult, KeyringClientError>
+    do throws(KeyringClientError) {
+      outcome = .success(
+        try await client.call(rotation, timeout: .seconds(max(connection.timeout, 600))).result
+      )
+    } catch {
+      outcome = .failure(error)
+    }
     progress.cancel()
+    await progress.value
     await client.close()
-    guard case .rotateKeys(let report) = answer.result else { throw unexpected() }
+    guard case .rotateKeys(let report) = try outcome.get() else { throw unexpected() }
     let json = JSON.object([
       ("cmk_id", .text(report.cmkID)), ("wrapping_key_id", .text(report.wrappingKeyID)),
       ("records", .number(report.records)),
@@ -149,19 +160,20 @@ struct RotateKeysCommand: AsyncParsableCommand {
     Output.show(connection.output, json, text: text)
   }
 
-  /// A line on a terminal, until the rotation ends.
+  /// A line on a terminal, gone once the rotation ends.
   private static func showProgress(_ client: KeyringClient, _ tenant: String) async {
     guard Output.isErrorTerminal else { return }
+    Output.error("re-encrypting the keys of \(tenant)…")
     while !Task.isCancelled {
       do {
-        try await Task.sleep(for: .milliseconds(300))
-        guard case .tenant(let status) = try await client.call(.admin(.status(tenant))).result else { return }
-        if status.rotationTotal > 0 {
-          Output.error("\r\(status.rotationDone) of \(status.rotationTotal) records ")
-        }
+        try await Task.sleep(for: .milliseconds(200))
+        let answer = try await client.call(.admin(.status(tenant)), timeout: .seconds(2))
+        guard case .tenant(let status) = answer.result, status.rotationTotal > 0 else { continue }
+        Output.error("\r\(status.rotationDone) of \(status.rotationTotal) records re-encrypted\u{1b}[K")
       } catch {
-        return  // cancelled, or the rotation's own call says what is wrong
+        break  // cancelled, or the rotation's own call says what is wrong
       }
     }
+    Output.error("\r\u{1b}[K")
   }
 }
