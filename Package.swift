@@ -173,12 +173,18 @@ let testing: [Target] = [
 let tests: [Target] = [
   .tests("ArchitectureTests", []),
   .tests(
+    "WireProtocolTests",
+    ["CMessages", "CProtobufC", "KeyringCore", "KeyringTestSupport", "SecureMemory", "WireProtocol"]
+  ),
+  .tests(
     "KeyringStorageTests",
     ["Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
   ),
   .tests(
     "IntegrationTests",
-    ["KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol"]
+    [
+      "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix,
+    ]
   ),
 ]
 

@@ -69,4 +69,13 @@ import Testing
     )
     await server.shutdown()
   }
+
+  @Test func theDocumentShowsTheClientAsItIs() throws {
+    let document = try String(contentsOf: Self.top.appending(path: "docs/WIRE_PROTOCOL.md"), encoding: .utf8)
+    let client = try String(
+      contentsOf: Self.top.appending(path: "Tests/PythonClient/client.py"),
+      encoding: .utf8
+    )
+    #expect(document.contains("```python\n\(client)```"))
+  }
 }
