@@ -30,6 +30,7 @@ import WireProtocol
   /// Waits for a connection to be taken and answered, after another one ended.
   private func eventuallyAnswered(_ server: TestServer, _ tenant: String = "acme") async throws {
     while true {
+      try Task.checkCancellation()
       if let client = try await RawClient.connected(server, tenant) {
         let isAnswered = try await isAnswered(client)
         await client.close()
@@ -72,7 +73,7 @@ import WireProtocol
     try await serve(["connection_age: 2s"]) { server async throws in
       let client = try #require(await RawClient.connected(server, "acme"))
       var answered: UInt64 = 0
-      while try await isAnswered(client) { answered += 1 }
+      while !Task.isCancelled, try await isAnswered(client) { answered += 1 }
       #expect(answered > 0)
       try await eventuallyAnswered(server)
     }
@@ -119,6 +120,7 @@ import WireProtocol
       try await eventuallyAnswered(server)  // the one that made the tenant is gone by then
       var kept: [RawClient] = []
       while kept.count < 2 {
+        try Task.checkCancellation()
         guard let client = try await RawClient.connected(server, "acme") else { continue }
         kept.append(client)
       }

@@ -151,6 +151,7 @@ import WireProtocol
     #expect(await one.isClosedWithoutReply())
     var isTaken = false
     while !isTaken {
+      try Task.checkCancellation()
       let again = try #require(await RawClient.connected(server, "acme", "db2"))
       try await again.send(Frame.prefix(count: 100_000) + [8])
       try await again.send(whoAmI(1).frame)  // the frame goes on
