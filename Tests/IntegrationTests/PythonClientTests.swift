@@ -65,6 +65,11 @@ import Testing
         "TenantList code=PERMISSION_DENIED reason=FORBIDDEN",
         "Nothing code=INVALID_ARGUMENT reason=REQUEST_MALFORMED",
         "Fetch code=INVALID_ARGUMENT reason=NAME_INVALID",
+        "Handshake with_all=answered",
+        "Handshake without_alpn=refused",
+        "Handshake other_alpn=refused",
+        "Handshake without_certificate=refused",
+        "Handshake older_tls=refused",
       ]
     )
     await server.shutdown()

@@ -2,6 +2,8 @@
 
 usage: calls.py HOST PORT CERTIFICATE KEY CA
 """
+import socket
+import ssl
 import sys
 
 from client import Connection, Refused, idempotency_id, pb
@@ -158,6 +160,35 @@ def refused_calls(connection):
     connection.call(who_am_i=pb.WhoAmIRequest())  # refused requests leave the connection as it was
 
 
+def handshake(host, port, certificate, key, authority, protocols=(), version=ssl.TLSVersion.TLSv1_3):
+    """What becomes of a connection with these parameters, and of a WhoAmI on it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.maximum_version = version
+    context.load_verify_locations(authority)
+    if certificate:
+        context.load_cert_chain(certificate, key)
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    message = pb.Request(id=1, who_am_i=pb.WhoAmIRequest()).SerializeToString()
+    try:
+        with socket.create_connection((host, port), 30) as plain:
+            with context.wrap_socket(plain, server_hostname=host) as connection:
+                connection.sendall(bytes([0, 0, 0, 0, len(message)]) + message)
+                return "answered" if connection.recv(1) else "refused"
+    except (ssl.SSLError, ConnectionError):
+        return "refused"
+
+
+def handshakes(host, port, certificate, key, authority):
+    names = ["h2", "keyring/1"]
+    say("Handshake", with_all=handshake(host, port, certificate, key, authority, names))
+    say("Handshake", without_alpn=handshake(host, port, certificate, key, authority))
+    say("Handshake", other_alpn=handshake(host, port, certificate, key, authority, ["h2"]))
+    say("Handshake", without_certificate=handshake(host, port, None, None, authority, names))
+    older = ssl.TLSVersion.TLSv1_2
+    say("Handshake", older_tls=handshake(host, port, certificate, key, authority, names, older))
+
+
 def main(host, port, certificate, key, authority):
     connection = Connection(host, int(port), certificate, key, authority)
     who_am_i(connection)
@@ -169,6 +200,7 @@ def main(host, port, certificate, key, authority):
     pipelined(connection)
     refused_calls(connection)
     connection.close()
+    handshakes(host, int(port), certificate, key, authority)
 
 
 if __name__ == "__main__":
