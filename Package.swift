@@ -199,6 +199,10 @@ let tests: [Target] = [
     ["KeyringCore", "KeyringStorage", "KeyringTestSupport", "TenantRegistry"]
   ),
   .tests(
+    "WireProtocolTests",
+    ["CMessages", "CProtobufC", "KeyringCore", "KeyringTestSupport", "SecureMemory", "WireProtocol"]
+  ),
+  .tests(
     "KeyringStorageTests",
     [
       "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
@@ -209,7 +213,9 @@ let tests: [Target] = [
   .tests("KeyringServiceTests", ["Cryptography", "KeyringCore", "KeyringService", "SecureMemory"]),
   .tests(
     "IntegrationTests",
-    ["KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol"]
+    [
+      "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix,
+    ]
   ),
 ]
 

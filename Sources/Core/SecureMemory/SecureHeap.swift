@@ -34,8 +34,8 @@ public enum SecureHeap {
     keyring_openssl_install_wiping_allocator() == 1
   }
 
-  /// Bytes of the arena in use.
-  public static var bytesInUse: Int { Int(CRYPTO_secure_used()) }
+  /// Bytes of the arena in use; 0 without one, where OpenSSL would take a lock that it never made.
+  public static var bytesInUse: Int { isInitialized ? Int(CRYPTO_secure_used()) : 0 }
 
   /// True once `initialize` has made an arena.
   public static var isInitialized: Bool { CRYPTO_secure_malloc_initialized() == 1 }
