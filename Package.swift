@@ -212,9 +212,14 @@ let tests: [Target] = [
   ),
   .tests("KeyringServiceTests", ["Cryptography", "KeyringCore", "KeyringService", "SecureMemory"]),
   .tests(
+    "TLSTransportTests",
+    ["COpenSSL", "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", nioCore]
+  ),
+  .tests(
     "IntegrationTests",
     [
-      "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix,
+      "CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
+      "TLSTransport", "WireProtocol", nioCore, nioPosix,
     ]
   ),
 ]

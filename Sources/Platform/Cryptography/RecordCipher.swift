@@ -14,7 +14,7 @@ public final class RecordCipher: Sendable {
 
   @safe
   private struct Contexts {
-    // EVP_CIPHER_CTX with the key schedule set; nil once wiped. Freed contexts are cleansed by libcrypto.
+    // EVP_CIPHER_CTX with the key schedule set, in locked memory; nil once wiped. Freed contexts are cleansed by libcrypto.
     var opening: OpaquePointer?
     var sealing: OpaquePointer?
   }
@@ -39,8 +39,8 @@ public final class RecordCipher: Sendable {
     }
     let ok = unsafe key.withUnsafeBytes { key in
       let bytes = unsafe key.bindMemory(to: UInt8.self).baseAddress
-      return unsafe EVP_DecryptInit_ex2(opening, Algorithms.shared.aes256GCM, bytes, nil, nil) == 1
-        && EVP_EncryptInit_ex2(sealing, Algorithms.shared.aes256GCM, bytes, nil, nil) == 1
+      return unsafe keyring_EVP_CipherInit_locked(opening, Algorithms.shared.aes256GCM, bytes, 0) == 1
+        && keyring_EVP_CipherInit_locked(sealing, Algorithms.shared.aes256GCM, bytes, 1) == 1
     }
     unsafe box = Mutex(Box(contexts: Contexts(opening: opening, sealing: sealing)))
     guard ok else { throw .drained("AES-256-GCM") }

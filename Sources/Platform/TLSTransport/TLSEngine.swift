@@ -52,6 +52,10 @@ public final class TLSEngine {
   deinit { unsafe SSL_free(ssl) }
 
   private func expect(_ name: String) throws(TLSError) {
+    // An empty name would turn the check off (SSL_set1_host(3)), and a C string ends at a NUL.
+    guard !name.isEmpty, !name.utf8.contains(0) else {
+      throw .configuration("a client has to say which server it expects: '\(name)' is not a host name")
+    }
     let isAddress = unsafe X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1
     ERR_clear_error()
     if isAddress { return }

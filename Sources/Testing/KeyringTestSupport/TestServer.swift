@@ -8,7 +8,7 @@ internal import TenantRegistry
 public import WireProtocol
 
 /// A whole server in the test's process: on loopback, a free port and a folder of its own.
-public final class TestServer: Sendable {
+public final class TestServer: TestEndpoint {
   /// Certificates for its clients.
   public let pki: TestPKI
   /// Its tenants, anchors, CMKs.
@@ -49,7 +49,17 @@ public final class TestServer: Sendable {
 
   /// Ends it in good order.
   public func shutdown() async { await server.shutdown() }
+}
 
+/// A server that clients of a test can be made for.
+public protocol TestEndpoint: Sendable {
+  /// Certificates for its clients.
+  var pki: TestPKI { get }
+  /// Where it listens.
+  var port: Int { get }
+}
+
+extension TestEndpoint {
   /// A client that shows a certificate for `identity`.
   public func client(_ identity: PeerIdentity) throws -> TestClient {
     let files = try pki.client(identity)

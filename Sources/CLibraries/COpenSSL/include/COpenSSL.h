@@ -21,6 +21,10 @@
 /// allocated before (CRYPTO_set_mem_functions(3) then refuses).
 int keyring_openssl_install_wiping_allocator(void);
 
+/// EVP_CipherInit_ex2 of a fresh context, with the key schedule, which begins with the key itself, in locked memory where the
+/// wiping allocator is installed and there is an arena. Returns 1, or 0, for want of locked memory for one.
+int keyring_EVP_CipherInit_locked(EVP_CIPHER_CTX *context, const EVP_CIPHER *cipher, const unsigned char *key, int is_encrypting);
+
 static inline long keyring_SSL_CTX_set_min_proto_version(SSL_CTX *context, int version) {
   return SSL_CTX_set_min_proto_version(context, version);
 }

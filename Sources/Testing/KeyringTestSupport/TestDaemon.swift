@@ -1,0 +1,77 @@
+internal import Foundation
+internal import Glibc
+
+/// keyringd itself, as a process: on loopback, a free port and a folder of its own.
+public final class TestDaemon: TestEndpoint {
+  /// Certificates for its clients.
+  public let pki: TestPKI
+  /// Its configuration, tenants, anchors, CMKs, log.
+  public let data: TestDirectory
+  /// The process.
+  public let process: TestProcess
+  /// Where it listens.
+  public let port: Int
+
+  /// It ended instead of becoming ready.
+  public struct NotReady: Error, CustomStringConvertible {
+    /// What it said.
+    public let description: String
+  }
+
+  /// Starts it and waits for its ready line.
+  ///
+  /// - Parameters:
+  ///   - configuration: more lines of the configuration.
+  ///   - rootKey: 64 hexadecimal digits.
+  ///   - environment: more variables.
+  ///   - wrapper: a command that ends with executing its arguments.
+  public init(
+    configuration: [String] = [],
+    rootKey: String = String(repeating: "5a", count: 32),
+    environment: [String: String] = [:],
+    wrapper: [String] = []
+  ) async throws {
+    pki = try TestPKI()
+    data = try TestDirectory()
+    try data.write("root.key", rootKey + "\n")
+    let lines =
+      [
+        "listen: 127.0.0.1:0", "health_listen: 'off'", "trust_domain: \(pki.trustDomain)",
+        "tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))}",
+        "tenants_directory: tenants", "anchor_directory: anchors",
+        "local_provider: {directory: cmks, root_key_file: root.key}",
+      ] + configuration
+    try data.write("keyringd.yaml", lines.joined(separator: "\n") + "\n")
+    let command = wrapper + [try TestProgram(product: "keyringd").path, "--config", data("keyringd.yaml")]
+    process = try TestProgram(path: command[0]).start(
+      Array(command.dropFirst()),
+      environment: environment,
+      directory: data.path,
+      error: data("log")
+    )
+    port = try await Self.readyPort(process, data("log"))
+  }
+
+  private static func readyPort(_ process: TestProcess, _ log: String) async throws -> Int {
+    while true {
+      let isRunning = process.isRunning  // before the log is read: what it said last is in it
+      let text = try String(contentsOfFile: log, encoding: .utf8)
+      if let match = text.firstMatch(of: /keyringd .* ready on [^ ]*:(\d+)\n/), let port = Int(match.1) {
+        return port
+      }
+      guard isRunning else { throw NotReady(description: text) }
+      try await Task.sleep(for: .milliseconds(20))
+    }
+  }
+
+  /// What it wrote to standard error so far.
+  public var log: String {
+    get throws { try String(contentsOfFile: data("log"), encoding: .utf8) }
+  }
+
+  /// Ends it in good order.
+  public func shutdown() async {
+    process.signal(SIGTERM)
+    await process.ended()
+  }
+}
