@@ -210,7 +210,10 @@ let tests: [Target] = [
     ],
     exclude: ["Golden"]
   ),
-  .tests("KeyringServiceTests", ["Cryptography", "KeyringCore", "KeyringService", "SecureMemory"]),
+  .tests(
+    "KeyringServiceTests",
+    ["Cryptography", "KeyringCore", "KeyringService", "SecureMemory", "WireProtocol"]
+  ),
   .tests(
     "TLSTransportTests",
     ["COpenSSL", "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", nioCore]

@@ -168,4 +168,16 @@ import WireProtocol
       for client in [two, other] { await client.close() }
     }
   }
+
+  @Test func connectionsThatNoTenantCountsAreBoundedByTheirName() async throws {
+    try await serve(["connections_per_tenant: 1"]) { server async throws in
+      let stranger = try #require(await RawClient.connected(server, "nobody", "db1"))
+      #expect(try await isAnswered(stranger))
+      let second = try #require(await RawClient.connected(server, "nobody", "db2"))
+      #expect(await second.reply()?.refusal?.reason == .throttled)
+      let other = try #require(await RawClient.connected(server, "nobody-else", "db1"))
+      #expect(try await isAnswered(other))
+      for client in [stranger, other] { await client.close() }
+    }
+  }
 }

@@ -61,6 +61,27 @@ import WireProtocol
     await again.shutdown()
   }
 
+  /// A file whose batches cannot be checked yet says of no key that it is absent.
+  @Test func nothingIsSaidToBeAbsentWhileTheFileIsUnverified() async throws {
+    let server = try await TestServer()
+    let cmk = try await server.makeTenant("acme")
+    let client = try server.instance("acme", "db1")
+    let admin = try server.client(.serviceAdmin)
+    _ = try await client.call(.generate(.own("k")))
+    _ = try await admin.call(.admin(.cmk(tenant: "acme", .disable, cmkID: cmk, days: 0)))
+    await server.shutdown()
+    let again = try await TestServer(pki: server.pki, data: server.data)
+    let back = try again.instance("acme", "db1")
+    for call in [
+      .fetch(.own("missing")), .remove(.own("missing")), .change(.rotate(.own("missing"))),
+      .describe(.own("missing"), version: 0), .list(ListCall(scope: .instance)),
+    ] as [Call] {
+      #expect(try await back.refusal(call)?.reason == .tenantLocked, "\(call)")
+    }
+    for client in [client, admin, back] { await client.close() }
+    await again.shutdown()
+  }
+
   @Test func globalEndsWithARestartAndPersistDoesNot() async throws {
     let server = try await TestServer()
     let first = try await server.makeTenant("acme")

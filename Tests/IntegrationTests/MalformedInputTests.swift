@@ -31,7 +31,7 @@ import WireProtocol
 
   /// A transaction that takes a while.
   private func slow(_ id: UInt64, _ prefix: String, _ count: Int, timeout: UInt32 = 0) -> Request {
-    let changes = (0..<count).map { Change.generate(.own("\(prefix)\($0)"), type: "AES", length: 16_384) }
+    let changes = (0..<count).map { Change.generate(.own("\(prefix)\($0)"), type: "AES", length: 4096) }
     return Request(id: id, timeoutMilliseconds: timeout, call: .transact(changes))
   }
 

@@ -106,6 +106,14 @@ extension Connection {
   /// Executes a request off the event loop; it is answered no later than its deadline.
   private func start(_ request: Request, _ caller: Caller, _ connection: TLSConnection) {
     guard let eventLoop = connection.eventLoop else { return }
+    let (secretBytes, owner, shares) = (request.call.secretBytes, caller.tenant, service.secretShares)
+    if let owner, secretBytes > 0, !shares.take(secretBytes, owner) {
+      let error = ServiceError.throttled(
+        "the tenant has as many secrets in flight as it may",
+        retryAfterMilliseconds: 50
+      )
+      return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
+    }
     let timeout = request.timeoutMilliseconds == 0 ? 30_000 : min(Int64(request.timeoutMilliseconds), 600_000)
     let deadline = monotonicNanoseconds() + UInt64(timeout) * 1_000_000
     let bound = NIOLoopBound((self, connection), eventLoop: eventLoop)
@@ -123,6 +131,7 @@ extension Connection {
     let service = self.service
     Task {
       let answer = await service.answer(request, caller, deadline: deadline)
+      if let owner, secretBytes > 0 { shares.give(secretBytes, owner) }
       eventLoop.execute {
         let (me, connection) = bound.value
         me.executing -= 1

@@ -114,7 +114,8 @@ final class Connection: TLSConnectionDelegate {
 
   /// Finds the tenant once; reading waits for it. An unknown tenant is no error here: its calls are refused as forbidden ones are.
   private func findTenant(_ connection: TLSConnection) {
-    guard let name = caller?.tenant, let eventLoop = connection.eventLoop else { return }
+    guard let eventLoop = connection.eventLoop else { return }
+    guard let name = caller?.tenant else { return admit(nil, connection) }
     if let known = service.tenants.known(name) { return admit(known, connection) }
     holdBack(connection)
     let service = self.service
@@ -136,17 +137,17 @@ final class Connection: TLSConnectionDelegate {
 
   private func admit(_ found: Tenant?, _ connection: TLSConnection) {
     guard !isClosed else { return }
-    if let found {
-      guard found.admitConnection(caller?.instance) else {
-        refuse(
-          Status(.throttled, "the tenant has as many connections as it may", retryAfterMilliseconds: 1000),
-          connection
-        )
-        return
-      }
-      tenant = found
-      isAdmitted = true
+    let most = service.resources.configuration.limits.connectionsPerTenant
+    isAdmitted =
+      found.map { $0.admitConnection(caller?.instance) }
+      ?? service.strangers.admit(caller?.tenant, most: most)
+    guard isAdmitted else {
+      return refuse(
+        Status(.throttled, "the tenant has as many connections as it may", retryAfterMilliseconds: 1000),
+        connection
+      )
     }
+    tenant = found
     letGo(connection)
   }
 
@@ -182,7 +183,13 @@ final class Connection: TLSConnectionDelegate {
     ticker?.cancel()
     if !isAuthenticated { service.connectionsUnauthenticated.subtract(1, ordering: .relaxed) }
     service.connections.subtract(1, ordering: .relaxed)
-    if isAdmitted { tenant?.releaseConnection(caller?.instance) }
+    if isAdmitted {
+      if let tenant {
+        tenant.releaseConnection(caller?.instance)
+      } else {
+        service.strangers.release(caller?.tenant)
+      }
+    }
     tenant?.release(reservedBytes)
     for request in inFlight.values { request.deadline.cancel() }
     inFlight = [:]
