@@ -221,8 +221,8 @@ let tests: [Target] = [
   .tests(
     "IntegrationTests",
     [
-      "CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
-      "TLSTransport", "WireProtocol", nioCore, nioPosix,
+      "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "KeyringTestSupport",
+      "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix,
     ]
   ),
 ]
