@@ -199,6 +199,10 @@ let tests: [Target] = [
     ["KeyringCore", "KeyringStorage", "KeyringTestSupport", "TenantRegistry"]
   ),
   .tests(
+    "WireProtocolTests",
+    ["CMessages", "CProtobufC", "KeyringCore", "KeyringTestSupport", "SecureMemory", "WireProtocol"]
+  ),
+  .tests(
     "KeyringStorageTests",
     [
       "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
@@ -206,7 +210,10 @@ let tests: [Target] = [
     ],
     exclude: ["Golden"]
   ),
-  .tests("KeyringServiceTests", ["Cryptography", "KeyringCore", "KeyringService", "SecureMemory"]),
+  .tests(
+    "KeyringServiceTests",
+    ["Cryptography", "KeyringCore", "KeyringService", "SecureMemory", "WireProtocol"]
+  ),
   .tests(
     "TLSTransportTests",
     ["COpenSSL", "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", nioCore]
@@ -214,8 +221,8 @@ let tests: [Target] = [
   .tests(
     "IntegrationTests",
     [
-      "CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
-      "TLSTransport", "WireProtocol",
+      "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "KeyringTestSupport",
+      "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix,
     ]
   ),
 ]

@@ -61,6 +61,51 @@ import WireProtocol
     await again.shutdown()
   }
 
+  /// The CMK of a new tenant's file refuses: no keyring can be made, and another CMK is the cure.
+  @Test func anotherCMKCuresATenantWhoseFirstOneRefuses() async throws {
+    let server = try await TestServer()
+    let admin = try server.client(.serviceAdmin)
+    try await server.makeTenant("other")
+    try FileManager.default.createDirectory(
+      atPath: server.data("tenants/acme"),
+      withIntermediateDirectories: false,
+      attributes: [.posixPermissions: 0o700]
+    )
+    try server.data.write("tenants/acme/tenant.yaml", "cmk_id: local-absent\ninstances: any\n")
+    let client = try server.instance("acme", "db1")
+    #expect(try await client.refusal(.generate(.own("k")))?.reason == .kmsDenied)
+    guard
+      case .cmk(let cmk, _, _) = try await admin.call(
+        .admin(.cmk(tenant: "acme", .create, cmkID: "", days: 0))
+      )
+    else { throw UnexpectedReply() }
+    try await set(admin, "cmk_id", cmk)
+    #expect(try await client.refusal(.generate(.own("k"))) == nil)
+    for client in [admin, client] { await client.close() }
+    await server.shutdown()
+  }
+
+  /// A file whose batches cannot be checked yet says of no key that it is absent.
+  @Test func nothingIsSaidToBeAbsentWhileTheFileIsUnverified() async throws {
+    let server = try await TestServer()
+    let cmk = try await server.makeTenant("acme")
+    let client = try server.instance("acme", "db1")
+    let admin = try server.client(.serviceAdmin)
+    _ = try await client.call(.generate(.own("k")))
+    _ = try await admin.call(.admin(.cmk(tenant: "acme", .disable, cmkID: cmk, days: 0)))
+    await server.shutdown()
+    let again = try await TestServer(pki: server.pki, data: server.data)
+    let back = try again.instance("acme", "db1")
+    for call in [
+      .fetch(.own("missing")), .remove(.own("missing")), .change(.rotate(.own("missing"))),
+      .describe(.own("missing"), version: 0), .list(ListCall(scope: .instance)),
+    ] as [Call] {
+      #expect(try await back.refusal(call)?.reason == .tenantLocked, "\(call)")
+    }
+    for client in [client, admin, back] { await client.close() }
+    await again.shutdown()
+  }
+
   @Test func globalEndsWithARestartAndPersistDoesNot() async throws {
     let server = try await TestServer()
     let first = try await server.makeTenant("acme")

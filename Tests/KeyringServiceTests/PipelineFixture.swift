@@ -123,7 +123,7 @@ final class PipelineFixture: Sendable {
       ),
       observer: watcher,
       keysMax: { keysMax },
-      runFlush: { work in flushes.work.withLock { $0.append(work) } }
+      runOnDisk: { _, work in flushes.work.withLock { $0.append(work) } }
     )
   }
 

@@ -75,7 +75,7 @@ import Testing
     }
     #expect(content.pendingAuthentications.count == 5)
     for pending in content.pendingAuthentications {
-      #expect(held[pending.wrappingKeyID]?.verifies(pending) == true, "\(pending.place)")
+      #expect(try held[pending.wrappingKeyID]?.verifies(pending) == true, "\(pending.place)")
     }
     var opened = 0
     for (identity, key) in content.state.keys {

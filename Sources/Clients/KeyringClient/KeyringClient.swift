@@ -1,3 +1,4 @@
+internal import Glibc
 internal import KeyringCore
 internal import NIOCore
 internal import NIOPosix
@@ -215,6 +216,18 @@ public final class KeyringClient: Sendable {
     return result
   }
 
+  /// Why there is no connection, without the layers around it.
+  private static func reason(_ error: any Error) -> String {
+    guard let failure = error as? NIOConnectionError else { return "\(error)" }
+    if let cause = failure.connectionErrors.last?.error {
+      // SAFETY: strerror answers a C string that is copied at once.
+      if let cause = cause as? IOError { return unsafe String(cString: strerror(cause.errnoCode)) }
+      if cause is ChannelError { return "no answer in time" }
+      return "\(cause)"
+    }
+    return "there is no such host"
+  }
+
   private func connect() async throws(KeyringClientError) -> Link {
     let link = Link()
     let (context, host) = (self.context, configuration.host)
@@ -239,7 +252,7 @@ public final class KeyringClient: Sendable {
     } catch let error as TLSError {
       throw .configuration("\(error)")
     } catch {
-      throw .connection("cannot reach \(configuration.host):\(configuration.port): \(error)")
+      throw .connection("cannot reach \(configuration.host):\(configuration.port): \(Self.reason(error))")
     }
     try await link.ready().get()
     return link

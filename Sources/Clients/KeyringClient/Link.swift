@@ -131,7 +131,10 @@ private final class Receiver: TLSConnectionDelegate {
       while let (count, reply) = try next(plaintext) {
         plaintext.consume(count)
         guard reply.id != 0 else {
-          if case .failure(let status) = reply.outcome { link.failed(.refused(status)) }
+          // Whatever is in flight may have happened: that it was refused is said of the connection only.
+          if case .failure(let status) = reply.outcome {
+            link.failed(.connection("the server ended the connection: \(status)"))
+          }
           return connection.close()
         }
         link.finish(reply.id, .success(reply))

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import KeyringCore
 import SecureMemory
 
 /// How results are shown.
@@ -57,18 +58,9 @@ enum Output {
     line(format == .json ? json.rendered : text())
   }
 
-  /// Names may hold any characters; those that steer a terminal are shown as `\\u{1b}`.
-  static func printable(_ text: String) -> String {
-    text.unicodeScalars.reduce(into: "") { shown, scalar in
-      let isControl =
-        scalar.properties.generalCategory == .control || scalar.properties.generalCategory == .format
-      shown += isControl ? "\\u{\(String(scalar.value, radix: 16))}" : String(scalar)
-    }
-  }
-
   /// Columns of equal width.
   static func table(_ cells: [[String]]) -> String {
-    let rows = cells.map { $0.map(printable) }
+    let rows = cells.map { $0.map { printable($0) } }
     let columns = rows.map(\.count).max() ?? 0
     let widths = (0..<columns).map { column in
       rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0

@@ -33,6 +33,9 @@ public struct InstanceName: Hashable, Sendable, Comparable, CustomStringConverti
     guard isLabel(text.utf8) else {
       throw .nameInvalid("an instance's name is 1 to 63 of a-z, 0-9 and '-', with no '-' at either end")
     }
+    guard text != "any" else {
+      throw .nameInvalid("'any' is no instance's name: it stands for all of them in a tenant's configuration")
+    }
     self.text = text
   }
 
@@ -41,6 +44,16 @@ public struct InstanceName: Hashable, Sendable, Comparable, CustomStringConverti
   /// By bytes.
   public static func < (left: Self, right: Self) -> Bool {
     left.text.utf8.lexicographicallyPrecedes(right.text.utf8)
+  }
+}
+
+/// Text from outside as a log or a terminal may have it: control and format characters, which could forge lines or steer the terminal, are
+/// shown as `\u{1b}`.
+public func printable(_ text: String) -> String {
+  text.unicodeScalars.reduce(into: "") { shown, scalar in
+    let isControl =
+      scalar.properties.generalCategory == .control || scalar.properties.generalCategory == .format
+    shown += isControl ? "\\u{\(String(scalar.value, radix: 16))}" : String(scalar)
   }
 }
 

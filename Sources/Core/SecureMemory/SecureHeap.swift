@@ -34,7 +34,7 @@ public enum SecureHeap {
     keyring_openssl_install_wiping_allocator() == 1
   }
 
-  /// Bytes of the arena in use; 0 where there is none, in which case OpenSSL would read through a null pointer.
+  /// Bytes of the arena in use; 0 without one, where OpenSSL would take a lock that it never made.
   public static var bytesInUse: Int { isInitialized ? Int(CRYPTO_secure_used()) : 0 }
 
   /// True once `initialize` has made an arena.

@@ -2,9 +2,9 @@
 public enum Frame {
   /// Bytes of the prefix.
   public static let prefixBytes = 5
-  /// The longest message by default, and the longest reply: 64 KiB.
+  /// The longest message by default, and the longest reply to an instance: 64 KiB.
   public static let messageBytesDefault = 64 * 1024
-  /// The longest `Transact` and the longest message of an administrator: 4 MiB.
+  /// The longest `Transact`, and the longest message of an administrator or to one: 4 MiB.
   public static let messageBytesMax = 4 * 1024 * 1024
 
   /// What the bytes received so far are.
@@ -51,6 +51,8 @@ public enum WireError: Error, Equatable, Sendable, CustomStringConvertible {
   case malformed(String, requestID: UInt64)
   /// A message that takes more memory than it may.
   case overBudget(requestID: UInt64)
+  /// A large frame, while the tenant has as many bytes in flight as it may.
+  case overShare(bytes: Int)
   /// No locked memory for the secrets in it.
   case noMemory(requestID: UInt64)
 
@@ -63,6 +65,7 @@ public enum WireError: Error, Equatable, Sendable, CustomStringConvertible {
     case .tooLarge(let bytes, let max): "a message of \(bytes) bytes is over the limit of \(max)"
     case .malformed(let what, _): what
     case .overBudget: "the message takes more memory than a request may"
+    case .overShare(let bytes): "no room for a message of \(bytes) bytes beside what the tenant has in flight"
     case .noMemory: "no locked memory left for the secrets of this request"
     }
   }
@@ -71,7 +74,7 @@ public enum WireError: Error, Equatable, Sendable, CustomStringConvertible {
   public var requestID: UInt64 {
     switch self {
     case .malformed(_, let id), .overBudget(let id), .noMemory(let id): id
-    case .compressed, .flags, .empty, .tooLarge: 0
+    case .compressed, .flags, .empty, .tooLarge, .overShare: 0
     }
   }
 }

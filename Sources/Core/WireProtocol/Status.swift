@@ -82,8 +82,18 @@ public struct Status: Error, Equatable, Sendable, CustomStringConvertible {
   init(code: Code, _ reason: Reason, _ message: String, retryAfterMilliseconds: UInt32) {
     self.code = code
     self.reason = reason
-    self.message = String(decoding: message.utf8.prefix(1024), as: UTF8.self)
+    self.message = Self.cut(message)
     self.retryAfterMilliseconds = retryAfterMilliseconds
+  }
+
+  /// At most 1,024 bytes of whole characters.
+  private static func cut(_ text: String) -> String {
+    let bytes = text.utf8
+    guard var end = bytes.index(text.startIndex, offsetBy: 1024, limitedBy: text.endIndex) else {
+      return text
+    }
+    while end.samePosition(in: text.unicodeScalars) == nil { end = bytes.index(before: end) }
+    return String(text[..<end])
   }
 
   /// Reason and message.

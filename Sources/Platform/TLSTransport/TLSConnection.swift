@@ -23,7 +23,8 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
 
   /// Plaintext for the peer: append to it, then `flush` (in `received` that happens by itself at the end of the round).
   public var output = WipedBuffer()
-  private var input = WipedBuffer()
+  /// Taken out while the delegate has it: what it does may end the connection, at once, and that wipes what is here.
+  private var input: WipedBuffer? = WipedBuffer()
   private let engine: TLSEngine
   private let delegate: any TLSConnectionDelegate
   private let handshakeTimeout: TimeAmount
@@ -37,6 +38,8 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
   private var error: TLSError?
 
   private static let keptBytes = 16 * 1024
+  /// How long the last bytes may take: a peer that takes none cannot keep the socket.
+  private static let lingerMax = TimeAmount.seconds(5)
 
   /// - Parameters:
   ///   - engine: fresh.
@@ -81,8 +84,9 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
     shakeHands()
   }
 
-  /// Ciphertext came.
+  /// Ciphertext came; what comes while this side closes is nobody's.
   public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    guard !isClosing, error == nil else { return }
     let buffer = unwrapInboundIn(data)
     // SAFETY: the engine copies what it is lent.
     unsafe buffer.withUnsafeReadableBytes { unsafe engine.receive($0) }
@@ -107,7 +111,7 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
     let isOrderly = isClosing || engine.state == .closedByPeer
     delegate.closed(self, error: error ?? (isOrderly ? nil : .truncated))
     output.removeAll(keeping: 0)
-    input.removeAll(keeping: 0)
+    input = nil
     self.context = nil
     context.fireChannelInactive()
   }
@@ -135,16 +139,17 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
   }
 
   private func deliver() {
-    guard !isDelivering, !isPaused, error == nil else { return }
+    guard !isDelivering, !isPaused, !isClosing, error == nil, var plaintext = input.take() else { return }
     isDelivering = true
     defer { isDelivering = false }
     do throws(TLSError) {
-      try engine.decrypt(into: &input)
+      try engine.decrypt(into: &plaintext)
     } catch {
       return fail(error)
     }
-    if !input.isEmpty { delegate.received(&input, self) }
-    if input.isEmpty { input.removeAll(keeping: Self.keptBytes) }
+    if !plaintext.isEmpty { delegate.received(&plaintext, self) }
+    if plaintext.isEmpty { plaintext.removeAll(keeping: Self.keptBytes) }
+    if context != nil { input = consume plaintext }
     flush()
     if engine.state == .closedByPeer, !isPaused { close() }
   }
@@ -225,6 +230,10 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
     var buffer = context.channel.allocator.buffer(capacity: 64)
     engine.takeCiphertext(into: &buffer)
     let loopBound = NIOLoopBound(context, eventLoop: context.eventLoop)
-    context.writeAndFlush(wrapOutboundOut(buffer)).whenComplete { _ in loopBound.value.close(promise: nil) }
+    let linger = context.eventLoop.scheduleTask(in: Self.lingerMax) { loopBound.value.close(promise: nil) }
+    context.writeAndFlush(wrapOutboundOut(buffer)).whenComplete { _ in
+      linger.cancel()
+      loopBound.value.close(promise: nil)
+    }
   }
 }

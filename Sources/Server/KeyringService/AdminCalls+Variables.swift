@@ -54,8 +54,8 @@ extension Service {
 
   /// A CMK is taken only once it has made a wrapping key for this keyring and opened it again.
   private func prove(_ value: String, _ tenant: Tenant) async throws(ServiceError) {
-    let keyring = try await tenant.keyring()
-    let present = keyring.environment.settings()
+    let (environment, keyring) = (tenant.environment, try await keyringID(tenant))
+    let present = environment.settings()
     do {
       let candidate = KeyringSettings(
         cmkID: try CMKID(value),
@@ -67,12 +67,24 @@ extension Service {
         keysMax: present.keysMax,
         isCMKTransient: present.isCMKTransient
       )
-      _ = try await TenantKeyring.makeWrappingKey(keyring.environment, candidate, keyring: keyring.id)
+      _ = try await TenantKeyring.makeWrappingKey(environment, candidate, keyring: keyring)
     } catch let error as ServiceError {
       guard case .kmsDenied(let why) = error else { throw error }
       throw .variableInvalid("cmk_id cannot be set to the new value: \(why); the old value is in force")
     } catch {
       throw .variableInvalid("\(error)")
+    }
+  }
+
+  /// The id that the CMK's use is bound to; a passing one where the keyring could not be made yet, because the CMK in force refuses.
+  private func keyringID(_ tenant: Tenant) async throws(ServiceError) -> KeyringID {
+    do {
+      return try await tenant.keyring().id
+    } catch {
+      switch error {
+      case .kmsDenied, .kmsUnreachable: return KeyringID(value: .random(in: 0...UInt128.max))
+      default: throw error  // disabled, quarantined, no configuration: not a CMK's doing
+      }
     }
   }
 

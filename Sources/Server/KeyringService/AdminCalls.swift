@@ -93,12 +93,21 @@ extension Service {
       yaml += "instances: [\(call.instances.joined(separator: ", "))]\n"
     }
     // The CMK comes last of what can be refused, so that a refusal leaves none behind.
+    try checkConfiguration("cmk_id: local-0\n" + yaml)
     let cmkID = try await cmk(for: name, call)
     yaml = "cmk_id: \(cmkID)\n" + yaml
     let tenant = try await tenants.create(name, yaml: yaml)
     _ = try await tenant.keyring()
     logger.notice("tenant \(name) created under CMK \(cmkID)")
     return cmkID
+  }
+
+  private func checkConfiguration(_ yaml: String) throws(ServiceError) {
+    do {
+      _ = try TenantConfiguration(yaml: yaml, file: "tenant.yaml", allowedEndpoints: [])
+    } catch {
+      throw .malformed("\(error)")
+    }
   }
 
   private func profile(_ text: String) throws(ServiceError) -> Profile {
@@ -210,13 +219,14 @@ extension AdminCall {
     case .tenantEnable: "tenant enable"
     case .instanceAdd: "instance add"
     case .instanceList: "instance list"
-    case .variablesSet(_, let name, _, let persistence): "set \(persistence) \(name.prefix(64))"
+    case .variablesSet(_, let name, _, let persistence):
+      "set \(persistence) \(printable(String(name.prefix(64))))"
     case .variablesList: "variables"
     case .rotateCMK: "rotate-cmk"
     case .rotateKeys: "rotate-keys"
     case .status: "status"
     case .tenantAccept: "tenant accept"
-    case .cmk(_, let action, let id, _): "cmk \(action) \(id.prefix(64))"
+    case .cmk(_, let action, let id, _): "cmk \(action) \(printable(String(id.prefix(64))))"
     }
   }
 }

@@ -25,7 +25,7 @@ extension CommitPipeline {
     let replacement = replacements.removeFirst()
     let source = ReplacementSource(state: durable, idempotency: window)
     let expecting = position
-    runFlush {
+    runOnDisk(.long) {
       let result = self.makeAndStore(replacement, source, expecting)
       self.queue.async { self.finishReplacement(replacement, result) }
     }

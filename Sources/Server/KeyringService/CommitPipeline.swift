@@ -41,7 +41,7 @@ final class CommitPipeline: @unchecked Sendable {
 
   let queue: DispatchQueue
   let store: any KeyringStore
-  let runFlush: @Sendable (@escaping @Sendable () -> Void) -> Void
+  let runOnDisk: @Sendable (FlushPools.Kind, @escaping @Sendable () -> Void) -> Void
   let keysMax: @Sendable () -> Int
   /// Monotonic nanoseconds at which the flush or replacement under way began; 0 if none is. For those who look from outside the queue.
   let flushBegan = Atomic<UInt64>(0)
@@ -70,19 +70,19 @@ final class CommitPipeline: @unchecked Sendable {
     let completion: @Sendable (Result<StorePosition, ServiceError>) -> Void
   }
 
-  /// - Parameter runFlush: runs a blocking closure on a flush thread of the store's file system.
+  /// - Parameter runOnDisk: runs a blocking closure on a thread of the store's file system.
   init(
     queue: DispatchQueue,
     store: any KeyringStore,
     loaded: LoadedKeyring,
     observer: any Observer,
     keysMax: @escaping @Sendable () -> Int,
-    runFlush: @escaping @Sendable (@escaping @Sendable () -> Void) -> Void
+    runOnDisk: @escaping @Sendable (FlushPools.Kind, @escaping @Sendable () -> Void) -> Void
   ) {
     self.queue = queue
     self.store = store
     self.observer = observer
-    self.runFlush = runFlush
+    self.runOnDisk = runOnDisk
     self.keysMax = keysMax
     durable = loaded.state
     accepted = loaded.state
@@ -295,7 +295,7 @@ final class CommitPipeline: @unchecked Sendable {
     let commits = flushing.map(\.commit)
     let authenticator = flushing[flushing.count - 1].authenticator
     let expecting = position
-    runFlush {
+    runOnDisk(.commit) {
       let result = Result { () throws(StoreError) in
         try self.store.append(commits, expecting: expecting, authenticator: authenticator)
       }

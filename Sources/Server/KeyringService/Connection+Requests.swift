@@ -11,16 +11,6 @@ extension Connection {
   func execute(_ request: Request, messageBytes: Int, _ connection: TLSConnection) {
     guard let caller else { return connection.close() }
     service.calls.add(1, ordering: .relaxed)
-    if case .fetch(let name, let version) = request.call, case .instance(_, let instance) = caller.identity,
-      let keyring = tenant?.openKeyring(for: instance)
-    {
-      do throws(KeyringError) {
-        let identity = try name.identity(for: instance)
-        if fetch(identity, version, request.id, request.minSequence, keyring, connection) { return }
-      } catch {
-        return reply(Service.Answer(sequence: 0, outcome: .failure(.keyring(error))), request.id, connection)
-      }
-    }
     if messageBytes > Frame.messageBytesDefault, !mayBeLarge(request.call) {
       let error = WireError.tooLarge(bytes: messageBytes, max: Frame.messageBytesDefault)
       return reply(
@@ -33,6 +23,16 @@ extension Connection {
     guard inFlight[request.id] == nil else {
       let error = ServiceError.malformed("a request of this id is in flight on this connection")
       return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
+    }
+    if case .fetch(let name, let version) = request.call, case .instance(_, let instance) = caller.identity,
+      let keyring = tenant?.openKeyring(for: instance)
+    {
+      do throws(KeyringError) {
+        let identity = try name.identity(for: instance)
+        if fetch(identity, version, request.id, request.minSequence, keyring, connection) { return }
+      } catch {
+        return reply(Service.Answer(sequence: 0, outcome: .failure(.keyring(error))), request.id, connection)
+      }
     }
     start(request, caller, connection)
   }
@@ -106,43 +106,48 @@ extension Connection {
   /// Executes a request off the event loop; it is answered no later than its deadline.
   private func start(_ request: Request, _ caller: Caller, _ connection: TLSConnection) {
     guard let eventLoop = connection.eventLoop else { return }
+    let (secretBytes, owner, shares) = (request.call.secretBytes, caller.tenant, service.secretShares)
+    if let owner, secretBytes > 0, !shares.take(secretBytes, owner) {
+      let error = ServiceError.throttled(
+        "the tenant has as many secrets in flight as it may",
+        retryAfterMilliseconds: 50
+      )
+      return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
+    }
     let timeout = request.timeoutMilliseconds == 0 ? 30_000 : min(Int64(request.timeoutMilliseconds), 600_000)
     let deadline = monotonicNanoseconds() + UInt64(timeout) * 1_000_000
     let bound = NIOLoopBound((self, connection), eventLoop: eventLoop)
-    let (id, isChange) = (request.id, isChange(request.call))
-    inFlight[id] = eventLoop.scheduleTask(in: .milliseconds(timeout)) {
+    let (id, isChange) = (request.id, request.call.isChange)
+    started += 1
+    executing += 1
+    let serial = started
+    let scheduled = eventLoop.scheduleTask(in: .milliseconds(timeout)) {
       let (me, connection) = bound.value
       let error: ServiceError = isChange ? .outcomeUnknown("the deadline passed") : .timeout
-      me.finish(id, Service.Answer(sequence: 0, outcome: .failure(error)), connection)
+      me.finish(id, serial, Service.Answer(sequence: 0, outcome: .failure(error)), connection)
+      me.letGoIfPossible(connection)
     }
+    inFlight[id] = InFlight(serial: serial, deadline: scheduled)
     let service = self.service
     Task {
       let answer = await service.answer(request, caller, deadline: deadline)
+      if let owner, secretBytes > 0 { shares.give(secretBytes, owner) }
       eventLoop.execute {
         let (me, connection) = bound.value
-        me.finish(id, answer, connection)
+        me.executing -= 1
+        me.finish(id, serial, answer, connection)
+        me.letGoIfPossible(connection)
       }
     }
   }
 
-  private func isChange(_ call: Call) -> Bool {
-    switch call {
-    case .change, .transact: true
-    case .admin, .fetch, .describe, .list, .whoAmI: false
-    }
-  }
-
-  func finish(_ id: UInt64, _ answer: Service.Answer, _ connection: TLSConnection) {
-    guard !isClosed, let deadline = inFlight.removeValue(forKey: id) else { return }
-    deadline.cancel()
+  /// Replies, unless the deadline did: the id may be another request's by now.
+  private func finish(_ id: UInt64, _ serial: UInt64, _ answer: Service.Answer, _ connection: TLSConnection) {
+    guard !isClosed, let request = inFlight[id], request.serial == serial else { return }
+    inFlight[id] = nil
+    request.deadline.cancel()
     reply(answer, id, connection)
     connection.flushSoon()
-    resumeIfPossible(connection)
-  }
-
-  func resumeIfPossible(_ connection: TLSConnection) {
-    if isEnding, inFlight.isEmpty { return connection.close() }
-    if inFlight.count <= limits.inFlightMax / 2, connection.isWritable { connection.resumeReading() }
   }
 
   // MARK: Replies
@@ -176,6 +181,24 @@ extension Connection {
         ReplyEncoder.bytes(id: id, sequence: answer.sequence, result),
         to: &connection.output
       )
+    }
+  }
+}
+
+extension Call {
+  /// True if it may have changed something though its caller is not told so.
+  fileprivate var isChange: Bool {
+    switch self {
+    case .change, .transact: true
+    case .fetch, .describe, .list, .whoAmI: false
+    case .admin(let call):
+      switch call {
+      case .tenantCreate, .tenantDisable, .tenantEnable, .instanceAdd, .variablesSet, .rotateCMK, .rotateKeys,
+        .tenantAccept:
+        true
+      case .cmk(_, let action, _, _): action != .describe
+      case .tenantList, .tenantShow, .instanceList, .variablesList, .status: false
+      }
     }
   }
 }

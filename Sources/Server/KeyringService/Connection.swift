@@ -19,7 +19,10 @@ final class Connection: TLSConnectionDelegate {
   var tenant: Tenant?
   private var isAdmitted = false
   private var isAuthenticated = false
-  var inFlight: [UInt64: Scheduled<Void>] = [:]
+  var inFlight: [UInt64: InFlight] = [:]
+  /// Requests that a task works on: those in flight, and those that were answered at their deadline and go on.
+  var executing = 0
+  var started: UInt64 = 0
   private var reservedBytes = 0
   private var frameBytesAnnounced = 0
   private var frameStarted: UInt64 = 0
@@ -27,13 +30,22 @@ final class Connection: TLSConnectionDelegate {
   private var ends: UInt64 = .max
   var isEnding = false
   var isClosed = false
+  private var isHeldBack = false
   private var ticker: RepeatedTask?
 
   let limits: Limits
+  /// Replies not encrypted yet.
+  private static let outputBytesMax = 256 * 1024
 
   init(_ service: Service) {
     self.service = service
     limits = Limits(service.resources.configuration.limits)
+  }
+
+  /// A request without a reply yet. An id is free again once its reply is sent: the serial tells its users apart.
+  struct InFlight {
+    let serial: UInt64
+    let deadline: Scheduled<Void>
   }
 
   struct Limits {
@@ -79,12 +91,8 @@ final class Connection: TLSConnectionDelegate {
     let age = service.resources.configuration.limits.connectionAge.nanoseconds
     let now = monotonicNanoseconds()
     let validSeconds = UInt64(clamping: notAfter - Int64(unixMilliseconds() / 1000))
-    ends =
-      now
-      + min(
-        age - UInt64.random(in: 0...(age / 10)),
-        validSeconds.multipliedReportingOverflow(by: 1_000_000_000).partialValue
-      )
+    let (valid, isForever) = validSeconds.multipliedReportingOverflow(by: 1_000_000_000)
+    ends = now + min(age - UInt64.random(in: 0...(age / 10)), isForever ? age : valid)
   }
 
   private func startTicking(_ connection: TLSConnection) {
@@ -99,16 +107,17 @@ final class Connection: TLSConnectionDelegate {
   private func tick(_ connection: TLSConnection) {
     let now = monotonicNanoseconds()
     if now >= ends || service.isShuttingDown.load(ordering: .relaxed) { isEnding = true }
-    let isLate = frameStarted > 0 && now - frameStarted > limits.frame
+    let isLate = !isHeldBack && frameStarted > 0 && now - frameStarted > limits.frame
     let isIdle = inFlight.isEmpty && now - lastRequest > limits.idle
     if isLate || isIdle || (isEnding && inFlight.isEmpty) { connection.close() }
   }
 
   /// Finds the tenant once; reading waits for it. An unknown tenant is no error here: its calls are refused as forbidden ones are.
   private func findTenant(_ connection: TLSConnection) {
-    guard let name = caller?.tenant, let eventLoop = connection.eventLoop else { return }
+    guard let eventLoop = connection.eventLoop else { return }
+    guard let name = caller?.tenant else { return admit(nil, connection) }
     if let known = service.tenants.known(name) { return admit(known, connection) }
-    connection.pauseReading()
+    holdBack(connection)
     let service = self.service
     let bound = NIOLoopBound((self, connection), eventLoop: eventLoop)
     Task {
@@ -128,18 +137,18 @@ final class Connection: TLSConnectionDelegate {
 
   private func admit(_ found: Tenant?, _ connection: TLSConnection) {
     guard !isClosed else { return }
-    if let found {
-      guard found.admitConnection(caller?.instance) else {
-        refuse(
-          Status(.throttled, "the tenant has as many connections as it may", retryAfterMilliseconds: 1000),
-          connection
-        )
-        return
-      }
-      tenant = found
-      isAdmitted = true
+    let most = service.resources.configuration.limits.connectionsPerTenant
+    isAdmitted =
+      found.map { $0.admitConnection(caller?.instance) }
+      ?? service.strangers.admit(caller?.tenant, most: most)
+    guard isAdmitted else {
+      return refuse(
+        Status(.throttled, "the tenant has as many connections as it may", retryAfterMilliseconds: 1000),
+        connection
+      )
     }
-    connection.resumeReading()
+    tenant = found
+    letGo(connection)
   }
 
   private func refuse(_ status: Status, _ connection: TLSConnection) {
@@ -148,7 +157,25 @@ final class Connection: TLSConnectionDelegate {
   }
 
   func writabilityChanged(_ connection: TLSConnection, isWritable: Bool) {
-    if isWritable { resumeIfPossible(connection) } else { connection.pauseReading() }
+    if isWritable { letGoIfPossible(connection) } else { holdBack(connection) }
+  }
+
+  private func holdBack(_ connection: TLSConnection) {
+    isHeldBack = true
+    connection.pauseReading()
+  }
+
+  /// The client may go on; a frame that it could not finish meanwhile has its time anew.
+  private func letGo(_ connection: TLSConnection) {
+    if isHeldBack, frameStarted > 0 { frameStarted = monotonicNanoseconds() }
+    isHeldBack = false
+    connection.resumeReading()
+  }
+
+  func letGoIfPossible(_ connection: TLSConnection) {
+    guard !isClosed else { return }
+    if isEnding, inFlight.isEmpty { return connection.close() }
+    if !isEnding, executing <= limits.inFlightMax / 2, connection.isWritable { letGo(connection) }
   }
 
   func closed(_ connection: TLSConnection, error: TLSError?) {
@@ -156,9 +183,15 @@ final class Connection: TLSConnectionDelegate {
     ticker?.cancel()
     if !isAuthenticated { service.connectionsUnauthenticated.subtract(1, ordering: .relaxed) }
     service.connections.subtract(1, ordering: .relaxed)
-    if isAdmitted { tenant?.releaseConnection(caller?.instance) }
+    if isAdmitted {
+      if let tenant {
+        tenant.releaseConnection(caller?.instance)
+      } else {
+        service.strangers.release(caller?.tenant)
+      }
+    }
     tenant?.release(reservedBytes)
-    for deadline in inFlight.values { deadline.cancel() }
+    for request in inFlight.values { request.deadline.cancel() }
     inFlight = [:]
     if let error, !isAuthenticated { service.logger.info("a connection was refused: \(error)") }
   }
@@ -167,9 +200,10 @@ final class Connection: TLSConnectionDelegate {
 
   func received(_ plaintext: inout WipedBuffer, _ connection: TLSConnection) {
     // Once a round: what is answered at once is sent when the round is over, and it came in with the round.
-    guard connection.isWritable else { return connection.pauseReading() }
+    guard connection.isWritable else { return holdBack(connection) }
     while !isEnding {
-      guard inFlight.count < limits.inFlightMax else { return connection.pauseReading() }
+      if connection.output.count > Self.outputBytesMax, !sendEarly(connection) { return }
+      guard executing < limits.inFlightMax else { return holdBack(connection) }
       do throws(WireError) {
         guard try readFrame(&plaintext, connection) else { return }
       } catch {
@@ -177,7 +211,17 @@ final class Connection: TLSConnectionDelegate {
         return refuse(error.status, connection)
       }
     }
-    if inFlight.isEmpty { connection.close() }
+    if inFlight.isEmpty { connection.close() } else { holdBack(connection) }
+  }
+
+  /// Replies can be a thousand times longer than their requests: within a round, too, they are sent before they pile up.
+  ///
+  /// - Returns: false where the client does not take them.
+  private func sendEarly(_ connection: TLSConnection) -> Bool {
+    connection.flush()
+    guard !isClosed else { return false }
+    if !connection.isWritable { holdBack(connection) }
+    return connection.isWritable
   }
 
   /// - Returns: false where there is no whole frame.
@@ -228,7 +272,7 @@ final class Connection: TLSConnectionDelegate {
       (1..<5).reduce(0) { unsafe $0 << 8 | Int(bytes[$1]) }
     }
     guard announced > Frame.messageBytesDefault, let tenant else { return }
-    guard tenant.reserve(announced) else { throw .overBudget(requestID: 0) }
+    guard tenant.reserve(announced) else { throw .overShare(bytes: announced) }
     frameBytesAnnounced = announced
     reservedBytes += announced
   }

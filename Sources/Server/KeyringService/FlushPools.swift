@@ -2,32 +2,47 @@ internal import Glibc
 internal import NIOPosix
 import Synchronization
 
-/// The threads that write storage: a small fixed number for each file system, so that a disk that hangs holds its own tenants only.
+/// The threads that read and write storage: a small fixed number for each file system, so that a disk that hangs holds its own tenants only;
+/// and of each, some for commits alone, so that opening a large keyring, or writing one anew, holds up nobody's commit.
 ///
 /// Nothing that blocks on a disk runs anywhere else: not on a tenant's queue, an event loop, or Swift's own threads.
 public final class FlushPools: Sendable {
   private let threadsPerFileSystem: Int
-  private let pools = Mutex<[UInt64: NIOThreadPool]>([:])
+  private let pools = Mutex<[Place: NIOThreadPool]>([:])
+
+  /// What the work is.
+  public enum Kind: Sendable {
+    /// The append and sync of one batch.
+    case commit
+    /// Anything that may take longer.
+    case long
+  }
+
+  private struct Place: Hashable {
+    let device: UInt64
+    let kind: Kind
+  }
 
   /// Makes no thread yet; each file system's are made at its first use.
   public init(threadsPerFileSystem: Int) { self.threadsPerFileSystem = threadsPerFileSystem }
 
   /// Runs `work` on a thread of the file system `device` (its st_dev).
-  public func run(device: UInt64, _ work: @escaping @Sendable () -> Void) {
+  public func run(device: UInt64, _ kind: Kind, _ work: @escaping @Sendable () -> Void) {
+    let place = Place(device: device, kind: kind)
     let pool = pools.withLock { pools in
-      if let pool = pools[device] { return pool }
+      if let pool = pools[place] { return pool }
       let pool = NIOThreadPool(numberOfThreads: threadsPerFileSystem)
       pool.start()
-      pools[device] = pool
+      pools[place] = pool
       return pool
     }
     pool.submit { _ in work() }  // state `.cancelled` comes at shutdown: work that was accepted is still done
   }
 
-  /// Runs `work` and returns what it returned.
+  /// Runs `work`, which may take long, and returns what it returned.
   func value<Value: Sendable>(device: UInt64, _ work: @escaping @Sendable () -> Value) async -> Value {
     await withCheckedContinuation { continuation in
-      run(device: device) { continuation.resume(returning: work()) }
+      run(device: device, .long) { continuation.resume(returning: work()) }
     }
   }
 

@@ -177,17 +177,15 @@ final class HeldWrappingKey: Sendable, BatchAuthenticator {
       guard let digest = Digest(bytes: mac.bytes) else { preconditionFailure("an HMAC-SHA-256 has 32 bytes") }
       return digest
     } catch {
-      throw .authenticatorUnavailable
+      throw .unavailable("a batch cannot be authenticated: \(error)")
     }
   }
 
   /// True where `mac` is the HMAC of `message`.
-  func verifies(_ pending: PendingAuthentication) -> Bool {
-    do {
-      return try authenticate(pending.message) == pending.mac
-    } catch {
-      return false
-    }
+  ///
+  /// - Throws: where it cannot be told: that is no verdict.
+  func verifies(_ pending: PendingAuthentication) throws(StoreError) -> Bool {
+    try authenticate(pending.message) == pending.mac
   }
 
   /// Ends its use: the cipher's contexts are cleansed; the HMAC key goes with the last owner of this object.

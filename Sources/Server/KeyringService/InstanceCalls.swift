@@ -187,6 +187,11 @@ struct InstanceSession {
       guard index < UInt64(listing.identities.count) else { throw .listExpired }
       return (listing, Int(index))
     }
+    // What cannot be told from a key that is there is not listed as if it were not.
+    if let unverified = keyring.unverifiedWrappingKey() {
+      _ = try await keyring.usableWrappingKey(unverified)
+    }
+    guard monotonicNanoseconds() < deadline else { throw .timeout }
     let listing = await snapshot(call)
     caller.listings.current = listing
     return (listing, 0)

@@ -129,14 +129,44 @@ public final class KeyringServer: Sendable {
       }
     }
     if let health { await close(health) }
-    await service.tenants.close()
-    await service.resources.flushPools.shutdown()
-    service.resources.cmkLock?.release()
+    if await closeTenants() {
+      await service.resources.flushPools.shutdown()
+      service.resources.cmkLock?.release()
+    } else {
+      // What was acknowledged is durable; what hangs was not acknowledged, and ends with the process.
+      service.logger.error("a disk does not answer: ending without it")
+    }
     do {
       try await group.shutdownGracefully()
     } catch {
       service.logger.error("the event loops did not end: \(error)")
     }
+  }
+
+  private static let closingMax = Duration.seconds(30)
+
+  /// - Returns: false where a tenant's disk took too long.
+  private func closeTenants() async -> Bool {
+    let tenants = service.tenants
+    let (results, continuation) = AsyncStream.makeStream(of: Bool.self)
+    let closing = Task {
+      await tenants.close()
+      continuation.yield(true)
+    }
+    let waiting = Task {
+      do {
+        try await Task.sleep(for: Self.closingMax)
+        continuation.yield(false)
+      } catch {
+        return  // cancelled: all are closed
+      }
+    }
+    defer {
+      waiting.cancel()
+      closing.cancel()
+    }
+    for await isClosed in results { return isClosed }
+    return false
   }
 
   private func close(_ channel: any Channel) async {

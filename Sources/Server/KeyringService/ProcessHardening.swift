@@ -30,6 +30,7 @@ public enum ProcessHardening {
     unsafe unsetenv("SSLKEYLOGFILE")
     signal(SIGPIPE, SIG_IGN)
     signal(SIGXFSZ, SIG_IGN)
+    signal(SIGHUP, SIG_IGN)  // there is nothing to reload yet; a lost terminal is no reason to end
   }
 
   /// Sets locked memory up.

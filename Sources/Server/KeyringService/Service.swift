@@ -4,6 +4,7 @@ internal import Logging
 internal import SecureMemory
 internal import Synchronization
 internal import TLSTransport
+internal import TenantRegistry
 internal import WireProtocol
 
 /// The calls, without the wire: routes each to its family, and counts.
@@ -21,12 +22,16 @@ public final class Service: Sendable {
   let connections = Atomic<Int>(0)
   let connectionsUnauthenticated = Atomic<Int>(0)
   let isShuttingDown = Atomic<Bool>(false)
+  /// Connections that no tenant counts.
+  let strangers = ConnectionCounts()
+  let secretShares: SecretShares
 
   /// - Parameter isMemoryLocked: what became of the locked arena at the start.
   public init(_ resources: ServiceResources, isMemoryLocked: Bool) {
     self.resources = resources
     self.isMemoryLocked = isMemoryLocked
     tenants = Tenants(resources)
+    secretShares = SecretShares(arenaBytes: resources.configuration.secureMemoryBytes)
     logger = resources.logger
   }
 
@@ -52,15 +57,18 @@ public final class Service: Sendable {
     case .defect(let what):
       logger.error(
         "internal error: \(what)",
-        metadata: ["caller": "\(caller.uri)", "trace": "\(request.traceparent)"]
+        metadata: ["caller": "\(caller.uri)", "trace": "\(printable(request.traceparent))"]
       )
     case .outcomeUnknown(let why), .storageUnavailable(let why), .storageChanged(let why),
       .tenantQuarantined(let why):
-      logger.error("\(why)", metadata: ["caller": "\(caller.uri)", "trace": "\(request.traceparent)"])
+      logger.error(
+        "\(why)",
+        metadata: ["caller": "\(caller.uri)", "trace": "\(printable(request.traceparent))"]
+      )
     default:  // the client's own affair, or said elsewhere
       logger.debug(
         "refused: \(error.status)",
-        metadata: ["caller": "\(caller.uri)", "trace": "\(request.traceparent)"]
+        metadata: ["caller": "\(caller.uri)", "trace": "\(printable(request.traceparent))"]
       )
     }
   }

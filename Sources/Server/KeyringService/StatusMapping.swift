@@ -74,7 +74,7 @@ extension WireError {
     switch self {
     case .compressed, .flags, .empty, .malformed: Status(.requestMalformed, description)
     case .tooLarge, .overBudget: Status(.messageTooLarge, description)
-    case .noMemory: Status(.throttled, description, retryAfterMilliseconds: 100)
+    case .noMemory, .overShare: Status(.throttled, description, retryAfterMilliseconds: 100)
     }
   }
 }

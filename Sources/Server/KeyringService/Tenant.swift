@@ -175,9 +175,10 @@ final class Tenant: Sendable {
     }
   }
 
-  private func open() async -> Result<TenantKeyring, ServiceError> {
+  /// What the tenant's keyring needs from around it.
+  var environment: TenantKeyring.Environment {
     let logger = self.logger
-    let environment = TenantKeyring.Environment(
+    return TenantKeyring.Environment(
       tenant: name,
       store: store,
       device: device,
@@ -188,6 +189,9 @@ final class Tenant: Sendable {
       failed: { self.failed($0, $1) },
       log: { logger.notice("\($0)") }
     )
+  }
+
+  private func open() async -> Result<TenantKeyring, ServiceError> {
     do throws(ServiceError) {
       let keyring = try await TenantKeyring.open(environment)
       let isKept = state.withLock { state in

@@ -40,6 +40,10 @@ extension TenantKeyring {
         }
       } catch .wrappingKeyReplaced {
         continue
+      } catch .keyring(.keyAbsent) {
+        // "Absent" is said only of a file that is verified to its end.
+        guard let unverified = unverifiedWrappingKey() else { throw .keyring(.keyAbsent) }
+        _ = try await usableWrappingKey(unverified)
       }
     }
     throw .throttled("too many changes to the same keys at one time", retryAfterMilliseconds: 50)
@@ -50,7 +54,7 @@ extension TenantKeyring {
     _ idempotency: (id: IdempotencyID, hash: Digest)?
   ) async throws(ServiceError) -> Result<CommitOutcome, CommitFailure> {
     let settings = environment.settings()
-    let writeKey = try await self.writeKey(settings, deadline: request.deadline)
+    let writeKey = try await self.writeKey(settings)
     var probe = Preparation(
       state: view.withLock { $0.state },
       writeKey: writeKey,
@@ -143,7 +147,9 @@ extension TenantKeyring {
     do {
       key = try await requestHashKey()
     } catch .tenantLocked {
-      key = try await newRequestHashKey(request.deadline)
+      key = try await newRequestHashKeyTurns.run { () async throws(ServiceError) in
+        try await newRequestHashKey(request.deadline)
+      }
     }
     do {
       var hash = try HMACSHA256.Context(key: key)
@@ -166,7 +172,12 @@ extension TenantKeyring {
   /// A new version of it under the CMK in force, where the one that it lies under is denied: `set cmk_id` cures a locked tenant's writing.
   /// A request that is repeated across this is refused as another one, never executed again.
   private func newRequestHashKey(_ deadline: UInt64) async throws(ServiceError) -> Secret {
-    let writeKey = try await self.writeKey(environment.settings(), deadline: deadline)
+    do {
+      return try await requestHashKey()  // another request has made it meanwhile
+    } catch .tenantLocked {
+      environment.log("the request-hash key is locked: a new version is made under the CMK in force")
+    }
+    let writeKey = try await self.writeKey(environment.settings())
     let key: Secret
     do {
       key = try SystemRandom.secret(count: 32)

@@ -174,7 +174,7 @@ extension TenantKeyring {
     do {
       state = try read.get().state
     } catch {
-      throw ServiceError(error)
+      throw .outcomeUnknown("the keys were rotated, but the new file cannot be read back: \(error)")
     }
     let elsewhere = state.keys.values.recordCount { $0.wrappingKeyID != made.key.id }
     guard elsewhere == 0 else {

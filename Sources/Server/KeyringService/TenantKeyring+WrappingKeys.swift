@@ -85,6 +85,7 @@ extension TenantKeyring {
       keyring: id,
       servableUntil: 0
     )
+    guard !isEnded.load(ordering: .acquiring) else { return .failure(Self.ended) }
     let held = view.withLock { $0.held[key.id] } ?? fresh
     setTimes(of: held, confirmedAt: now)
     if let failure = verifyPending(held) { return .failure(failure) }
@@ -113,7 +114,12 @@ extension TenantKeyring {
   /// Checks the HMACs of the file that waited for this wrapping key, before anything is read or written under it.
   private func verifyPending(_ held: HeldWrappingKey) -> ServiceError? {
     let pending = standings.withLock { $0.entries[held.wrappingKeyID]?.unverified ?? [] }
-    for item in pending where !held.verifies(item) {
+    for item in pending {
+      do {
+        if try held.verifies(item) { continue }
+      } catch {
+        return ServiceError(error)
+      }
       let error = StoreError.damaged(
         "the HMAC of the \(item.place) is wrong: the file was changed by someone without the wrapping key"
       )
@@ -154,8 +160,9 @@ extension TenantKeyring {
       drop(id)?.wipe()
       return .failure(.kmsUnreachable(why))
     }
-    held.servableUntil.store(min(end, now + WrappingKeyStandings.retryInterval), ordering: .relaxed)
-    held.refreshAfter.store(min(end, now + WrappingKeyStandings.retryInterval / 2), ordering: .relaxed)
+    // Readers go on to the end of the grace without waiting; one of them has the provider asked now and then.
+    held.servableUntil.store(end, ordering: .relaxed)
+    held.refreshAfter.store(min(end, now + WrappingKeyStandings.retryInterval), ordering: .relaxed)
     return .success(held)
   }
 
@@ -172,14 +179,14 @@ extension TenantKeyring {
   // MARK: The wrapping key to write under
 
   /// The newest wrapping key under the CMK in force; made, and committed, where there is none yet.
-  func writeKey(_ settings: KeyringSettings, deadline: UInt64) async throws(ServiceError) -> HeldWrappingKey {
+  func writeKey(_ settings: KeyringSettings) async throws(ServiceError) -> HeldWrappingKey {
     if let newest = newestWrappingKey(under: settings) {
       return try await usableWrappingKey(newest.id)
     }
     let making = makingWriteKey.withLock { making in
       if let task = making[settings.cmkID] { return task }
       let task = Task {
-        let result = await self.addWrappingKey(settings, deadline: deadline)
+        let result = await self.addWrappingKey(settings)
         self.makingWriteKey.withLock { $0[settings.cmkID] = nil }
         return result
       }
@@ -195,10 +202,7 @@ extension TenantKeyring {
       .max { ($0.createdMilliseconds, $0.id.value) < ($1.createdMilliseconds, $1.id.value) }
   }
 
-  private func addWrappingKey(
-    _ settings: KeyringSettings,
-    deadline: UInt64
-  ) async -> Result<HeldWrappingKey, ServiceError> {
+  private func addWrappingKey(_ settings: KeyringSettings) async -> Result<HeldWrappingKey, ServiceError> {
     do {
       let made = try await Self.makeWrappingKey(environment, settings, keyring: id)
       setTimes(of: made.held, confirmedAt: monotonicNanoseconds())
@@ -208,7 +212,7 @@ extension TenantKeyring {
         caller: "keyringd",
         idempotency: nil,
         versions: [],
-        deadline: deadline
+        deadline: .max  // it serves many callers, each with a deadline of its own
       )
       hold(made.held)
       defer { arrived(made.held) }

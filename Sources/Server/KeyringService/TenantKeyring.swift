@@ -34,6 +34,10 @@ final class TenantKeyring: Sendable {
   /// Single flight: by the CMK that is to wrap it.
   let makingWriteKey = Mutex<[CMKID: Task<Result<HeldWrappingKey, ServiceError>, Never>]>([:])
   let rotationTurns = Turns()
+  let newRequestHashKeyTurns = Turns()
+  /// Set when the wrapping keys are wiped for good: no answer of the provider brings one back.
+  let isEnded = Atomic<Bool>(false)
+  static let ended = ServiceError.throttled("the tenant was closed meanwhile", retryAfterMilliseconds: 10)
   let isCompacting = Atomic<Bool>(false)
   private let pipelineBox = Mutex<CommitPipeline?>(nil)
 
@@ -46,7 +50,10 @@ final class TenantKeyring: Sendable {
     for pending in loaded.pendingAuthentications {
       standings.entries[pending.wrappingKeyID, default: .init()].unverified.append(pending)
     }
-    for key in held { standings.entries[key.wrappingKeyID]?.standing = .held }
+    let now = monotonicNanoseconds()
+    for key in held {
+      standings.entries[key.wrappingKeyID] = .init(standing: .held, confirmedAt: now, askedAt: now)
+    }
     view = Mutex(
       ReadView(
         state: loaded.state,
@@ -62,7 +69,7 @@ final class TenantKeyring: Sendable {
       loaded: loaded,
       observer: self,
       keysMax: { environment.settings().keysMax },
-      runFlush: { environment.flushPools.run(device: environment.device, $0) }
+      runOnDisk: { environment.flushPools.run(device: environment.device, $0, $1) }
     )
     pipelineBox.withLock { $0 = pipeline }
   }
@@ -213,7 +220,8 @@ final class TenantKeyring: Sendable {
     return .present(identity, key, record, held)
   }
 
-  private func unverifiedWrappingKey() -> WrappingKeyID? {
+  /// A wrapping key for which batches wait to be checked; nil where all are.
+  func unverifiedWrappingKey() -> WrappingKeyID? {
     standings.withLock { $0.entries.first { !$0.value.unverified.isEmpty }?.key }
   }
 
@@ -221,6 +229,7 @@ final class TenantKeyring: Sendable {
 
   /// Wipes every wrapping key; whoever still reads gets an error.
   func wipe() {
+    isEnded.store(true, ordering: .releasing)
     let held = view.withLock { view in
       defer { view = view.with(held: [:], isUnverified: view.isUnverified) }
       return view.held

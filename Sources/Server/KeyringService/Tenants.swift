@@ -68,12 +68,17 @@ final class Tenants: Sendable {
     let made = try await onDisk { () throws(ConfigurationError) in
       try Tenant(try resources.tenants.create(name, yaml: yaml), resources, base: base)
     }
-    known.withLock { $0[name] = made }
-    return made
+    return known.withLock { known in
+      if let first = known[name] { return first }  // an instance that asked in between has it open already
+      known[name] = made
+      return made
+    }
   }
 
-  /// Closes all.
+  /// Closes all, at one time: a disk that hangs holds up its own tenants only.
   func close() async {
-    for tenant in all { await tenant.close() }
+    await withTaskGroup(of: Void.self) { group in
+      for tenant in all { group.addTask { await tenant.close() } }
+    }
   }
 }

@@ -39,7 +39,8 @@ struct WrappingKeyStandings {
 
   /// The refusal to give without asking the provider, if it refused a moment ago.
   func freshRefusal(_ id: WrappingKeyID, now: UInt64) -> ServiceError? {
-    guard let entry = entries[id], now - entry.askedAt < Self.probeInterval else { return nil }
+    // The clock was read before the lock was had: `askedAt` may be later than `now`.
+    guard let entry = entries[id], now < entry.askedAt + Self.probeInterval else { return nil }
     switch entry.standing {
     case .denied(let why): return .tenantLocked(why)
     case .cold, .held, .unreachable: return nil

@@ -175,12 +175,19 @@ public struct TenantConfiguration: Sendable, Equatable {
 
   private static func instances(_ yaml: inout StrictYAML) throws(ConfigurationError) -> AllowedInstances {
     var seen: Set<InstanceName> = []
-    let names = try yaml.words("instances") { word throws(ConfigurationError) in
+    var isAny = false
+    let names = try yaml.words("instances") { word throws(ConfigurationError) -> InstanceName? in
+      if word == "any" {
+        isAny = true
+        return nil
+      }
       let name = try instance(word)
       guard seen.insert(name).inserted else { throw ConfigurationError("'\(name)' is there twice") }
       return name
     }
-    return names?.map(\.text) == ["any"] ? .any : .listed(names ?? [])
+    guard isAny else { return .listed((names ?? []).compactMap { $0 }) }
+    guard names?.count == 1 else { throw yaml.error("'instances' is `any`, or a list of names") }
+    return .any
   }
 
   static func instance(_ word: String) throws(ConfigurationError) -> InstanceName {

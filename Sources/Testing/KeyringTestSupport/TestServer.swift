@@ -19,8 +19,12 @@ public final class TestServer: TestEndpoint {
 
   /// Starts one; on the folder of another that was shut down, it goes on from there.
   ///
-  /// - Parameter limits: lines of the configuration's `limits`.
-  public init(pki: TestPKI? = nil, data: TestDirectory? = nil, limits: [String] = []) async throws {
+  /// - Parameters:
+  ///   - limits: lines of the configuration's `limits`.
+  ///   - port: to listen on; 0 for a free one.
+  public init(pki: TestPKI? = nil, data: TestDirectory? = nil, limits: [String] = [], port: Int = 0)
+    async throws
+  {
     let pki = try pki ?? TestPKI()
     let isNew = data == nil
     let data = try data ?? TestDirectory()
@@ -28,7 +32,7 @@ public final class TestServer: TestEndpoint {
     self.pki = pki
     self.data = data
     var yaml = """
-      listen: 127.0.0.1:0
+      listen: 127.0.0.1:\(port)
       health_listen: 'off'
       trust_domain: \(pki.trustDomain)
       tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))}
@@ -44,7 +48,7 @@ public final class TestServer: TestEndpoint {
     logger.logLevel = .error
     let resources = try ServiceResources(configuration, credentialsDirectory: nil, logger: logger)
     server = try await KeyringServer.start(Service(resources, isMemoryLocked: false))
-    port = server.port
+    self.port = server.port
   }
 
   /// Ends it in good order.
@@ -102,6 +106,9 @@ public struct UnexpectedReply: Error {
 public struct TestClient: Sendable {
   /// The client.
   public let client: KeyringClient
+
+  /// Calls through `client`.
+  public init(client: KeyringClient) { self.client = client }
 
   /// Makes a call; answers its result.
   public func call(_ call: Call) async throws(KeyringClientError) -> ReplyResult {

@@ -222,8 +222,17 @@ struct  Keyring__V1__TenantListReply
 struct  Keyring__V1__TenantSummary
 {
   ProtobufCMessage base;
+  /*
+   * Its name.
+   */
   char *tenant;
+  /*
+   * At this moment.
+   */
   Keyring__V1__TenantState state;
+  /*
+   * Who holds its CMKs: `local` or `aws`.
+   */
   char *provider;
   /*
    * In force.
@@ -251,14 +260,26 @@ struct  Keyring__V1__TenantShowRequest
 struct  Keyring__V1__TenantShowReply
 {
   ProtobufCMessage base;
+  /*
+   * Name, state, provider, CMK.
+   */
   Keyring__V1__TenantSummary *summary;
   /*
    * As in the configuration, in force.
    */
   char *profile;
+  /*
+   * Those that the tenant's file lists, and those added.
+   */
   size_t n_instances;
   Keyring__V1__Instance **instances;
+  /*
+   * True: names that are not listed are allowed too.
+   */
   protobuf_c_boolean any_instance;
+  /*
+   * All of them.
+   */
   size_t n_variables;
   Keyring__V1__Variable **variables;
 };
@@ -314,9 +335,12 @@ struct  Keyring__V1__TenantEnableReply
 struct  Keyring__V1__Instance
 {
   ProtobufCMessage base;
+  /*
+   * As in its certificate's URI.
+   */
   char *name;
   /*
-   * `file`, `added`.
+   * `file`: listed in the tenant's file; `added`: by InstanceAdd.
    */
   char *source;
   /*
@@ -375,6 +399,9 @@ struct  Keyring__V1__InstanceListRequest
 struct  Keyring__V1__InstanceListReply
 {
   ProtobufCMessage base;
+  /*
+   * Those that the tenant's file lists, and those added.
+   */
   size_t n_instances;
   Keyring__V1__Instance **instances;
   /*
@@ -415,7 +442,13 @@ struct  Keyring__V1__VariablesSetRequest
 struct  Keyring__V1__VariablesSetReply
 {
   ProtobufCMessage base;
+  /*
+   * In force until now.
+   */
   char *old_value;
+  /*
+   * In force from now on.
+   */
   char *new_value;
 };
 #define KEYRING__V1__VARIABLES_SET_REPLY__INIT \
@@ -439,6 +472,9 @@ struct  Keyring__V1__VariablesListRequest
 struct  Keyring__V1__VariablesListReply
 {
   ProtobufCMessage base;
+  /*
+   * All of them.
+   */
   size_t n_variables;
   Keyring__V1__Variable **variables;
 };
@@ -450,6 +486,9 @@ struct  Keyring__V1__VariablesListReply
 struct  Keyring__V1__Variable
 {
   ProtobufCMessage base;
+  /*
+   * As in the tenant's file.
+   */
   char *name;
   /*
    * In force.
@@ -501,6 +540,9 @@ struct  Keyring__V1__CmkManageRequest
 struct  Keyring__V1__CmkManageReply
 {
   ProtobufCMessage base;
+  /*
+   * The CMK, made or named.
+   */
   char *cmk_id;
   /*
    * `enabled`, `disabled` or `pending deletion`.
@@ -626,10 +668,25 @@ struct  Keyring__V1__StatusReply
 struct  Keyring__V1__ServiceStatus
 {
   ProtobufCMessage base;
+  /*
+   * Of the server.
+   */
   char *version;
+  /*
+   * When it started, Unix milliseconds.
+   */
   uint64_t started_ms;
+  /*
+   * Open at this moment.
+   */
   uint32_t connections;
+  /*
+   * Those of them whose handshake is not done.
+   */
   uint32_t connections_unauthenticated;
+  /*
+   * In the tenants directory.
+   */
   uint32_t tenants;
   /*
    * Tenants by state.
@@ -658,7 +715,13 @@ struct  Keyring__V1__ServiceStatus
 struct  Keyring__V1__StateCount
 {
   ProtobufCMessage base;
+  /*
+   * The state.
+   */
   Keyring__V1__TenantState state;
+  /*
+   * Tenants in it.
+   */
   uint32_t tenants;
 };
 #define KEYRING__V1__STATE_COUNT__INIT \
@@ -669,24 +732,42 @@ struct  Keyring__V1__StateCount
 struct  Keyring__V1__TenantStatus
 {
   ProtobufCMessage base;
+  /*
+   * Name, state, provider, CMK.
+   */
   Keyring__V1__TenantSummary *summary;
   /*
    * Why it is in this state; empty when ready or cold.
    */
   char *reason;
   /*
-   * Of the keyring.
+   * Of the keyring; one more with each change.
    */
   uint64_t sequence;
+  /*
+   * Keys, the server's own not counted.
+   */
   uint64_t keys;
+  /*
+   * Versions of keys, the server's own among them.
+   */
   uint64_t records;
+  /*
+   * Length of the storage file.
+   */
   uint64_t storage_bytes;
   /*
    * Hexadecimal SHA-256: the checksum of the whole keyring.
    */
   char *digest;
+  /*
+   * Those in the storage file.
+   */
   size_t n_wrapping_keys;
   Keyring__V1__WrappingKeyStatus **wrapping_keys;
+  /*
+   * Open at this moment.
+   */
   uint32_t connections;
   /*
    * Batches whose HMAC could not be checked because their wrapping key is not held.
@@ -697,6 +778,9 @@ struct  Keyring__V1__TenantStatus
    */
   uint64_t rotation_done;
   uint64_t rotation_total;
+  /*
+   * Names the keyring for as long as it exists: 32 hexadecimal digits.
+   */
   char *keyring_id;
 };
 #define KEYRING__V1__TENANT_STATUS__INIT \
@@ -711,6 +795,9 @@ struct  Keyring__V1__WrappingKeyStatus
    * 32 hexadecimal digits.
    */
   char *id;
+  /*
+   * The CMK that wraps it.
+   */
   char *cmk_id;
   /*
    * `held`, `cold`, `unreachable`, `denied`.
@@ -728,6 +815,9 @@ struct  Keyring__V1__WrappingKeyStatus
    * True for the one that new keys are written under.
    */
   protobuf_c_boolean current;
+  /*
+   * When it was made, Unix milliseconds.
+   */
   uint64_t created_ms;
 };
 #define KEYRING__V1__WRAPPING_KEY_STATUS__INIT \
@@ -755,6 +845,9 @@ struct  Keyring__V1__TenantAcceptRequest
 struct  Keyring__V1__TenantAcceptReply
 {
   ProtobufCMessage base;
+  /*
+   * Accepted.
+   */
   uint64_t sequence;
 };
 #define KEYRING__V1__TENANT_ACCEPT_REPLY__INIT \

@@ -82,7 +82,7 @@ typedef enum _Keyring__V1__Reason {
    */
   KEYRING__V1__REASON__KEY_ABSENT = 2,
   /*
-   * [INVALID_ARGUMENT] Empty, too long, or otherwise not a key id, owner, scope or name.
+   * [INVALID_ARGUMENT] Empty, too long, or otherwise not a key id, owner or name; or an idempotency id of the future.
    */
   KEYRING__V1__REASON__NAME_INVALID = 3,
   /*
@@ -98,7 +98,8 @@ typedef enum _Keyring__V1__Reason {
    */
   KEYRING__V1__REASON__REQUEST_MALFORMED = 6,
   /*
-   * [PERMISSION_DENIED] This certificate has no such call, or there is no such tenant: these look alike.
+   * [PERMISSION_DENIED] This certificate has no such call, or there is no such tenant: these look alike. Or the tenant is
+   * read-only.
    */
   KEYRING__V1__REASON__FORBIDDEN = 7,
   /*
@@ -130,7 +131,8 @@ typedef enum _Keyring__V1__Reason {
    */
   KEYRING__V1__REASON__STORAGE_UNAVAILABLE = 14,
   /*
-   * [UNKNOWN] The change may or may not have happened; sending it again with the same idempotency id tells.
+   * [UNKNOWN] The change may or may not have happened; sending it again with the same idempotency id tells. Where the id is
+   * older than what is remembered, or the call an administrator's, only a look at the state does.
    */
   KEYRING__V1__REASON__OUTCOME_UNKNOWN = 15,
   /*
@@ -255,7 +257,8 @@ struct  Keyring__V1__Request
    */
   uint64_t id;
   /*
-   * How long the caller waits, in milliseconds; 0 is the server's default (30,000). The server gives up no later than this.
+   * How long the caller waits, in milliseconds; 0 is the server's default (30,000), more than 600,000 counts as that. The server
+   * answers no later than this: with TIMEOUT, or with OUTCOME_UNKNOWN where a change may yet happen.
    */
   uint32_t timeout_ms;
   /*
@@ -339,7 +342,8 @@ struct  Keyring__V1__Reply
 {
   ProtobufCMessage base;
   /*
-   * The id of the request; 0 where the frame could not be read far enough to know it (the connection then closes).
+   * The id of the request; 0 where the frame could not be read far enough to know it, or where the reply is about the connection
+   * (which then closes).
    */
   uint64_t id;
   /*
@@ -740,6 +744,9 @@ struct  Keyring__V1__ListRequest
 struct  Keyring__V1__OwnerFilter
 {
   ProtobufCMessage base;
+  /*
+   * Empty: the keys of the database server itself.
+   */
   ProtobufCBinaryData owner;
 };
 #define KEYRING__V1__OWNER_FILTER__INIT \
