@@ -100,7 +100,8 @@ struct Keyringctl {
 
   @Test func everyCommandOfTheProgramIsTried() async throws {
     let tried = try Set(Self.commands().map { Array($0.0.split(separator: " ")) })
-    let elsewhere = ["cmk", "pki", "tenant accept"]  // the first two have tests of their own, the last one in LockingTests
+    // the first two have tests of their own, the last one in LockingTests
+    let elsewhere = ["cmk", "pki", "tenant accept"]
     for path in try await Self.leaves() {
       let isTried = tried.contains { $0.starts(with: path.split(separator: " ")) }
       #expect(isTried || elsewhere.contains { path.hasPrefix($0) }, "\(path)")

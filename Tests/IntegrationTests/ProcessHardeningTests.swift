@@ -238,7 +238,8 @@ import WireProtocol
     )
     var writer: Int32 = -1
     while writer < 0, process.isRunning {
-      writer = unsafe open(folder("pipe"), O_WRONLY | O_NONBLOCK | O_CLOEXEC)  // fails until there is a reader
+      // fails until there is a reader
+      writer = unsafe open(folder("pipe"), O_WRONLY | O_NONBLOCK | O_CLOEXEC)
       try await Task.sleep(for: .milliseconds(10))
     }
     // The backtracer's handler returns to the instruction that failed, and none did: the process lives on.

@@ -123,7 +123,8 @@ final class RawPeer {
       unsafe SSL_SESSION_set_protocol_version(made, TLS1_3_VERSION)
       unsafe SSL_SESSION_set_max_early_data(made, 16_384)
       unsafe SSL_SESSION_set1_alpn_selected(made, names, names.count)
-      let name = unsafe Unmanaged.passRetained(Name("anybody")).takeUnretainedValue()  // lives as long as the test
+      // lives as long as the test
+      let name = unsafe Unmanaged.passRetained(Name("anybody")).takeUnretainedValue()
       unsafe identity?.pointee = UnsafePointer(name.bytes.baseAddress)
       unsafe identityCount?.pointee = name.bytes.count
       unsafe session?.pointee = made

@@ -48,7 +48,8 @@ struct Keyringctl: AsyncParsableCommand {
       fail(error.description)
     } catch {
       let code = exitCode(for: error)
-      if code.isSuccess || error is ExitCode { exit(withError: error) }  // help, a completion script; said already
+      // help, a completion script; said already
+      if code.isSuccess || error is ExitCode { exit(withError: error) }
       fail(oneLine(error), status: code.rawValue)
     }
   }
