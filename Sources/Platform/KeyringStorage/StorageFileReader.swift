@@ -154,7 +154,7 @@ public struct StorageFileReader {
     guard computed.bytes == Array(trailer[..<32]), number(trailer[80..<88]) == bodyBytes,
       trailer[88...].elementsEqual(StorageFormat.trailerMagic)
     else {
-      return try torn("a batch does not match its digest", mayHaveZeroSector: true)
+      return try torn("a batch does not match its digest", within: total)
     }
     guard let wrappingKeyID = WrappingKeyID(bytes: trailer[32..<48]),
       let mac = Digest(bytes: trailer[48..<80])
@@ -251,27 +251,23 @@ public struct StorageFileReader {
   /// Decides whether the damage at `offset` is a tail that a crash tore: then, and only then, it may be cut off.
   ///
   /// A crash leaves the file ending inside its last batch, or with whole sectors of that batch never written (zero). Nothing valid can lie behind.
-  private func torn(_ what: String, mayHaveZeroSector: Bool = true) throws(StoreError) -> String {
+  ///
+  /// - Parameter batchBytes: of the damaged batch; nil where its header does not say, and it may have all that is left.
+  private func torn(_ what: String, within batchBytes: Int? = nil) throws(StoreError) -> String {
     let isCutOff = what.hasPrefix("the file ends")
-    guard isCutOff || hasZeroSector() else { throw damaged(what) }
+    guard isCutOff || hasZeroSector(unsafe batchBytes ?? bytes.count - offset) else { throw damaged(what) }
     guard !hasBatchHeaderBehind() else { throw damaged("\(what), and a batch lies behind it") }
     return unsafe "\(what), at byte \(offset) of \(bytes.count)"
   }
 
-  private func hasZeroSector() -> Bool {
+  /// A sector that is not wholly the batch's tells nothing: its other part was written before, or lies behind the end of the file; and a few
+  /// zeros are in every batch, its last byte being one.
+  private func hasZeroSector(_ batchBytes: Int) -> Bool {
     let size = StorageFormat.sectorBytes
-    var sector = (offset + size - 1) / size * size
-    if offset % size != 0 {
-      // The batch begins inside a sector that holds older data, so that only its own part can tell.
-      let end = unsafe min(sector, bytes.count)
-      if unsafe end - offset >= 64 && bytes[offset..<end].allSatisfy({ $0 == 0 }) { return true }
+    let first = (offset + size - 1) / size * size
+    return stride(from: first, through: offset + batchBytes - size, by: size).contains { sector in
+      unsafe bytes[sector..<sector + size].allSatisfy { $0 == 0 }
     }
-    while unsafe sector < bytes.count {
-      let end = unsafe min(sector + size, bytes.count)
-      if unsafe bytes[sector..<end].allSatisfy({ $0 == 0 }) { return true }
-      sector += size
-    }
-    return false
   }
 
   private func hasBatchHeaderBehind() -> Bool {
