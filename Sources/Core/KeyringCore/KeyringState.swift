@@ -48,6 +48,17 @@ public struct KeyringState: Sendable {
     sequence = commit.sequence
   }
 
+  /// Applies a commit of a file, in place: nothing is copied, however many versions a key has.
+  ///
+  /// - Throws: as `apply(_: Commit)`; the state is then of no more use.
+  public mutating func replay(_ commit: Commit) throws(KeyringError) {
+    guard commit.sequence == sequence + 1 else {
+      throw .inconsistent("commit \(commit.sequence) does not follow \(sequence)")
+    }
+    for operation in commit.operations { try apply(operation) }
+    sequence = commit.sequence
+  }
+
   /// Applies one operation.
   ///
   /// - Throws: as `apply(_: Commit)`, with the state unchanged.
@@ -64,17 +75,16 @@ public struct KeyringState: Sendable {
   }
 
   private mutating func put(_ identity: KeyIdentity, _ type: KeyType, _ record: Record) throws(KeyringError) {
-    let present = keys[identity]
     if record.version == 1 {
-      guard present == nil else { throw .keyExists }
+      guard keys[identity] == nil else { throw .keyExists }
+      try countEncryption(record.wrappingKeyID)
+      keys[identity] = Key(type: type, records: [record])
     } else {
-      guard let present else { throw .keyAbsent }
-      guard present.type == type, present.latest.version + 1 == record.version else {
-        throw .inconsistent("a version of a key does not follow the one before")
-      }
+      // Nothing holds the key beside the dictionary when it is appended to: its records are not copied.
+      guard try keys[identity]?.checkNext(record.version, type) != nil else { throw .keyAbsent }
+      try countEncryption(record.wrappingKeyID)
+      try keys[identity]?.append(record, type: type)
     }
-    try countEncryption(record.wrappingKeyID)
-    keys[identity] = Key(type: type, records: (present?.records ?? []) + [record])
   }
 
   /// The last check of a put: what it throws, it throws before anything changed.

@@ -46,6 +46,7 @@ extension FileKeyringStore {
       keyring: header.keyring,
       authenticator: authenticator
     )
+    try checkSize(head.count + batch.bytes.count)
     let file: FileDescriptor
     do {
       file = try AtomicFile.write(name, in: directory, [head, batch.bytes])
@@ -101,6 +102,7 @@ extension FileKeyringStore {
         keyring: open.keyring,
         authenticator: authenticator
       )
+      try checkSize(open.size + batch.bytes.count)
       try write(batch, &state, open)
       state.open?.size = open.size + batch.bytes.count
       state.open?.position = batch.position
@@ -115,6 +117,15 @@ extension FileKeyringStore {
   private func garbage(_ commits: [Commit]) -> UInt64 {
     commits.reduce(0) { sum, commit in
       sum + 250 + commit.operations.reduce(0) { if case .remove = $1 { $0 + 300 } else { $0 } }
+    }
+  }
+
+  /// What is written can be read again: a larger file is refused by reading it.
+  private func checkSize(_ size: Int) throws(StoreError) {
+    guard size <= fileBytesMax else {
+      throw .unavailable(
+        "\(path) would have \(size) bytes, and may have \(fileBytesMax): nothing was written; remove keys, or move some to another tenant"
+      )
     }
   }
 

@@ -40,6 +40,7 @@ public final class FileKeyringStore: KeyringStore {
   let policy: AnchorPolicy
   let anchorWriter: AnchorWriter
   let notice: @Sendable (String) -> Void
+  let fileBytesMax: Int
   let state = Mutex(State())
   /// Apart from the state, which a flush holds while it waits for the disk.
   private let sizes = Mutex<(storageBytes: UInt64, garbageBytes: UInt64)>((0, 0))
@@ -48,6 +49,7 @@ public final class FileKeyringStore: KeyringStore {
   ///   - directory: the tenant's.
   ///   - name: of the storage file in it; `<name>.lock` beside it is the writer's lock.
   ///   - anchors: the directory of all tenants' anchors, best on another disk.
+  ///   - fileBytesMax: a commit or replacement that would make the file larger is refused, as is reading one that is; at most 4 GiB.
   ///   - notice: told what an operator should know, a late anchor that could not be written for one.
   public init(
     directory: DirectoryDescriptor,
@@ -56,6 +58,7 @@ public final class FileKeyringStore: KeyringStore {
     anchors: DirectoryDescriptor,
     policy: AnchorPolicy,
     anchorWriter: AnchorWriter,
+    fileBytesMax: Int = .max,
     notice: @escaping @Sendable (String) -> Void
   ) {
     self.directory = directory
@@ -64,6 +67,7 @@ public final class FileKeyringStore: KeyringStore {
     anchorFile = AnchorFile(directory: anchors, tenant: tenant)
     self.policy = policy
     self.anchorWriter = anchorWriter
+    self.fileBytesMax = min(fileBytesMax, StorageFormat.fileBytesMax)
     self.notice = notice
   }
 
@@ -151,7 +155,7 @@ public final class FileKeyringStore: KeyringStore {
 
   func readFile() throws(StoreError) -> [UInt8]? {
     do {
-      return try directory.readFile(name, bytesMax: StorageFormat.fileBytesMax)
+      return try directory.readFile(name, bytesMax: fileBytesMax)
     } catch .absent {
       return nil
     } catch .unacceptable(let what) {

@@ -193,7 +193,9 @@ public struct StorageFileReader {
     for _ in 0..<count {
       guard end - at >= 4 else { throw damaged("a batch has fewer commits than it says") }
       let length = Int(unsafe number(bytes[at..<at + 4]))
-      guard length <= end - at - 4 else { throw damaged("a commit is longer than its batch") }
+      guard length <= end - at - 4, length <= StorageFormat.commitBytesMax else {
+        throw damaged("a commit is longer than its batch")
+      }
       let message = unsafe UnsafeRawBufferPointer(rebasing: bytes[at + 4..<at + 4 + length])
       do {
         try unsafe apply(CommitCodec.decode(message, tenant: tenant, keyring: state.id), length)
@@ -220,7 +222,7 @@ public struct StorageFileReader {
       guard replaced.sequence == 0 || !positions.isEmpty else {
         throw .inconsistent("a replacement does not begin with a snapshot")
       }
-      try state.apply(commit)
+      try state.replay(commit)
       count(commit, length)
       guard let idempotency = commit.idempotency else { return }
       window.insert(
