@@ -67,8 +67,7 @@ extension FileKeyringStore {
       status: status,
       size: head.count + batch.bytes.count,
       position: batch.position,
-      keyring: header.keyring,
-      garbageBytes: 0
+      keyring: header.keyring
     )
     noteSize(state)
     try anchor(&state, authenticator, header.replaced.sequence == 0 ? .strict : policy)
@@ -106,17 +105,9 @@ extension FileKeyringStore {
       try write(batch, &state, open)
       state.open?.size = open.size + batch.bytes.count
       state.open?.position = batch.position
-      state.open?.garbageBytes += garbage(commits)
       noteSize(state)
       try anchor(&state, authenticator, policy)
       return batch.position
-    }
-  }
-
-  /// What commits make superfluous, roughly: a remove's own bytes, and those of the record that it removes.
-  private func garbage(_ commits: [Commit]) -> UInt64 {
-    commits.reduce(0) { sum, commit in
-      sum + 250 + commit.operations.reduce(0) { if case .remove = $1 { $0 + 300 } else { $0 } }
     }
   }
 

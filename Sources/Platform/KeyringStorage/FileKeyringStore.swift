@@ -20,7 +20,6 @@ public final class FileKeyringStore: KeyringStore {
     var size: Int
     var position: StorePosition
     let keyring: KeyringID
-    var garbageBytes: UInt64
   }
 
   struct State {
@@ -43,7 +42,7 @@ public final class FileKeyringStore: KeyringStore {
   let fileBytesMax: Int
   let state = Mutex(State())
   /// Apart from the state, which a flush holds while it waits for the disk.
-  private let sizes = Mutex<(storageBytes: UInt64, garbageBytes: UInt64)>((0, 0))
+  private let bytes = Mutex<UInt64>(0)
 
   /// - Parameters:
   ///   - directory: the tenant's.
@@ -138,7 +137,6 @@ public final class FileKeyringStore: KeyringStore {
       position: content.position,
       pendingAuthentications: pending,
       storageBytes: UInt64(content.validBytes),
-      garbageBytes: content.garbageBytes,
       notices: notices
     )
   }
@@ -210,8 +208,7 @@ public final class FileKeyringStore: KeyringStore {
         status: status,
         size: content.validBytes,
         position: content.position,
-        keyring: content.state.id,
-        garbageBytes: content.garbageBytes
+        keyring: content.state.id
       )
     } catch {
       throw .unavailable("\(error)")
@@ -231,12 +228,10 @@ public final class FileKeyringStore: KeyringStore {
 
   // MARK: Size, closing
 
-  /// Bytes of the file, and those that a compaction would save, roughly.
-  public var size: (storageBytes: UInt64, garbageBytes: UInt64) { sizes.withLock { $0 } }
+  /// Bytes of the file; 0 where it is not open.
+  public var storageBytes: UInt64 { bytes.withLock { $0 } }
 
-  func noteSize(_ state: State) {
-    sizes.withLock { $0 = (UInt64(state.open?.size ?? 0), state.open?.garbageBytes ?? 0) }
-  }
+  func noteSize(_ state: State) { bytes.withLock { $0 = UInt64(state.open?.size ?? 0) } }
 
   /// Writes the anchor's last state and lets go of file and lock.
   public func close() throws(StoreError) {

@@ -17,8 +17,6 @@ public struct StorageFileContent: Sendable {
   public let pendingAuthentications: [PendingAuthentication]
   /// Bytes that are whole batches; what is behind is a torn tail.
   public let validBytes: Int
-  /// Bytes of records and commits that a replacement would leave out, roughly.
-  public let garbageBytes: UInt64
   /// Why what is behind `validBytes` may be cut off; nil where nothing is behind.
   public let tornTail: String?
 }
@@ -35,7 +33,6 @@ public struct StorageFileReader {
   private var positions: [StorePosition] = []
   private var pending: [PendingAuthentication] = []
   private let replaced: StorePosition
-  private var usefulBytes = 0
 
   /// Verifies `bytes` as the storage file of `tenant`.
   ///
@@ -95,7 +92,6 @@ public struct StorageFileReader {
       )
     }
     guard let last = positions.last else { throw .damaged("the file has no batch") }
-    let useful = min(usefulBytes, offset)
     return StorageFileContent(
       state: state,
       idempotency: window,
@@ -104,7 +100,6 @@ public struct StorageFileReader {
       positions: positions,
       pendingAuthentications: pending,
       validBytes: offset,
-      garbageBytes: UInt64(offset - useful),
       tornTail: tornTail
     )
   }
@@ -198,7 +193,7 @@ public struct StorageFileReader {
       }
       let message = unsafe UnsafeRawBufferPointer(rebasing: bytes[at + 4..<at + 4 + length])
       do {
-        try unsafe apply(CommitCodec.decode(message, tenant: tenant, keyring: state.id), length)
+        try unsafe apply(CommitCodec.decode(message, tenant: tenant, keyring: state.id))
       } catch {
         throw damaged("a commit is wrong: \(error)")
       }
@@ -209,7 +204,7 @@ public struct StorageFileReader {
     }
   }
 
-  private mutating func apply(_ decoded: CommitCodec.Decoded, _ length: Int) throws(KeyringError) {
+  private mutating func apply(_ decoded: CommitCodec.Decoded) throws(KeyringError) {
     switch decoded {
     case .image(let image, _):
       guard positions.isEmpty, image.sequence == state.sequence + 1, replaced.sequence > 0 else {
@@ -217,13 +212,11 @@ public struct StorageFileReader {
       }
       state = try KeyringState(image)
       window = image.idempotency
-      usefulBytes = length + 512
     case .commit(let commit):
       guard replaced.sequence == 0 || !positions.isEmpty else {
         throw .inconsistent("a replacement does not begin with a snapshot")
       }
       try state.replay(commit)
-      count(commit, length)
       guard let idempotency = commit.idempotency else { return }
       window.insert(
         IdempotencyWindow.Entry(
@@ -233,16 +226,6 @@ public struct StorageFileReader {
           timeMilliseconds: commit.timeMilliseconds
         )
       )
-    }
-  }
-
-  /// A rough count of what a replacement would keep: the size of commits that put, less that of what a remove takes away.
-  private mutating func count(_ commit: Commit, _ length: Int) {
-    for operation in commit.operations {
-      switch operation {
-      case .put, .addWrappingKey: usefulBytes += length / commit.operations.count
-      case .remove: usefulBytes -= min(usefulBytes, 200)
-      }
     }
   }
 
