@@ -47,6 +47,7 @@ final class ScriptedStore: KeyringStore {
   }
   func read() throws(StoreError) -> LoadedKeyring { throw .busy("not scripted") }
   func accept(sequence: UInt64) throws(StoreError) {}
+  func anchor(authenticator: any BatchAuthenticator) throws(StoreError) {}
   var storageBytes: UInt64 { 0 }
   func close() throws(StoreError) {}
 }

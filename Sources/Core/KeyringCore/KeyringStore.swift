@@ -135,6 +135,11 @@ public protocol KeyringStore: Sendable {
   ///
   /// - Throws: `StoreError.changed` unless the stored sequence is `sequence`; `.damaged` where it does not verify.
   func accept(sequence: UInt64) throws(StoreError)
+  /// Brings what guards the storage against being put back (a file's anchor) to where the storage stands; does nothing where it is there. For
+  /// the time after opening, once a wrapping key is held.
+  ///
+  /// - Throws: `StoreError.unavailable`, with the storage as usable as before; it is tried again later.
+  func anchor(authenticator: any BatchAuthenticator) throws(StoreError)
   /// Bytes of storage now.
   var storageBytes: UInt64 { get }
   /// Lets go of it: the lock, descriptors, the anchor's last state written.

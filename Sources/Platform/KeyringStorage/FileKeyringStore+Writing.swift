@@ -17,7 +17,7 @@ extension FileKeyringStore {
         throw .changed("\(path) exists already, or was not looked for")
       }
       let nothing = StorePosition(sequence: 0, digest: .zero)
-      try anchorFile.write(Anchor.make(tenant: tenant, keyring: id, position: nothing, authenticator: nil))
+      try writeAnchor(Anchor.make(tenant: tenant, keyring: id, position: nothing, authenticator: nil))
       let header = StorageHeader(
         tenant: tenant,
         keyring: id,
@@ -76,7 +76,7 @@ extension FileKeyringStore {
   private func position(_ state: State) throws(StoreError) -> StorePosition { try opened(state).position }
 
   /// - Throws: `StoreError.busy` where it was closed, or failed, since whoever asks loaded it: that one must load it again.
-  private func opened(_ state: State) throws(StoreError) -> OpenFile {
+  func opened(_ state: State) throws(StoreError) -> OpenFile {
     guard let open = state.open else { throw .busy("\(path) is not open") }
     return open
   }
@@ -179,19 +179,11 @@ extension FileKeyringStore {
 
   /// A replacement is opened by an anchor at the position that it replaces, so that this one must be durable before.
   private func bringAnchorUp(
-    _ state: inout State,
     _ open: OpenFile,
     _ authenticator: any BatchAuthenticator
   ) throws(StoreError) {
-    if state.late == nil && state.anchored != open.position {
-      state.late = try Anchor.make(
-        tenant: tenant,
-        keyring: open.keyring,
-        position: open.position,
-        authenticator: authenticator
-      )
-    }
-    try writeLateAnchor(&state)
+    if anchored.withLock({ $0 }) != open.position { try noteLate(open, authenticator) }
+    try writeLateAnchor()
   }
 
   // MARK: Replacing
@@ -205,7 +197,7 @@ extension FileKeyringStore {
     try state.withLock { state throws(StoreError) in
       let open = try opened(state)
       try check(open, expecting)
-      try bringAnchorUp(&state, open, authenticator)
+      try bringAnchorUp(open, authenticator)
       let header = StorageHeader(
         tenant: tenant,
         keyring: image.id,

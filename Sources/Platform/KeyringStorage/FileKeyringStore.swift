@@ -6,7 +6,8 @@ internal import Synchronization
 //
 //  1. What `append` acknowledged is on the disk: one write, one fdatasync, in this order, before it returns.
 //  2. Nothing is appended to a file that is not, byte for byte by its digest, the one that memory was read from.
-//  3. The anchor never runs ahead of the file: it is written after the file's sync.
+//  3. The anchor never runs ahead of the file: it is written after the file's sync. Its writes wait for no flush, nor a flush for them, but
+//     where the anchor must come first (strict, replacement). Locks are taken in this order: state, anchored, late.
 //  4. A file appears whole or not at all: create, replace and recovery all go through AtomicFile.
 //  5. After a failed write, sync or rename nothing in memory is trusted: `load` reads the disk again and writes what it read to a new file.
 //     Nothing is ever appended to the old one.
@@ -27,9 +28,13 @@ public final class FileKeyringStore: KeyringStore {
     var open: OpenFile?
     /// Set by a failure after which the disk is not known; cleared by a successful `load`.
     var mustRecover = false
-    var anchored: StorePosition?
-    /// Where the file stands, if the anchor is behind it.
-    var late: Anchor?
+  }
+
+  struct LateAnchor {
+    /// Where the file stands, durably, if the anchor is behind it.
+    var anchor: Anchor?
+    /// The last try to write it failed, and an operator was told.
+    var isFailing = false
   }
 
   let directory: DirectoryDescriptor
@@ -41,6 +46,10 @@ public final class FileKeyringStore: KeyringStore {
   let notice: @Sendable (String) -> Void
   let fileBytesMax: Int
   let state = Mutex(State())
+  /// Where the anchor on the disk stands; held while it is read or written, so that there is one write at a time.
+  let anchored = Mutex<StorePosition?>(nil)
+  /// Held for no call to a disk: a flush, which holds the state, and a writer of the anchor meet here.
+  let late = Mutex(LateAnchor())
   /// Apart from the state, which a flush holds while it waits for the disk.
   private let bytes = Mutex<UInt64>(0)
 
@@ -80,7 +89,7 @@ public final class FileKeyringStore: KeyringStore {
       anchorWriter.forget(tenant)
       state.open = nil
       if state.lock == nil { state.lock = try takeLock() }
-      let anchor = try anchorFile.read()
+      let anchor = try readAnchor()
       guard let bytes = try readFile() else {
         guard let anchor else { return nil }
         guard anchor.position.sequence == 0 else {
@@ -91,7 +100,7 @@ public final class FileKeyringStore: KeyringStore {
         return nil
       }
       let content = try checked(bytes, anchor)
-      var notices: [String] = []
+      var notices = unauthenticated(anchor)
       let isExact = content.tornTail == nil && anchor?.position == content.position && !state.mustRecover
       if isExact {
         state.open = try opened(content)
@@ -103,8 +112,7 @@ public final class FileKeyringStore: KeyringStore {
       }
       noteSize(state)
       state.mustRecover = false
-      state.anchored = anchor?.position
-      state.late = nil
+      late.withLock { $0 = LateAnchor() }
       return try loaded(content, anchor, notices)
     }
   }
@@ -239,9 +247,10 @@ public final class FileKeyringStore: KeyringStore {
       anchorWriter.forget(tenant)
       defer {
         state = State()
+        late.withLock { $0 = LateAnchor() }
         noteSize(state)
       }
-      try writeLateAnchor(&state)
+      try writeLateAnchor()
     }
   }
 }
