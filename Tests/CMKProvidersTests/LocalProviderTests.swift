@@ -111,6 +111,52 @@ import Testing
     #expect(hits >= 6)
   }
 
+  /// The rename is made and the directory's sync fails: the page cache has the new file, the disk perhaps the old one.
+  @Test func afterAnUnknownOutcomeTheFileIsWrittenAnewBeforeAnyUse() async throws {
+    let fixture = try LocalFixture()
+    let cmk = try await fixture.provider().create().id
+    let plan = Mutex<(fail: [SystemCall: Int], log: [SystemCall])>(([:], []))
+    let provider = try fixture.provider(
+      calls: SystemCalls { made in
+        plan.withLock { plan in
+          plan.log.append(made)
+          guard let left = plan.fail[made] else { return .proceed }
+          plan.fail[made] = left == 1 ? nil : left - 1
+          return left == 1 ? .fail(EIO) : .proceed
+        }
+      }
+    )
+    #expect(try await provider.describe(cmk: cmk).version == 1)
+    plan.withLock { $0.fail = [.fsync: 2] }
+    do throws(CMKError) {
+      _ = try await provider.rotate(cmk: cmk)
+      Issue.record("it was acknowledged")
+    } catch {
+      guard case .outcomeUnknown = error else {
+        Issue.record("it is said that nothing happened: \(error)")
+        return
+      }
+    }
+    // While it cannot be written anew it is not used.
+    for call in [SystemCall.write, .fsync, .rename] {
+      plan.withLock { $0.fail = [call: 1] }
+      await #expect(throws: CMKError.self, "\(call)") {
+        try await provider.generateDataKey(cmk: cmk, context: fixture.context())
+      }
+    }
+    plan.withLock { $0 = ([:], []) }
+    let made = try await provider.generateDataKey(cmk: cmk, context: fixture.context())
+    #expect(
+      plan.withLock { $0.log.filter { [.write, .fsync, .rename].contains($0) } }
+        == [.write, .fsync, .rename, .fsync]
+    )
+    plan.withLock { $0 = ([:], []) }
+    let again = try await fixture.provider().decrypt(made.wrapped, cmk: cmk, context: fixture.context())
+    #expect(again.isEqual(to: made.plaintext))
+    #expect(try await provider.describe(cmk: cmk).version == 2)
+    #expect(plan.withLock { $0.log.isEmpty }, "once is enough")
+  }
+
   @Test func filesArePrivateAndHoldNoKeyInClear() async throws {
     let fixture = try LocalFixture()
     let cmk = try await fixture.provider().create().id

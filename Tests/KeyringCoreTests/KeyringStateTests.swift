@@ -150,6 +150,46 @@ import Testing
     #expect(opened.recordsByWrappingKey == state.recordsByWrappingKey)
   }
 
+  /// What is useful depends on what is there, not on how it came: by commits, in place, from an image, or after removes.
+  @Test func usefulBytesAreThoseOfWhatIsThere() throws {
+    var state = state
+    let empty = try Self.afterCommits([[.addWrappingKey(wrappingKey)]])
+    let commits: [[Operation]] = [
+      [try Self.put("a", 2), try Self.put("b", 1)], [.remove(try Self.identity("a"))],
+      [try Self.put("c", 1)],
+      [try Self.put("c", 2), .remove(try Self.identity("c")), .remove(try Self.identity("b"))],
+    ]
+    var replayed = state
+    for (index, operations) in commits.enumerated() {
+      let before = state.usefulBytes
+      #expect(throws: KeyringError.self) {
+        try state.apply(Self.commit(UInt64(index + 2), operations + [try Self.put("none", 2)]))
+      }
+      #expect(state.usefulBytes == before)
+      try state.apply(Self.commit(UInt64(index + 2), operations))
+      try replayed.replay(Self.commit(UInt64(index + 2), operations))
+      #expect(replayed.keys == state.keys && replayed.usefulBytes == state.usefulBytes)
+      let image = KeyringImage(
+        tenant: state.tenant,
+        id: state.id,
+        sequence: state.sequence,
+        timeMilliseconds: 1,
+        caller: "keyringd",
+        wrappingKeys: Array(state.wrappingKeys.values),
+        keys: state.keys,
+        idempotency: IdempotencyWindow()
+      )
+      #expect(try KeyringState(image).usefulBytes == state.usefulBytes)
+    }
+    #expect(state.keys.isEmpty && state.usefulBytes == empty.usefulBytes && empty.usefulBytes > 0)
+  }
+
+  private static func afterCommits(_ commits: [[Operation]]) throws -> KeyringState {
+    var state = KeyringState(tenant: try TenantName("acme"), id: KeyringID(value: 9))
+    for operations in commits { try state.apply(commit(state.sequence + 1, operations)) }
+    return state
+  }
+
   @Test func recordsHavePossibleLengths() throws {
     func make(_ version: UInt32, _ length: UInt32, _ nonce: Int, _ ciphertext: Int) throws -> Record {
       try Record(

@@ -47,7 +47,8 @@ final class ScriptedStore: KeyringStore {
   }
   func read() throws(StoreError) -> LoadedKeyring { throw .busy("not scripted") }
   func accept(sequence: UInt64) throws(StoreError) {}
-  var size: (storageBytes: UInt64, garbageBytes: UInt64) { (0, 0) }
+  func anchor(authenticator: any BatchAuthenticator) throws(StoreError) {}
+  var storageBytes: UInt64 { 0 }
   func close() throws(StoreError) {}
 }
 
@@ -118,7 +119,6 @@ final class PipelineFixture: Sendable {
         position: StorePosition(sequence: 1, digest: .zero),
         pendingAuthentications: [],
         storageBytes: 0,
-        garbageBytes: 0,
         notices: []
       ),
       observer: watcher,

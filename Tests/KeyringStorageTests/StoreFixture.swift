@@ -1,10 +1,11 @@
 import Cryptography
 import Foundation
 import KeyringCore
-import KeyringStorage
 import KeyringTestSupport
 import SecureMemory
 import Synchronization
+
+@testable import KeyringStorage
 
 /// HMACs under a fixed key, as a wrapping key's would be.
 struct FixedAuthenticator: BatchAuthenticator {
@@ -48,16 +49,23 @@ struct StoreFixture {
   var file: String { folder("tenant/keyring") }
   var anchor: String { folder("anchors/\(tenant).anchor") }
 
-  func store(_ policy: AnchorPolicy = .strict, calls: SystemCalls = SystemCalls()) throws -> FileKeyringStore
-  {
+  func store(
+    _ policy: AnchorPolicy = .strict,
+    calls: SystemCalls = SystemCalls(),
+    anchorCalls: SystemCalls? = nil,
+    anchorWriter: AnchorWriter = AnchorWriter(delayMilliseconds: 60_000),
+    fileBytesMax: Int = .max,
+    notice: @escaping @Sendable (String) -> Void = { _ in }
+  ) throws -> FileKeyringStore {
     FileKeyringStore(
       directory: try DirectoryDescriptor(path: folder("tenant"), calls: calls),
       name: "keyring",
       tenant: tenant,
-      anchors: try DirectoryDescriptor(path: folder("anchors"), calls: calls),
+      anchors: try DirectoryDescriptor(path: folder("anchors"), calls: anchorCalls ?? calls),
       policy: policy,
-      anchorWriter: AnchorWriter(delayMilliseconds: 60_000),
-      notice: { _ in }
+      anchorWriter: anchorWriter,
+      fileBytesMax: fileBytesMax,
+      notice: notice
     )
   }
 
@@ -115,7 +123,11 @@ struct StoreFixture {
     _ policy: AnchorPolicy = .strict,
     calls: SystemCalls = SystemCalls()
   ) throws -> (FileKeyringStore, StorePosition) {
-    let store = try store(policy, calls: calls)
+    try filled(count, store(policy, calls: calls))
+  }
+
+  /// The same in a store that a test made.
+  func filled(_ count: Int, _ store: FileKeyringStore) throws -> (FileKeyringStore, StorePosition) {
     guard try store.load() == nil else { throw StoreError.busy("not empty") }
     var position = try store.create(
       tenant: tenant,
@@ -144,6 +156,11 @@ struct StoreFixture {
       keys: state.keys,
       idempotency: IdempotencyWindow()
     )
+  }
+
+  /// Where the anchor on the disk stands.
+  func anchorPosition() throws -> StorePosition {
+    try Anchor.decode(Array(try Data(contentsOf: URL(filePath: anchor))), tenant: tenant).position
   }
 
   func bytes() throws -> [UInt8] { Array(try Data(contentsOf: URL(filePath: file))) }

@@ -40,6 +40,27 @@ import Testing
     }
   }
 
+  @Test func whatWouldBeTooLargeToReadIsNotWritten() throws {
+    let files = try tenant("acme")
+    var persisted = PersistedState()
+    persisted.instances = try (0..<900).map {
+      try InstanceName("i\($0)-" + String(repeating: "x", count: 55))
+    }
+    try files.write(persisted)
+    let good = try String(contentsOfFile: folder("tenants/acme/persisted.json"), encoding: .utf8)
+    persisted.instances += try (0..<200).map {
+      try InstanceName("j\($0)-" + String(repeating: "x", count: 55))
+    }
+    do {
+      try files.write(persisted)
+      Issue.record("it was written")
+    } catch {
+      #expect("\(error)".contains("may have 65536: nothing was written"))
+    }
+    #expect(try String(contentsOfFile: folder("tenants/acme/persisted.json"), encoding: .utf8) == good)
+    #expect(try files.load().persisted.instances.count == 900)
+  }
+
   // MARK: Precedence
 
   @Test func globalComesBeforePersistedBeforeFileBeforeDefault() throws {

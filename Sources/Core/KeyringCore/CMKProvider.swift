@@ -77,12 +77,14 @@ public enum CMKError: Error, Sendable, Equatable, CustomStringConvertible {
   case refused(String)
   /// The configuration cannot work.
   case configuration(String)
+  /// A change of a CMK may have happened or not; asking for the CMK tells.
+  case outcomeUnknown(String)
 
   /// For a client and the log.
   public var description: String {
     switch self {
     case .unreachable(let why), .denied(let why), .invalidCiphertext(let why), .refused(let why),
-      .configuration(let why):
+      .configuration(let why), .outcomeUnknown(let why):
       why
     }
   }

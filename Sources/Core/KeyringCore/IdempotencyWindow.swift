@@ -48,6 +48,8 @@ public struct IdempotencyWindow: Sendable, Equatable {
   private var byName: [Name: Entry] = [:]
   private var order: [Name] = []
   private var oldest = 0
+  /// What `Compaction` counts as useful of the entries.
+  public private(set) var usefulBytes: UInt64 = 0
   /// Ids whose time is not after this, Unix milliseconds, may have been forgotten.
   public private(set) var horizonMilliseconds: UInt64
 
@@ -95,6 +97,7 @@ public struct IdempotencyWindow: Sendable, Equatable {
     let name = Name(caller: entry.caller, id: entry.idempotency.id)
     guard byName.updateValue(entry, forKey: name) == nil else { return }
     order.append(name)
+    usefulBytes += Compaction.usefulBytes(of: entry)
     while byName.count > Self.entriesMax || isExpired(order[oldest], at: entry.timeMilliseconds) {
       forgetOldest()
     }
@@ -113,7 +116,7 @@ public struct IdempotencyWindow: Sendable, Equatable {
 
   private mutating func forgetOldest() {
     let name = order[oldest]
-    byName[name] = nil
+    if let entry = byName.removeValue(forKey: name) { usefulBytes -= Compaction.usefulBytes(of: entry) }
     oldest += 1
     horizonMilliseconds = max(horizonMilliseconds, name.id.timeMilliseconds)
   }

@@ -16,6 +16,8 @@ public enum KeyringError: Error, Equatable, Sendable, CustomStringConvertible {
   case idempotencyMismatch
   /// The idempotency id is older than what is remembered, or from the future.
   case idempotencyExpired(String)
+  /// The key has as many versions as it may.
+  case versionsExhausted
   /// The wrapping key has made as many encryptions as it may.
   case wrappingKeyExhausted
   /// A commit that does not follow from the state: damage, or a defect.
@@ -30,6 +32,8 @@ public enum KeyringError: Error, Equatable, Sendable, CustomStringConvertible {
       why
     case .idempotencyMismatch: "this idempotency id was used for another request"
     case .idempotencyExpired(let why): why
+    case .versionsExhausted:
+      "the key has \(Key.versionsMax) versions, as many as it may: store its material under another key id, or remove it"
     case .wrappingKeyExhausted: "the wrapping key has made 2^31 encryptions: run rotate-keys"
     case .inconsistent(let what): "the keyring is inconsistent: \(what)"
     }

@@ -15,6 +15,8 @@ public struct KeyringState: Sendable {
   public private(set) var wrappingKeys: [WrappingKeyID: WrappingKey] = [:]
   /// Records under each wrapping key.
   public private(set) var recordsByWrappingKey: [WrappingKeyID: Int] = [:]
+  /// What `Compaction` counts as useful: of the keys and wrapping keys that are there, whatever commits brought them.
+  public private(set) var usefulBytes: UInt64 = 0
 
   /// A keyring without keys, before its first commit.
   public init(tenant: TenantName, id: KeyringID, sequence: UInt64 = 0) {
@@ -48,6 +50,17 @@ public struct KeyringState: Sendable {
     sequence = commit.sequence
   }
 
+  /// Applies a commit of a file, in place: nothing is copied, however many versions a key has.
+  ///
+  /// - Throws: as `apply(_: Commit)`; the state is then of no more use.
+  public mutating func replay(_ commit: Commit) throws(KeyringError) {
+    guard commit.sequence == sequence + 1 else {
+      throw .inconsistent("commit \(commit.sequence) does not follow \(sequence)")
+    }
+    for operation in commit.operations { try apply(operation) }
+    sequence = commit.sequence
+  }
+
   /// Applies one operation.
   ///
   /// - Throws: as `apply(_: Commit)`, with the state unchanged.
@@ -60,21 +73,22 @@ public struct KeyringState: Sendable {
         throw .inconsistent("wrapping key \(key.id) is there twice")
       }
       wrappingKeys[key.id] = key
+      usefulBytes += Compaction.usefulBytes(of: key)
     }
   }
 
   private mutating func put(_ identity: KeyIdentity, _ type: KeyType, _ record: Record) throws(KeyringError) {
-    let present = keys[identity]
     if record.version == 1 {
-      guard present == nil else { throw .keyExists }
+      guard keys[identity] == nil else { throw .keyExists }
+      try countEncryption(record.wrappingKeyID)
+      keys[identity] = Key(type: type, records: [record])
     } else {
-      guard let present else { throw .keyAbsent }
-      guard present.type == type, present.latest.version + 1 == record.version else {
-        throw .inconsistent("a version of a key does not follow the one before")
-      }
+      // Nothing holds the key beside the dictionary when it is appended to: its records are not copied.
+      guard try keys[identity]?.checkNext(record.version, type) != nil else { throw .keyAbsent }
+      try countEncryption(record.wrappingKeyID)
+      try keys[identity]?.append(record, type: type)
     }
-    try countEncryption(record.wrappingKeyID)
-    keys[identity] = Key(type: type, records: (present?.records ?? []) + [record])
+    usefulBytes += Compaction.usefulBytes(of: record, identity, type)
   }
 
   /// The last check of a put: what it throws, it throws before anything changed.
@@ -89,7 +103,10 @@ public struct KeyringState: Sendable {
 
   private mutating func remove(_ identity: KeyIdentity) throws(KeyringError) {
     guard let key = keys.removeValue(forKey: identity) else { throw .keyAbsent }
-    for record in key.records { recordsByWrappingKey[record.wrappingKeyID, default: 1] -= 1 }
+    for record in key.records {
+      recordsByWrappingKey[record.wrappingKeyID, default: 1] -= 1
+      usefulBytes -= Compaction.usefulBytes(of: record, identity, key.type)
+    }
   }
 
   /// Rebuilds a keyring from a whole image of it, as a storage file's replacement holds it.
@@ -99,12 +116,13 @@ public struct KeyringState: Sendable {
     self.init(tenant: image.tenant, id: image.id, sequence: image.sequence)
     // An image carries the counts of all encryptions ever made: records are counted, not applied.
     for key in image.wrappingKeys { try apply(.addWrappingKey(key)) }
-    for (_, key) in image.keys {
+    for (identity, key) in image.keys {
       for (index, record) in key.records.enumerated() {
         guard record.version == UInt32(index + 1) else {
           throw .inconsistent("a version of a key does not follow the one before")
         }
         recordsByWrappingKey[record.wrappingKeyID, default: 0] += 1
+        usefulBytes += Compaction.usefulBytes(of: record, identity, key.type)
       }
     }
     guard recordsByWrappingKey.keys.allSatisfy({ wrappingKeys[$0] != nil }) else {

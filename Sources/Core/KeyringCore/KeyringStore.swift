@@ -57,8 +57,6 @@ public struct LoadedKeyring: Sendable {
   public let pendingAuthentications: [PendingAuthentication]
   /// Bytes of storage.
   public let storageBytes: UInt64
-  /// Bytes of it that a compaction would save, roughly.
-  public let garbageBytes: UInt64
   /// For the log: a torn tail that was cut off, say.
   public let notices: [String]
 
@@ -69,7 +67,6 @@ public struct LoadedKeyring: Sendable {
     position: StorePosition,
     pendingAuthentications: [PendingAuthentication],
     storageBytes: UInt64,
-    garbageBytes: UInt64,
     notices: [String]
   ) {
     self.state = state
@@ -77,7 +74,6 @@ public struct LoadedKeyring: Sendable {
     self.position = position
     self.pendingAuthentications = pendingAuthentications
     self.storageBytes = storageBytes
-    self.garbageBytes = garbageBytes
     self.notices = notices
   }
 }
@@ -139,8 +135,13 @@ public protocol KeyringStore: Sendable {
   ///
   /// - Throws: `StoreError.changed` unless the stored sequence is `sequence`; `.damaged` where it does not verify.
   func accept(sequence: UInt64) throws(StoreError)
-  /// Bytes of storage now, and how many of them a compaction would save, roughly.
-  var size: (storageBytes: UInt64, garbageBytes: UInt64) { get }
+  /// Brings what guards the storage against being put back (a file's anchor) to where the storage stands; does nothing where it is there. For
+  /// the time after opening, once a wrapping key is held.
+  ///
+  /// - Throws: `StoreError.unavailable`, with the storage as usable as before; it is tried again later.
+  func anchor(authenticator: any BatchAuthenticator) throws(StoreError)
+  /// Bytes of storage now.
+  var storageBytes: UInt64 { get }
   /// Lets go of it: the lock, descriptors, the anchor's last state written.
   func close() throws(StoreError)
 }

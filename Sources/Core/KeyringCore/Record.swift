@@ -88,16 +88,36 @@ public func appendBigEndian<Number: FixedWidthInteger>(_ number: Number, to byte
 
 /// A key: its type and its versions, oldest first; the first is version 1.
 public struct Key: Sendable, Equatable {
+  /// Versions that a key may have: a commit that adds one copies the records of those before where a reader holds them, and opening a
+  /// keyring reads every one of them. A key that is rotated each hour reaches it in 11 years.
+  public static let versionsMax = 100_000
+
   /// As it was stored.
   public let type: KeyType
   /// Never empty; version `n` is at `n - 1`.
-  public internal(set) var records: [Record]
+  public private(set) var records: [Record]
 
   /// - Parameter records: never empty; version `n` at `n - 1`.
   public init(type: KeyType, records: [Record]) {
     precondition(!records.isEmpty, "a key has at least one version")
     self.type = type
     self.records = records
+  }
+
+  /// Adds the next version, in place.
+  ///
+  /// - Throws: with the key unchanged, `KeyringError.versionsExhausted`, or `.inconsistent` where it is not the next version of this type.
+  public mutating func append(_ record: Record, type: KeyType) throws(KeyringError) {
+    try checkNext(record.version, type)
+    records.append(record)
+  }
+
+  /// As `append` would throw.
+  func checkNext(_ version: UInt32, _ type: KeyType) throws(KeyringError) {
+    guard self.type == type, latest.version + 1 == version else {
+      throw .inconsistent("a version of a key does not follow the one before")
+    }
+    guard records.count < Self.versionsMax else { throw .versionsExhausted }
   }
 
   /// The newest version.

@@ -37,6 +37,12 @@ struct Anchor: Equatable, Sendable {
     )
   }
 
+  /// True if its position comes after `position`, of the same keyring's history.
+  func isAhead(of position: StorePosition?) -> Bool {
+    guard let position else { return true }
+    return self.position.sequence > position.sequence
+  }
+
   static func message(tenant: TenantName, keyring: KeyringID, position: StorePosition) -> [UInt8] {
     StorageFormat.authenticatedMessage(
       "keyring anchor",
@@ -105,40 +111,5 @@ struct AnchorFile: Sendable {
     } catch {
       throw .unavailable("the anchor cannot be written")
     }
-  }
-}
-
-/// Writes anchors behind the commits, at most a second late; one a process.
-public final class AnchorWriter: Sendable {
-  private struct State {
-    var dirty: [TenantName: @Sendable () -> Void] = [:]
-    var isScheduled = false
-  }
-
-  private let queue = DispatchQueue(label: "keyring.anchors")
-  private let state = Mutex(State())
-  private let delayMilliseconds: Int
-
-  /// - Parameter delayMilliseconds: how long commits are gathered before their anchors are written.
-  public init(delayMilliseconds: Int = 500) { self.delayMilliseconds = delayMilliseconds }
-
-  func schedule(_ tenant: TenantName, _ write: @escaping @Sendable () -> Void) {
-    let mustSchedule = state.withLock { state in
-      state.dirty[tenant] = write
-      defer { state.isScheduled = true }
-      return !state.isScheduled
-    }
-    guard mustSchedule else { return }
-    queue.asyncAfter(deadline: .now() + .milliseconds(delayMilliseconds)) { self.writeDirty() }
-  }
-
-  func forget(_ tenant: TenantName) { state.withLock { $0.dirty[tenant] = nil } }
-
-  private func writeDirty() {
-    let writes = state.withLock { state in
-      defer { state = State() }
-      return state.dirty.values
-    }
-    for write in writes { write() }
   }
 }

@@ -341,17 +341,14 @@ private struct SnapshotKeys {
   private(set) var listed: [CommitCodec.ListedKey] = []
 
   mutating func add(_ item: (identity: KeyIdentity, type: KeyType, record: Record)) throws(KeyringError) {
-    guard let last = listed.last, last.identity == item.identity else {
+    guard listed.last?.identity == item.identity else {
       guard item.record.version == 1 else { throw .inconsistent("a key's first version is not 1") }
-      if let last = listed.last, !CommitCodec.precedes(last.identity, item.identity) {
+      if let last = listed.last?.identity, !CommitCodec.precedes(last, item.identity) {
         throw .inconsistent("the keys of a snapshot are not in ascending order")
       }
       listed.append((item.identity, Key(type: item.type, records: [item.record])))
       return
     }
-    guard last.key.type == item.type, last.key.latest.version + 1 == item.record.version else {
-      throw .inconsistent("a key's versions do not follow one another")
-    }
-    listed[listed.count - 1].key = Key(type: item.type, records: last.key.records + [item.record])
+    try listed[listed.count - 1].key.append(item.record, type: item.type)
   }
 }

@@ -17,7 +17,7 @@ extension FileKeyringStore {
         throw .changed("\(path) exists already, or was not looked for")
       }
       let nothing = StorePosition(sequence: 0, digest: .zero)
-      try anchorFile.write(Anchor.make(tenant: tenant, keyring: id, position: nothing, authenticator: nil))
+      try writeAnchor(Anchor.make(tenant: tenant, keyring: id, position: nothing, authenticator: nil))
       let header = StorageHeader(
         tenant: tenant,
         keyring: id,
@@ -46,6 +46,7 @@ extension FileKeyringStore {
       keyring: header.keyring,
       authenticator: authenticator
     )
+    try checkSize(head.count + batch.bytes.count)
     let file: FileDescriptor
     do {
       file = try AtomicFile.write(name, in: directory, [head, batch.bytes])
@@ -66,8 +67,7 @@ extension FileKeyringStore {
       status: status,
       size: head.count + batch.bytes.count,
       position: batch.position,
-      keyring: header.keyring,
-      garbageBytes: 0
+      keyring: header.keyring
     )
     noteSize(state)
     try anchor(&state, authenticator, header.replaced.sequence == 0 ? .strict : policy)
@@ -76,7 +76,7 @@ extension FileKeyringStore {
   private func position(_ state: State) throws(StoreError) -> StorePosition { try opened(state).position }
 
   /// - Throws: `StoreError.busy` where it was closed, or failed, since whoever asks loaded it: that one must load it again.
-  private func opened(_ state: State) throws(StoreError) -> OpenFile {
+  func opened(_ state: State) throws(StoreError) -> OpenFile {
     guard let open = state.open else { throw .busy("\(path) is not open") }
     return open
   }
@@ -101,20 +101,22 @@ extension FileKeyringStore {
         keyring: open.keyring,
         authenticator: authenticator
       )
+      try checkSize(open.size + batch.bytes.count)
       try write(batch, &state, open)
       state.open?.size = open.size + batch.bytes.count
       state.open?.position = batch.position
-      state.open?.garbageBytes += garbage(commits)
       noteSize(state)
       try anchor(&state, authenticator, policy)
       return batch.position
     }
   }
 
-  /// What commits make superfluous, roughly: a remove's own bytes, and those of the record that it removes.
-  private func garbage(_ commits: [Commit]) -> UInt64 {
-    commits.reduce(0) { sum, commit in
-      sum + 250 + commit.operations.reduce(0) { if case .remove = $1 { $0 + 300 } else { $0 } }
+  /// What is written can be read again: a larger file is refused by reading it.
+  private func checkSize(_ size: Int) throws(StoreError) {
+    guard size <= fileBytesMax else {
+      throw .unavailable(
+        "\(path) would have \(size) bytes, and may have \(fileBytesMax): nothing was written; remove keys, or move some to another tenant"
+      )
     }
   }
 
@@ -177,19 +179,11 @@ extension FileKeyringStore {
 
   /// A replacement is opened by an anchor at the position that it replaces, so that this one must be durable before.
   private func bringAnchorUp(
-    _ state: inout State,
     _ open: OpenFile,
     _ authenticator: any BatchAuthenticator
   ) throws(StoreError) {
-    if state.late == nil && state.anchored != open.position {
-      state.late = try Anchor.make(
-        tenant: tenant,
-        keyring: open.keyring,
-        position: open.position,
-        authenticator: authenticator
-      )
-    }
-    try writeLateAnchor(&state)
+    if anchored.withLock({ $0 }) != open.position { try noteLate(open, authenticator) }
+    try writeLateAnchor()
   }
 
   // MARK: Replacing
@@ -203,7 +197,7 @@ extension FileKeyringStore {
     try state.withLock { state throws(StoreError) in
       let open = try opened(state)
       try check(open, expecting)
-      try bringAnchorUp(&state, open, authenticator)
+      try bringAnchorUp(open, authenticator)
       let header = StorageHeader(
         tenant: tenant,
         keyring: image.id,

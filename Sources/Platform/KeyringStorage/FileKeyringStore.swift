@@ -6,7 +6,8 @@ internal import Synchronization
 //
 //  1. What `append` acknowledged is on the disk: one write, one fdatasync, in this order, before it returns.
 //  2. Nothing is appended to a file that is not, byte for byte by its digest, the one that memory was read from.
-//  3. The anchor never runs ahead of the file: it is written after the file's sync.
+//  3. The anchor never runs ahead of the file: it is written after the file's sync. Its writes wait for no flush, nor a flush for them, but
+//     where the anchor must come first (strict, replacement). Locks are taken in this order: state, anchored, late.
 //  4. A file appears whole or not at all: create, replace and recovery all go through AtomicFile.
 //  5. After a failed write, sync or rename nothing in memory is trusted: `load` reads the disk again and writes what it read to a new file.
 //     Nothing is ever appended to the old one.
@@ -20,7 +21,6 @@ public final class FileKeyringStore: KeyringStore {
     var size: Int
     var position: StorePosition
     let keyring: KeyringID
-    var garbageBytes: UInt64
   }
 
   struct State {
@@ -28,9 +28,13 @@ public final class FileKeyringStore: KeyringStore {
     var open: OpenFile?
     /// Set by a failure after which the disk is not known; cleared by a successful `load`.
     var mustRecover = false
-    var anchored: StorePosition?
-    /// Where the file stands, if the anchor is behind it.
-    var late: Anchor?
+  }
+
+  struct LateAnchor {
+    /// Where the file stands, durably, if the anchor is behind it.
+    var anchor: Anchor?
+    /// The last try to write it failed, and an operator was told.
+    var isFailing = false
   }
 
   let directory: DirectoryDescriptor
@@ -40,14 +44,20 @@ public final class FileKeyringStore: KeyringStore {
   let policy: AnchorPolicy
   let anchorWriter: AnchorWriter
   let notice: @Sendable (String) -> Void
+  let fileBytesMax: Int
   let state = Mutex(State())
+  /// Where the anchor on the disk stands; held while it is read or written, so that there is one write at a time.
+  let anchored = Mutex<StorePosition?>(nil)
+  /// Held for no call to a disk: a flush, which holds the state, and a writer of the anchor meet here.
+  let late = Mutex(LateAnchor())
   /// Apart from the state, which a flush holds while it waits for the disk.
-  private let sizes = Mutex<(storageBytes: UInt64, garbageBytes: UInt64)>((0, 0))
+  private let bytes = Mutex<UInt64>(0)
 
   /// - Parameters:
   ///   - directory: the tenant's.
   ///   - name: of the storage file in it; `<name>.lock` beside it is the writer's lock.
   ///   - anchors: the directory of all tenants' anchors, best on another disk.
+  ///   - fileBytesMax: a commit or replacement that would make the file larger is refused, as is reading one that is; at most 4 GiB.
   ///   - notice: told what an operator should know, a late anchor that could not be written for one.
   public init(
     directory: DirectoryDescriptor,
@@ -56,6 +66,7 @@ public final class FileKeyringStore: KeyringStore {
     anchors: DirectoryDescriptor,
     policy: AnchorPolicy,
     anchorWriter: AnchorWriter,
+    fileBytesMax: Int = .max,
     notice: @escaping @Sendable (String) -> Void
   ) {
     self.directory = directory
@@ -64,6 +75,7 @@ public final class FileKeyringStore: KeyringStore {
     anchorFile = AnchorFile(directory: anchors, tenant: tenant)
     self.policy = policy
     self.anchorWriter = anchorWriter
+    self.fileBytesMax = min(fileBytesMax, StorageFormat.fileBytesMax)
     self.notice = notice
   }
 
@@ -77,7 +89,7 @@ public final class FileKeyringStore: KeyringStore {
       anchorWriter.forget(tenant)
       state.open = nil
       if state.lock == nil { state.lock = try takeLock() }
-      let anchor = try anchorFile.read()
+      let anchor = try readAnchor()
       guard let bytes = try readFile() else {
         guard let anchor else { return nil }
         guard anchor.position.sequence == 0 else {
@@ -88,7 +100,7 @@ public final class FileKeyringStore: KeyringStore {
         return nil
       }
       let content = try checked(bytes, anchor)
-      var notices: [String] = []
+      var notices = unauthenticated(anchor)
       let isExact = content.tornTail == nil && anchor?.position == content.position && !state.mustRecover
       if isExact {
         state.open = try opened(content)
@@ -100,8 +112,7 @@ public final class FileKeyringStore: KeyringStore {
       }
       noteSize(state)
       state.mustRecover = false
-      state.anchored = anchor?.position
-      state.late = nil
+      late.withLock { $0 = LateAnchor() }
       return try loaded(content, anchor, notices)
     }
   }
@@ -134,7 +145,6 @@ public final class FileKeyringStore: KeyringStore {
       position: content.position,
       pendingAuthentications: pending,
       storageBytes: UInt64(content.validBytes),
-      garbageBytes: content.garbageBytes,
       notices: notices
     )
   }
@@ -151,7 +161,7 @@ public final class FileKeyringStore: KeyringStore {
 
   func readFile() throws(StoreError) -> [UInt8]? {
     do {
-      return try directory.readFile(name, bytesMax: StorageFormat.fileBytesMax)
+      return try directory.readFile(name, bytesMax: fileBytesMax)
     } catch .absent {
       return nil
     } catch .unacceptable(let what) {
@@ -206,8 +216,7 @@ public final class FileKeyringStore: KeyringStore {
         status: status,
         size: content.validBytes,
         position: content.position,
-        keyring: content.state.id,
-        garbageBytes: content.garbageBytes
+        keyring: content.state.id
       )
     } catch {
       throw .unavailable("\(error)")
@@ -227,12 +236,10 @@ public final class FileKeyringStore: KeyringStore {
 
   // MARK: Size, closing
 
-  /// Bytes of the file, and those that a compaction would save, roughly.
-  public var size: (storageBytes: UInt64, garbageBytes: UInt64) { sizes.withLock { $0 } }
+  /// Bytes of the file; 0 where it is not open.
+  public var storageBytes: UInt64 { bytes.withLock { $0 } }
 
-  func noteSize(_ state: State) {
-    sizes.withLock { $0 = (UInt64(state.open?.size ?? 0), state.open?.garbageBytes ?? 0) }
-  }
+  func noteSize(_ state: State) { bytes.withLock { $0 = UInt64(state.open?.size ?? 0) } }
 
   /// Writes the anchor's last state and lets go of file and lock.
   public func close() throws(StoreError) {
@@ -240,9 +247,10 @@ public final class FileKeyringStore: KeyringStore {
       anchorWriter.forget(tenant)
       defer {
         state = State()
+        late.withLock { $0 = LateAnchor() }
         noteSize(state)
       }
-      try writeLateAnchor(&state)
+      try writeLateAnchor()
     }
   }
 }

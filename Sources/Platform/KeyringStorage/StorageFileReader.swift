@@ -17,8 +17,6 @@ public struct StorageFileContent: Sendable {
   public let pendingAuthentications: [PendingAuthentication]
   /// Bytes that are whole batches; what is behind is a torn tail.
   public let validBytes: Int
-  /// Bytes of records and commits that a replacement would leave out, roughly.
-  public let garbageBytes: UInt64
   /// Why what is behind `validBytes` may be cut off; nil where nothing is behind.
   public let tornTail: String?
 }
@@ -35,7 +33,6 @@ public struct StorageFileReader {
   private var positions: [StorePosition] = []
   private var pending: [PendingAuthentication] = []
   private let replaced: StorePosition
-  private var usefulBytes = 0
 
   /// Verifies `bytes` as the storage file of `tenant`.
   ///
@@ -95,7 +92,6 @@ public struct StorageFileReader {
       )
     }
     guard let last = positions.last else { throw .damaged("the file has no batch") }
-    let useful = min(usefulBytes, offset)
     return StorageFileContent(
       state: state,
       idempotency: window,
@@ -104,7 +100,6 @@ public struct StorageFileReader {
       positions: positions,
       pendingAuthentications: pending,
       validBytes: offset,
-      garbageBytes: UInt64(offset - useful),
       tornTail: tornTail
     )
   }
@@ -154,7 +149,7 @@ public struct StorageFileReader {
     guard computed.bytes == Array(trailer[..<32]), number(trailer[80..<88]) == bodyBytes,
       trailer[88...].elementsEqual(StorageFormat.trailerMagic)
     else {
-      return try torn("a batch does not match its digest", mayHaveZeroSector: true)
+      return try torn("a batch does not match its digest", within: total)
     }
     guard let wrappingKeyID = WrappingKeyID(bytes: trailer[32..<48]),
       let mac = Digest(bytes: trailer[48..<80])
@@ -193,10 +188,12 @@ public struct StorageFileReader {
     for _ in 0..<count {
       guard end - at >= 4 else { throw damaged("a batch has fewer commits than it says") }
       let length = Int(unsafe number(bytes[at..<at + 4]))
-      guard length <= end - at - 4 else { throw damaged("a commit is longer than its batch") }
+      guard length <= end - at - 4, length <= StorageFormat.commitBytesMax else {
+        throw damaged("a commit is longer than its batch")
+      }
       let message = unsafe UnsafeRawBufferPointer(rebasing: bytes[at + 4..<at + 4 + length])
       do {
-        try unsafe apply(CommitCodec.decode(message, tenant: tenant, keyring: state.id), length)
+        try unsafe apply(CommitCodec.decode(message, tenant: tenant, keyring: state.id))
       } catch {
         throw damaged("a commit is wrong: \(error)")
       }
@@ -207,7 +204,7 @@ public struct StorageFileReader {
     }
   }
 
-  private mutating func apply(_ decoded: CommitCodec.Decoded, _ length: Int) throws(KeyringError) {
+  private mutating func apply(_ decoded: CommitCodec.Decoded) throws(KeyringError) {
     switch decoded {
     case .image(let image, _):
       guard positions.isEmpty, image.sequence == state.sequence + 1, replaced.sequence > 0 else {
@@ -215,13 +212,11 @@ public struct StorageFileReader {
       }
       state = try KeyringState(image)
       window = image.idempotency
-      usefulBytes = length + 512
     case .commit(let commit):
       guard replaced.sequence == 0 || !positions.isEmpty else {
         throw .inconsistent("a replacement does not begin with a snapshot")
       }
-      try state.apply(commit)
-      count(commit, length)
+      try state.replay(commit)
       guard let idempotency = commit.idempotency else { return }
       window.insert(
         IdempotencyWindow.Entry(
@@ -234,16 +229,6 @@ public struct StorageFileReader {
     }
   }
 
-  /// A rough count of what a replacement would keep: the size of commits that put, less that of what a remove takes away.
-  private mutating func count(_ commit: Commit, _ length: Int) {
-    for operation in commit.operations {
-      switch operation {
-      case .put, .addWrappingKey: usefulBytes += length / commit.operations.count
-      case .remove: usefulBytes -= min(usefulBytes, 200)
-      }
-    }
-  }
-
   // MARK: Damage
 
   private func damaged(_ what: String) -> StoreError { .damaged("\(what), at byte \(offset)") }
@@ -251,27 +236,23 @@ public struct StorageFileReader {
   /// Decides whether the damage at `offset` is a tail that a crash tore: then, and only then, it may be cut off.
   ///
   /// A crash leaves the file ending inside its last batch, or with whole sectors of that batch never written (zero). Nothing valid can lie behind.
-  private func torn(_ what: String, mayHaveZeroSector: Bool = true) throws(StoreError) -> String {
+  ///
+  /// - Parameter batchBytes: of the damaged batch; nil where its header does not say, and it may have all that is left.
+  private func torn(_ what: String, within batchBytes: Int? = nil) throws(StoreError) -> String {
     let isCutOff = what.hasPrefix("the file ends")
-    guard isCutOff || hasZeroSector() else { throw damaged(what) }
+    guard isCutOff || hasZeroSector(unsafe batchBytes ?? bytes.count - offset) else { throw damaged(what) }
     guard !hasBatchHeaderBehind() else { throw damaged("\(what), and a batch lies behind it") }
     return unsafe "\(what), at byte \(offset) of \(bytes.count)"
   }
 
-  private func hasZeroSector() -> Bool {
+  /// A sector that is not wholly the batch's tells nothing: its other part was written before, or lies behind the end of the file; and a few
+  /// zeros are in every batch, its last byte being one.
+  private func hasZeroSector(_ batchBytes: Int) -> Bool {
     let size = StorageFormat.sectorBytes
-    var sector = (offset + size - 1) / size * size
-    if offset % size != 0 {
-      // The batch begins inside a sector that holds older data, so that only its own part can tell.
-      let end = unsafe min(sector, bytes.count)
-      if unsafe end - offset >= 64 && bytes[offset..<end].allSatisfy({ $0 == 0 }) { return true }
+    let first = (offset + size - 1) / size * size
+    return stride(from: first, through: offset + batchBytes - size, by: size).contains { sector in
+      unsafe bytes[sector..<sector + size].allSatisfy { $0 == 0 }
     }
-    while unsafe sector < bytes.count {
-      let end = unsafe min(sector + size, bytes.count)
-      if unsafe bytes[sector..<end].allSatisfy({ $0 == 0 }) { return true }
-      sector += size
-    }
-    return false
   }
 
   private func hasBatchHeaderBehind() -> Bool {

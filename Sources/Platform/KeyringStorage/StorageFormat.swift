@@ -12,8 +12,10 @@ enum StorageFormat {
   static let batchMagic = Array("KRBATCH\0".utf8)
   static let trailerMagic = Array("KRTRAIL\0".utf8)
   static let anchorMagic = Array("KRANCHR\0".utf8)
-  /// A file larger than this is not read: 4 GiB.
+  /// A larger file is neither written nor read: 4 GiB.
   static let fileBytesMax = 1 << 32
+  /// A longer commit is neither written nor read: protobuf messages have less than 2 GiB, and protobuf-c refuses others.
+  static let commitBytesMax = Int(Int32.max)
 
   static func sha256(_ parts: [UInt8]...) throws(StoreError) -> Digest {
     do {
@@ -86,14 +88,22 @@ struct EncodedBatch {
   let position: StorePosition
 
   /// Encodes commits that are already messages.
+  ///
+  /// - Throws: `StoreError.unavailable` where one is longer than `commitBytesMax`.
   static func make(
     _ messages: [[UInt8]],
     firstSequence: UInt64,
     previous: Digest,
     tenant: TenantName,
     keyring: KeyringID,
-    authenticator: any BatchAuthenticator
+    authenticator: any BatchAuthenticator,
+    commitBytesMax: Int = StorageFormat.commitBytesMax
   ) throws(StoreError) -> EncodedBatch {
+    if let longest = messages.map(\.count).max(), longest > commitBytesMax {
+      throw .unavailable(
+        "a commit has \(longest) bytes, and may have \(commitBytesMax): nothing was written; the keyring is too large to be written as one"
+      )
+    }
     let bodyBytes = messages.reduce(0) { $0 + 4 + $1.count }
     var bytes = StorageFormat.batchMagic
     bytes.reserveCapacity(bodyBytes + StorageFormat.batchHeaderBytes + StorageFormat.trailerBytes)

@@ -147,7 +147,7 @@ extension Tenant {
     status.sequence = view.state.sequence
     status.keys = UInt64(view.state.keyCount)
     status.records = UInt64(view.state.recordCount)
-    status.storageBytes = keyring.environment.store.size.storageBytes
+    status.storageBytes = keyring.environment.store.storageBytes
     status.digest = view.position.digest.description
     status.keyringID = view.state.id.description
     (status.rotationDone, status.rotationTotal) = keyring.rotationProgress.withLock { $0 }

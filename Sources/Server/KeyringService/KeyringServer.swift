@@ -32,8 +32,7 @@ public final class KeyringServer: Sendable {
     }
   }
 
-  private static func context(_ configuration: ServiceConfiguration) throws(ConfigurationError) -> TLSContext
-  {
+  static func context(_ configuration: ServiceConfiguration) throws(ConfigurationError) -> TLSContext {
     guard PeerIdentity.isTrustDomain(configuration.trustDomain) else {
       throw ConfigurationError(
         "trust_domain is 1 to 255 of a-z, 0-9, '.', '-' and '_', not '\(configuration.trustDomain)'"

@@ -64,6 +64,7 @@ extension ServiceError {
     case .invalidCiphertext(let why): self = .kmsDenied(why)
     case .refused(let why): self = .providerRefused(why)
     case .configuration(let why): self = .configuration(why)
+    case .outcomeUnknown(let why): self = .outcomeUnknown(why)
     }
   }
 

@@ -36,13 +36,46 @@ public struct ServiceResources: Sendable {
         return
       }
       let opened = try DirectoryDescriptor(path: path, create: true)
+      cmkLock = try opened.lockFile(".lock")  // first: two servers would each make a salt
       root = try RootKey.load(try Self.rootKeySource(source, credentialsDirectory), directory: opened)
-      cmkLock = try opened.lockFile(".lock")
       cmks = opened
     } catch let error as ConfigurationError {
       throw error
     } catch {
       throw ConfigurationError("\(error)")
+    }
+  }
+
+  /// Looks at all that `init` and the listener open: the directories, the root key, the certificates. Changes nothing and takes no lock, so
+  /// that it can be run beside a server.
+  ///
+  /// - Throws: `ConfigurationError`, saying which and why.
+  public static func check(_ configuration: ServiceConfiguration, credentialsDirectory: String?)
+    throws(ConfigurationError)
+  {
+    do {
+      _ = try existing(configuration.tenantsDirectory)
+      _ = try existing(configuration.anchorDirectory)
+      if let path = configuration.cmkDirectory, let source = configuration.rootKey {
+        let source = try rootKeySource(source, credentialsDirectory)
+        try RootKey.check(source, directory: try existing(path))
+      }
+    } catch let error as ConfigurationError {
+      throw error
+    } catch {
+      throw ConfigurationError("\(error)")
+    }
+    _ = try KeyringServer.context(configuration)
+  }
+
+  /// A directory, or nil where it would be made; the one that it would be made in is there.
+  private static func existing(_ path: String) throws(FileError) -> DirectoryDescriptor? {
+    do {
+      return try DirectoryDescriptor(path: path)
+    } catch .absent {
+      let parent = path.lastIndex(of: "/").map { path[..<$0] } ?? "."
+      _ = try DirectoryDescriptor(path: "\(parent)/.", requirePrivate: false)
+      return nil
     }
   }
 

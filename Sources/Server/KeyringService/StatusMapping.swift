@@ -62,6 +62,7 @@ extension KeyringError {
     case .transactionInvalid: Status(.requestMalformed, description)
     case .idempotencyMismatch: Status(.idempotencyMismatch, description)
     case .idempotencyExpired: Status(.outcomeUnknown, description)
+    case .versionsExhausted: Status(.throttled, description)
     case .wrappingKeyExhausted: Status(.wrappingKeyExhausted, description)
     case .inconsistent: Status(.internalError, "an internal error; the server's log has it")
     }

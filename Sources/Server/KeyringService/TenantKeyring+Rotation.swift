@@ -193,13 +193,10 @@ extension TenantKeyring {
 
   // MARK: Compaction
 
-  /// A file that is mostly garbage is written anew: more than half of it, and at least this many bytes.
-  static let compactionBytesMin: UInt64 = 1 << 20
-
   /// Writes the file anew where that is worth it.
-  func compactIfWorthwhile() {
-    let size = environment.store.size
-    guard size.garbageBytes >= Self.compactionBytesMin, size.garbageBytes * 2 > size.storageBytes,
+  func compactIfWorthwhile(_ state: KeyringState, _ window: IdempotencyWindow) {
+    let bytes = environment.store.storageBytes
+    guard Compaction.isWorthwhile(storageBytes: bytes, state: state, idempotency: window),
       isCompacting.exchange(true, ordering: .acquiringAndReleasing) == false
     else { return }
     Task {

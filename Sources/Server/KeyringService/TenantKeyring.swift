@@ -165,14 +165,12 @@ final class TenantKeyring: Sendable {
       let position = try created.get()
       var state = KeyringState(tenant: environment.tenant, id: id)
       try state.apply(commit)
-      let size = store.size
       let loaded = LoadedKeyring(
         state: state,
         idempotency: IdempotencyWindow(),
         position: position,
         pendingAuthentications: [],
-        storageBytes: size.storageBytes,
-        garbageBytes: size.garbageBytes,
+        storageBytes: store.storageBytes,
         notices: []
       )
       environment.log("created keyring \(id)")
@@ -254,7 +252,7 @@ final class TenantKeyring: Sendable {
 extension TenantKeyring: CommitPipeline.Observer {
   func pipeline(published state: KeyringState, position: StorePosition) {
     view.withLock { $0 = $0.with(state: state, position: position) }
-    compactIfWorthwhile()
+    compactIfWorthwhile(state, pipeline.window)
   }
 
   func pipeline(failed error: StoreError) {

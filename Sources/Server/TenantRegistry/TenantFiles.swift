@@ -47,9 +47,17 @@ public final class TenantFiles: Sendable {
   }
 
   /// Writes `persisted.json`; durable when it returns.
+  ///
+  /// - Throws: with the file as it was, where it would be larger than what `load` reads.
   public func write(_ persisted: PersistedState) throws(ConfigurationError) {
+    let bytes = Array(persisted.json.utf8)
+    guard bytes.count <= StrictYAML.bytesMax else {
+      throw ConfigurationError(
+        "\(directory.path)/persisted.json would have \(bytes.count) bytes, and may have \(StrictYAML.bytesMax): nothing was written; put instances into tenant.yaml instead"
+      )
+    }
     do {
-      try AtomicFile.replace("persisted.json", in: directory, with: [Array(persisted.json.utf8)])
+      try AtomicFile.replace("persisted.json", in: directory, with: [bytes])
     } catch {
       throw ConfigurationError("\(error)")
     }

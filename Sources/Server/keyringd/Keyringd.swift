@@ -25,7 +25,7 @@ struct Keyringd: AsyncParsableCommand {
   @Option(name: .long, help: "The configuration file (YAML).")
   var config: String
 
-  @Flag(name: .long, help: "Check the configuration, its files and directories, and exit.")
+  @Flag(name: .long, help: "Check the configuration, its files and directories, and exit; changes nothing.")
   var check = false
 
   static func main() async {
@@ -54,13 +54,13 @@ struct Keyringd: AsyncParsableCommand {
     if !isLocked { logger.warning("memory is not locked: keys may reach the swap space") }
     // SAFETY: getenv answers NULL or a C string that is copied at once.
     let credentials = unsafe getenv("CREDENTIALS_DIRECTORY").map { unsafe String(cString: $0) }
+    guard !check else {
+      try ServiceResources.check(configuration, credentialsDirectory: credentials)
+      return FileHandles.error("keyringd: the configuration is good\n")
+    }
     let resources = try ServiceResources(configuration, credentialsDirectory: credentials, logger: logger)
     let service = Service(resources, isMemoryLocked: isLocked)
     let server = try await KeyringServer.start(service)
-    guard !check else {
-      await server.shutdown()
-      return FileHandles.error("keyringd: the configuration is good\n")
-    }
     let health = server.healthPort.map { ", health on port \($0)" } ?? ""
     FileHandles.error(
       "keyringd \(Service.version) ready on \(configuration.listen.host):\(server.port)\(health)\n"

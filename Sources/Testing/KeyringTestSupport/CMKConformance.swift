@@ -59,7 +59,9 @@ public enum CMKConformance: String, CaseIterable, Sendable {
 }
 
 /// Why a call was refused, by the case of its error.
-private enum Refusal: String { case unreachable, denied, invalidCiphertext, refused, configuration }
+private enum Refusal: String {
+  case unreachable, denied, invalidCiphertext, refused, configuration, outcomeUnknown
+}
 
 private func context(_ tenant: String, _ keyring: UInt128, _ purpose: String = "wrapping-key") throws
   -> EncryptionContext
@@ -87,6 +89,7 @@ private func need<Value>(
     case .invalidCiphertext: refusal = .invalidCiphertext
     case .refused: refusal = .refused
     case .configuration: refusal = .configuration
+    case .outcomeUnknown: refusal = .outcomeUnknown
     }
     try need(expected.contains(refusal), "\(what): \(refusal), \(error), instead of \(expected)")
   }

@@ -221,6 +221,7 @@ class Reader:
         need(1 in record, "a record without identity")
         name, kind, version = identity_bytes(record[1][0]), one(record, 2, ""), one(record, 3, 0)
         known = self.live.get(name)
+        need(version <= 100_000, "a key has too many versions")
         need((known is None and version == 1) or known == (kind, version - 1), "a version does not follow")
         self.live[name] = (kind, version)
         need(len(record[6][0]) == 16 and len(record[8][0]) == 12, "a record's id or nonce")

@@ -6,7 +6,7 @@ public import SecureMemory
 
 /// The embedded provider: one tenant's CMKs, in files under the service's root key. It obeys the same rules as AWS KMS.
 public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
-  // SAFETY: @unchecked Sendable because `loaded` is touched on `queue` alone.
+  // SAFETY: @unchecked Sendable because `directory`, `loaded` and `unsettled` are touched on `queue` alone.
 
   /// Always `local`.
   public let kind = ProviderKind.local
@@ -17,6 +17,8 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   private let queue = DispatchQueue(label: "keyring.local-provider")
   private var directory: DirectoryDescriptor?
   private var loaded: [CMKID: LocalCMK] = [:]
+  /// CMKs after whose last change the disk may hold the old file or the new one, whatever the page cache shows: written anew before any use.
+  private var unsettled: Set<CMKID> = []
 
   /// - Parameters:
   ///   - directory: of all tenants' CMKs; the tenant's own is made in it at need.
@@ -193,7 +195,7 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   private func load(_ id: CMKID) throws(CMKError) -> LocalCMK {
     dispatchPrecondition(condition: .onQueue(queue))
     let key: LocalCMK
-    if let known = loaded[id] { key = known } else { key = try read(id) }
+    if let known = loaded[id] { key = known } else { key = try settled(id) }
     loaded[id] = key
     switch key.state {
     case .enabled, .disabled: return key
@@ -206,6 +208,19 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
       _ = try store(ended)
       throw .denied("CMK \(id) is not there")
     }
+  }
+
+  /// What the file says, once that is what the disk has: a wrapping key made under a version that a crash takes away is lost.
+  private func settled(_ id: CMKID) throws(CMKError) -> LocalCMK {
+    let key = try read(id)
+    guard unsettled.contains(id) else { return key }
+    do {
+      try AtomicFile.replace(id.text, in: tenantDirectory(), with: [try key.encode(root)])
+    } catch {
+      throw .unreachable("CMK \(id) is not used before its file is written anew, which failed: \(error)")
+    }
+    unsettled.remove(id)
+    return key
   }
 
   private func read(_ id: CMKID) throws(CMKError) -> LocalCMK {
@@ -228,6 +243,8 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   }
 
   /// Durable when it returns; memory changes after the file.
+  ///
+  /// - Throws: `CMKError.outcomeUnknown` where the file may be the old one or the new one; other errors where it is the old one.
   private func store(_ key: LocalCMK) throws(CMKError) -> CMKDescription {
     loaded[key.id] = nil  // after a failure the file is read again
     do {
@@ -235,9 +252,15 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
       try AtomicFile.replace(key.id.text, in: tenantDirectory(), with: [bytes])
     } catch let error as CMKError {
       throw error
+    } catch FileError.unknown(let what) {
+      unsettled.insert(key.id)
+      throw .outcomeUnknown(
+        "whether CMK \(key.id) was changed is not known, and describing it tells: \(what)"
+      )
     } catch {
       throw .unreachable("CMK \(key.id) cannot be written: \(error)")
     }
+    unsettled.remove(key.id)
     loaded[key.id] = key
     return description(key)
   }

@@ -19,12 +19,34 @@ public struct RootKey: Sendable {
 
   static let checkName = "root-check"
 
-  /// Reads the root key, and checks that the CMKs in `directory` were made under it; the first use of a directory records that.
+  /// Reads the root key, and checks that the CMKs in `directory` were made under it; the first use of a directory records that: who calls
+  /// this holds the directory's lock.
   ///
   /// - Throws: `CMKError.configuration`, saying what is wrong: an absent or readable file, a wrong length, another root key.
   public static func load(_ source: Source, directory: DirectoryDescriptor) throws(CMKError) -> RootKey {
+    let (root, unrecorded) = try verified(source, directory)
     do {
-      let existing = try RootCheck.read(directory)
+      try unrecorded?.write(directory)
+    } catch {
+      throw .configuration("the root key cannot be used: \(error)")
+    }
+    return root
+  }
+
+  /// As `load`, but changes nothing.
+  ///
+  /// - Parameter directory: nil where it is not there yet.
+  public static func check(_ source: Source, directory: DirectoryDescriptor?) throws(CMKError) {
+    _ = try verified(source, directory)
+  }
+
+  /// - Returns: the root key, and what is to be recorded of it where nothing is.
+  private static func verified(
+    _ source: Source,
+    _ directory: DirectoryDescriptor?
+  ) throws(CMKError) -> (root: RootKey, unrecorded: RootCheck?) {
+    do {
+      let existing = try directory.flatMap { try RootCheck.read($0) }
       let check = try existing ?? RootCheck.make(isStretched: source.isStretched)
       guard check.isStretched == source.isStretched else {
         throw CMKError.configuration(
@@ -33,16 +55,12 @@ public struct RootKey: Sendable {
       }
       let secret = try material(source, check)
       let proof = try HMACSHA256.authenticate(Array("keyring root check".utf8), key: secret).bytes
-      if let existing {
-        guard existing.proof == proof else {
-          throw CMKError.configuration(
-            "this is not the root key, or passphrase, that the CMKs in \(directory.path) were made under"
-          )
-        }
-      } else {
-        try check.with(proof: proof).write(directory)
+      guard existing == nil || check.proof == proof else {
+        throw CMKError.configuration(
+          "this is not the root key, or passphrase, that the CMKs in \(directory?.path ?? "") were made under"
+        )
       }
-      return RootKey(secret: secret)
+      return (RootKey(secret: secret), existing == nil ? check.with(proof: proof) : nil)
     } catch let error as CMKError {
       throw error
     } catch {
