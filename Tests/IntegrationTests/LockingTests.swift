@@ -61,6 +61,44 @@ import WireProtocol
     await again.shutdown()
   }
 
+  /// A crash leaves the anchor behind the file. Once the tenant is open again it is not, and an older file put back is noticed.
+  @Test func theAnchorIsBroughtUpWhenATenantIsOpened() async throws {
+    var server = try await TestServer()
+    try await server.makeTenant("acme")
+    let (file, anchor) = (server.data("tenants/acme/keyring"), server.data("anchors/acme.anchor"))
+    func copy(_ from: String, _ to: String) throws {
+      let bytes = try Data(contentsOf: URL(filePath: from))
+      try bytes.write(to: URL(filePath: to))
+      try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: to)
+    }
+    func use(_ body: (TestClient) async throws -> Void) async throws {
+      let client = try server.instance("acme", "db1")
+      try await body(client)
+      await client.close()
+    }
+    try await use { _ = try await $0.call(.generate(.own("first"))) }
+    await server.shutdown()
+    try copy(file, file + ".old")
+    try copy(anchor, anchor + ".old")
+    server = try await TestServer(pki: server.pki, data: server.data)
+    try await use { _ = try await $0.call(.generate(.own("second"))) }
+    await server.shutdown()
+    try copy(anchor + ".old", anchor)
+    server = try await TestServer(pki: server.pki, data: server.data)
+    try await use { client in
+      let found = try await client.fetch(.own("second"))
+      #expect(found != nil)
+    }
+    await server.shutdown()
+    try copy(file + ".old", file)
+    server = try await TestServer(pki: server.pki, data: server.data)
+    try await use { client in
+      let refusal = try await client.refusal(.fetch(.own("first")))
+      #expect(refusal?.reason == .tenantQuarantined)
+    }
+    await server.shutdown()
+  }
+
   /// The CMK of a new tenant's file refuses: no keyring can be made, and another CMK is the cure.
   @Test func anotherCMKCuresATenantWhoseFirstOneRefuses() async throws {
     let server = try await TestServer()

@@ -133,10 +133,14 @@ final class Tenant: Sendable {
   private func write(_ next: PersistedState) async throws(ServiceError) {
     let files = self.files
     let result = await resources.flushPools.value(device: device) {
-      Result { () throws(ConfigurationError) in try files.write(next) }
+      Result { () throws(FileError) in try files.write(next) }
     }
-    if case .failure(let error) = result { throw .storageUnavailable("\(error)") }
-    state.withLock { $0.persisted = next }
+    switch result {
+    case .success: state.withLock { $0.persisted = next }
+    // The next change writes the whole file, and so settles which it is.
+    case .failure(.unknown(let what)): throw .outcomeUnknown(what)
+    case .failure(let error): throw .storageUnavailable("\(error)")
+    }
   }
 
   // MARK: The keyring

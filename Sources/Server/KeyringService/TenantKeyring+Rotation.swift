@@ -193,10 +193,14 @@ extension TenantKeyring {
 
   // MARK: Compaction
 
+  /// After a failure, a full disk say, commits go on for this many nanoseconds before a whole file is written again.
+  static let compactionPause: UInt64 = 60_000_000_000
+
   /// Writes the file anew where that is worth it.
   func compactIfWorthwhile(_ state: KeyringState, _ window: IdempotencyWindow) {
     let bytes = environment.store.storageBytes
     guard Compaction.isWorthwhile(storageBytes: bytes, state: state, idempotency: window),
+      compactionNotBefore.load(ordering: .relaxed) < monotonicNanoseconds(),
       isCompacting.exchange(true, ordering: .acquiringAndReleasing) == false
     else { return }
     Task {
@@ -204,6 +208,10 @@ extension TenantKeyring {
       do throws(ServiceError) {
         try await compact()
       } catch {
+        compactionNotBefore.store(
+          monotonicNanoseconds() + Self.compactionPause,
+          ordering: .relaxed
+        )
         environment.log("compaction did not happen: \(error)")
       }
     }

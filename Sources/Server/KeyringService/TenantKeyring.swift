@@ -39,6 +39,8 @@ final class TenantKeyring: Sendable {
   let isEnded = Atomic<Bool>(false)
   static let ended = ServiceError.throttled("the tenant was closed meanwhile", retryAfterMilliseconds: 10)
   let isCompacting = Atomic<Bool>(false)
+  /// Monotonic nanoseconds before which compaction is not tried again, after it failed.
+  let compactionNotBefore = Atomic<UInt64>(0)
   private let pipelineBox = Mutex<CommitPipeline?>(nil)
 
   private init(_ environment: Environment, _ loaded: LoadedKeyring, held: [HeldWrappingKey]) {
@@ -95,6 +97,7 @@ final class TenantKeyring: Sendable {
       loaded.notices.forEach(environment.log)
       let keyring = TenantKeyring(environment, loaded, held: [])
       try await keyring.askForWrappingKeys()
+      await keyring.bringAnchorUp()
       return keyring
     case .success(.none):
       return try await create(environment)
@@ -119,6 +122,18 @@ final class TenantKeyring: Sendable {
         environment.log("wrapping key \(key) cannot be had: \(error)")
       }
     }
+  }
+
+  /// After a crash the anchor may be behind the file: an older file put back then would not be noticed.
+  private func bringAnchorUp() async {
+    guard let newest = newestWrappingKey(under: environment.settings()),
+      let held = view.withLock({ $0.held[newest.id] })
+    else { return }
+    let store = environment.store
+    let result = await environment.flushPools.value(device: environment.device) {
+      Result { () throws(StoreError) in try store.anchor(authenticator: held) }
+    }
+    if case .failure(let error) = result { environment.log("the anchor was not brought up: \(error)") }
   }
 
   private static func create(_ environment: Environment) async throws(ServiceError) -> TenantKeyring {

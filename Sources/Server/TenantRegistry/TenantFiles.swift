@@ -48,19 +48,15 @@ public final class TenantFiles: Sendable {
 
   /// Writes `persisted.json`; durable when it returns.
   ///
-  /// - Throws: with the file as it was, where it would be larger than what `load` reads.
-  public func write(_ persisted: PersistedState) throws(ConfigurationError) {
+  /// - Throws: `FileError.unacceptable`, with the file as it was, where it would be larger than what `load` reads; what `AtomicFile` throws.
+  public func write(_ persisted: PersistedState) throws(FileError) {
     let bytes = Array(persisted.json.utf8)
     guard bytes.count <= StrictYAML.bytesMax else {
-      throw ConfigurationError(
+      throw .unacceptable(
         "\(directory.path)/persisted.json would have \(bytes.count) bytes, and may have \(StrictYAML.bytesMax): nothing was written; put instances into tenant.yaml instead"
       )
     }
-    do {
-      try AtomicFile.replace("persisted.json", in: directory, with: [bytes])
-    } catch {
-      throw ConfigurationError("\(error)")
-    }
+    try AtomicFile.replace("persisted.json", in: directory, with: [bytes])
   }
 }
 
