@@ -34,6 +34,8 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
   private var isPaused = false
   private var isDelivering = false
   private var isFlushScheduled = false
+  /// Set by the delegate in `received` where what came may hold a secret: nothing of it is left behind in TLS's own buffers.
+  public var hasReceivedSecrets = false
   private var isClosing = false
   private var error: TLSError?
 
@@ -148,10 +150,18 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
       return fail(error)
     }
     if !plaintext.isEmpty { delegate.received(&plaintext, self) }
-    if plaintext.isEmpty { plaintext.removeAll(keeping: Self.keptBytes) }
+    let isWhole = plaintext.isEmpty
+    if isWhole { plaintext.removeAll(keeping: Self.keptBytes) }
     if context != nil { input = consume plaintext }
     flush()
+    if hasReceivedSecrets || !isWhole { releaseBuffers() }
     if engine.state == .closedByPeer, !isPaused { close() }
+  }
+
+  /// Gives TLS's own buffers back, wiped: after secrets, and when idle.
+  public func releaseBuffers() {
+    hasReceivedSecrets = false
+    engine.releaseBuffers()
   }
 
   /// Encrypts and sends `output`.

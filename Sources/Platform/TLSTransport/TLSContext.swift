@@ -83,8 +83,9 @@ public final class TLSContext: @unchecked Sendable {
     let options =
       keyring_SSL_OP_NO_TICKET() | keyring_SSL_OP_NO_RENEGOTIATION() | keyring_SSL_OP_NO_COMPRESSION()
     unsafe SSL_CTX_set_options(context, options)
-    // Record buffers of idle connections are given back, and the wiping allocator cleanses them.
-    unsafe keyring_SSL_CTX_set_mode(context, Int(SSL_MODE_RELEASE_BUFFERS))
+    // Record buffers are given back, and the wiping allocator cleanses them: on a client after each use, since every answer may be a secret;
+    // on a server by TLSEngine.releaseBuffers, after what may hold one and when idle.
+    if role == .client { unsafe keyring_SSL_CTX_set_mode(context, Int(SSL_MODE_RELEASE_BUFFERS)) }
     unsafe SSL_CTX_set_verify_depth(context, 2)
   }
 

@@ -114,7 +114,7 @@ public final class TLSEngine {
   public func decrypt(into plaintext: inout WipedBuffer) throws(TLSError) {
     while state == .open {
       var reason = SSL_ERROR_NONE
-      ERR_clear_error()
+      keyring_clear_errors()
       unsafe plaintext.append(minimum: 4096) { room in
         // SAFETY: `room` is as long as it says.
         let count = unsafe SSL_read(ssl, room.baseAddress, Int32(min(room.count, 1 << 20)))
@@ -123,7 +123,9 @@ public final class TLSEngine {
         return 0
       }
       switch reason {
-      case SSL_ERROR_NONE: continue
+      case SSL_ERROR_NONE:
+        // Another read would only say that there is nothing more.
+        if unsafe SSL_pending(ssl) == 0 && BIO_ctrl_pending(incoming) == 0 { return }
       case SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE: return
       case SSL_ERROR_ZERO_RETURN: state = .closedByPeer
       default:
@@ -133,9 +135,15 @@ public final class TLSEngine {
     }
   }
 
+  /// Gives back, wiped, the buffers that records are decrypted and encrypted in; nothing while one is in the middle of a record.
+  public func releaseBuffers() {
+    _ = unsafe SSL_free_buffers(ssl)
+    keyring_clear_errors()
+  }
+
   /// Encrypts `plaintext`; the ciphertext is then to be taken.
   public func encrypt(_ plaintext: borrowing WipedBuffer) throws(TLSError) {
-    ERR_clear_error()
+    keyring_clear_errors()
     let written = unsafe plaintext.withUnsafeBytes { bytes in
       // SAFETY: memory BIOs take everything, so that a write is whole or fails.
       unsafe bytes.isEmpty ? 1 : SSL_write(ssl, bytes.baseAddress, Int32(bytes.count))

@@ -34,6 +34,8 @@ final class Connection: TLSConnectionDelegate {
   private var ticker: RepeatedTask?
 
   let limits: Limits
+  /// A connection without a request for this long is idle enough to give its buffers back.
+  private static let restlessNanoseconds: UInt64 = 500_000_000
   /// Replies not encrypted yet.
   private static let outputBytesMax = 256 * 1024
 
@@ -109,7 +111,8 @@ final class Connection: TLSConnectionDelegate {
     if now >= ends || service.isShuttingDown.load(ordering: .relaxed) { isEnding = true }
     let isLate = !isHeldBack && frameStarted > 0 && now - frameStarted > limits.frame
     let isIdle = inFlight.isEmpty && now - lastRequest > limits.idle
-    if isLate || isIdle || (isEnding && inFlight.isEmpty) { connection.close() }
+    if isLate || isIdle || (isEnding && inFlight.isEmpty) { return connection.close() }
+    if now - lastRequest > Self.restlessNanoseconds { connection.releaseBuffers() }
   }
 
   /// Finds the tenant once; reading waits for it. An unknown tenant is no error here: its calls are refused as forbidden ones are.
@@ -241,6 +244,7 @@ final class Connection: TLSConnectionDelegate {
     let decoded: Result<Request, WireError>? = unsafe plaintext.withUnsafeBytes { bytes in
       let message = unsafe UnsafeRawBufferPointer(rebasing: bytes[Frame.prefixBytes..<total])
       if unsafe answerFetch(message, connection) { return nil }
+      connection.hasReceivedSecrets = true
       return Result { () throws(WireError) in try unsafe decoder.decode(message) }
     }
     plaintext.consume(total)

@@ -11,7 +11,10 @@ struct Compare: AsyncParsableCommand {
   var keyringd = ".build/release/keyringd"
   @Option(name: .long, help: "Seconds of each measurement.")
   var seconds = 4.0
-  @Option(name: .long, help: "Measurements of each kind, by turns; their median counts.")
+  @Option(
+    name: .long,
+    help: "Measurements of each kind, by turns; medians, and the median of each round's ratio, are printed."
+  )
   var rounds = 3
   @Option(name: .long, help: "Keys of the large keyring.")
   var keys = 100_000
@@ -52,24 +55,32 @@ struct Compare: AsyncParsableCommand {
     row("mTLS handshake, us of server CPU", handshakes, "good 1.15")
   }
 
-  private func byTurns(_ targets: [Target], _ measure: (Target) throws -> Double) throws -> [Double] {
+  /// The targets' values, a list a target, one value a round.
+  private func byTurns(_ targets: [Target], _ measure: (Target) throws -> Double) throws -> [[Double]] {
     var values = targets.map { _ in [Double]() }
     for _ in 0..<rounds {
       for (index, target) in targets.enumerated() { values[index].append(try measure(target)) }
     }
-    return values.map { $0.sorted()[$0.count / 2] }
+    return values
   }
 
-  private func row(_ what: String, _ values: [Double], _ target: String) {
+  private func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
+
+  /// The median of each round's ratio: what disturbs a machine disturbs the neighbours in time alike.
+  private func ratio(_ values: [Double], to others: [Double]) -> Double {
+    median(zip(values, others).map { $0 / $1 })
+  }
+
+  private func row(_ what: String, _ values: [[Double]], _ target: String) {
     print(
       String(
         format: "| %@ | %.2f | %.2f | %.2f | %.2f | %.2f | %@ |",
         what,
-        values[0],
-        values[1],
-        values[2],
-        values[2] / values[0],
-        values[2] / values[1],
+        median(values[0]),
+        median(values[1]),
+        median(values[2]),
+        ratio(values[2], to: values[0]),
+        ratio(values[2], to: values[1]),
         target
       )
     )
@@ -93,7 +104,7 @@ struct Compare: AsyncParsableCommand {
       String(
         format:
           "\nDurable stores a second, 64 connections, depth 1, to the disk's fdatasyncs a second: %.2f (target: at least 2)",
-        ratios.sorted()[ratios.count / 2]
+        median(ratios)
       )
     )
   }
@@ -133,6 +144,6 @@ struct Compare: AsyncParsableCommand {
         try server.measure(connections: 8, depth: 1, seconds: min(seconds, 1), stores: 100).microsecondsCPU
       )
     }
-    return costs.sorted()[costs.count / 2]
+    return median(costs)
   }
 }

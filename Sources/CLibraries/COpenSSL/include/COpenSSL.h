@@ -47,6 +47,13 @@ static inline long keyring_SSL_set_tlsext_host_name(SSL *ssl, const char *name) 
   return SSL_set_tlsext_host_name(ssl, name);
 }
 
+/// Empties this thread's error queue; looks first, since emptying visits every slot.
+static inline void keyring_clear_errors(void) {
+  if (ERR_peek_error() != 0) {
+    ERR_clear_error();
+  }
+}
+
 static inline int keyring_SSL_set_app_data(SSL *ssl, void *data) { return SSL_set_app_data(ssl, data); }
 /// What SSL_set_app_data set on the connection whose peer's certificate is being verified.
 static inline void *keyring_X509_STORE_CTX_app_data(X509_STORE_CTX *store) {
