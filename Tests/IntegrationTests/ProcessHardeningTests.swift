@@ -110,6 +110,28 @@ import WireProtocol
     return found
   }
 
+  /// A busy connection keeps its TLS buffers, but not what held a secret: it is gone when the reply is there, the connection still open.
+  @Test func nothingOfAStoredKeyStaysInAnOpenConnection() async throws {
+    let daemon = try await TestDaemon()
+    let admin = try daemon.client(.serviceAdmin)
+    _ = try await admin.call(.admin(.tenantCreate(TenantCreateCall(tenant: "acme", anyInstance: true))))
+    let writer = try daemon.instance("acme", "db1")
+    let memory = ProcessMemory(id: daemon.process.id)
+    for turn in 0..<5 {
+      let canary = Self.random(4096)
+      _ = try await writer.call(
+        .change(.store(.shared("k\(turn)"), type: "SECRET", value: try Self.secret(canary)))
+      )
+      let needles = [0, 2048, 4064].flatMap { start in
+        ProcessMemory.Needle.of("stored key at \(start)", Array(canary[start..<start + 32]))
+      }
+      let outside = try memory.scan(needles).outsideLockedMemory
+      #expect(outside.isEmpty, "turn \(turn): \(outside)")
+    }
+    await writer.close()
+    await admin.close()
+  }
+
   @Test func secretsAreInLockedMemoryAndNowhereElse() async throws {
     let (canary, long, root) = (Self.random(32), Self.random(4096), Self.random(32))
     let daemon = try await TestDaemon(

@@ -5,13 +5,18 @@ public import TenantRegistry
 
 /// What a process that holds keys does before anything else, so that they leave it by no side door.
 public enum ProcessHardening {
-  /// Starts the program again without Swift's crash backtracer, which prints the memory behind registers; at once, if it is off already.
-  ///
-  /// The runtime reads SWIFT_BACKTRACE before `main`, so that setting it here would be too late.
-  public static func withoutBacktracer(_ arguments: [String]) {
+  /// What the runtime and the dynamic linker read before `main`, so that setting it here would be too late: no crash backtracer, which prints
+  /// the memory behind registers; no lazy binding, which leaves vector registers, and the key bytes in them, on the stack.
+  private static let environment = [("SWIFT_BACKTRACE", "enable=no"), ("LD_BIND_NOW", "1")]
+
+  /// Starts the program again with the environment that keeps keys in; at once, if it has it already.
+  public static func enterEnvironment(_ arguments: [String]) {
     // SAFETY: environment and arguments are live C strings; this is the only thread.
-    if unsafe getenv("SWIFT_BACKTRACE").map({ unsafe String(cString: $0) }) == "enable=no" { return }
-    unsafe setenv("SWIFT_BACKTRACE", "enable=no", 1)
+    let isThere = environment.allSatisfy { name, value in
+      unsafe getenv(name).map { unsafe String(cString: $0) } == value
+    }
+    if isThere { return }
+    for (name, value) in environment { unsafe setenv(name, value, 1) }
     var pointers = unsafe arguments.map { unsafe strdup($0) }
     unsafe pointers.append(nil)
     unsafe execv("/proc/self/exe", pointers)

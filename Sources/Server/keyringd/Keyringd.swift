@@ -29,7 +29,7 @@ struct Keyringd: AsyncParsableCommand {
   var check = false
 
   static func main() async {
-    ProcessHardening.withoutBacktracer(CommandLine.arguments)
+    ProcessHardening.enterEnvironment(CommandLine.arguments)
     do {
       var command = try parse()
       try await command.run()
