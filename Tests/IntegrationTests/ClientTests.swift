@@ -16,17 +16,12 @@ import WireProtocol
     attempts: Int = 20,
     timeout: Duration = .seconds(30)
   ) throws -> TestClient {
-    let files = try server.pki.client(.instance(TenantName("acme"), InstanceName("db1")))
-    var configuration = KeyringClientConfiguration(
-      host: "localhost",
+    try server.client(
+      .instance(TenantName("acme"), InstanceName("db1")),
       port: port,
-      certificateFile: files.certificateFile,
-      privateKeyFile: files.privateKeyFile,
-      authorityFile: files.authorityFile
+      attempts: attempts,
+      timeout: timeout
     )
-    configuration.attempts = attempts
-    configuration.timeout = timeout
-    return TestClient(client: try KeyringClient(configuration))
   }
 
   @Test func manyCallsShareOneConnection() async throws {
@@ -101,17 +96,8 @@ import WireProtocol
   @Test func anAdministratorsCallIsNotSentTwice() async throws {
     let server = try await TestServer()
     let cmk = try await server.makeTenant("acme")
-    let files = try server.pki.client(.serviceAdmin)
     let proxy = try await CuttingProxy(to: server.port)
-    var configuration = KeyringClientConfiguration(
-      host: "localhost",
-      port: proxy.port,
-      certificateFile: files.certificateFile,
-      privateKeyFile: files.privateKeyFile,
-      authorityFile: files.authorityFile
-    )
-    configuration.attempts = 20
-    let admin = TestClient(client: try KeyringClient(configuration))
+    let admin = try server.client(.serviceAdmin, port: proxy.port, attempts: 20)
     _ = try await admin.call(.whoAmI)
     proxy.arm()
     await #expect(throws: KeyringClientError.self) { try await admin.call(.admin(.rotateCMK("acme"))) }

@@ -201,15 +201,7 @@ struct GoldenKeyring {
     var window = IdempotencyWindow()
     for commit in batches.flatMap(\.commits) {
       try state.apply(commit)
-      guard let idempotency = commit.idempotency else { continue }
-      window.insert(
-        IdempotencyWindow.Entry(
-          caller: commit.caller,
-          idempotency: idempotency,
-          sequence: commit.sequence,
-          timeMilliseconds: commit.timeMilliseconds
-        )
-      )
+      window.insert(commit)
     }
     return (state, window)
   }

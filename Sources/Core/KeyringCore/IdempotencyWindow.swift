@@ -90,6 +90,19 @@ public struct IdempotencyWindow: Sendable, Equatable {
     return nil
   }
 
+  /// Remembers a commit that carries an idempotency id; another changes nothing.
+  public mutating func insert(_ commit: Commit) {
+    guard let idempotency = commit.idempotency else { return }
+    insert(
+      Entry(
+        caller: commit.caller,
+        idempotency: idempotency,
+        sequence: commit.sequence,
+        timeMilliseconds: commit.timeMilliseconds
+      )
+    )
+  }
+
   /// Remembers what a commit became, and forgets what is too old or too much.
   ///
   /// What is forgotten depends on the commits alone, never on the clock, so that every reader of a file agrees.

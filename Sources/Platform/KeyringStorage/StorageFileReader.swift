@@ -217,15 +217,7 @@ public struct StorageFileReader {
         throw .inconsistent("a replacement does not begin with a snapshot")
       }
       try state.replay(commit)
-      guard let idempotency = commit.idempotency else { return }
-      window.insert(
-        IdempotencyWindow.Entry(
-          caller: commit.caller,
-          idempotency: idempotency,
-          sequence: commit.sequence,
-          timeMilliseconds: commit.timeMilliseconds
-        )
-      )
+      window.insert(commit)
     }
   }
 

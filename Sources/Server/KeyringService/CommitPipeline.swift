@@ -325,17 +325,9 @@ final class CommitPipeline: @unchecked Sendable {
   func publish(_ batch: [Accepted], at position: StorePosition) {
     self.position = position
     for item in batch {
+      window.insert(item.commit)
       guard let idempotency = item.commit.idempotency else { continue }
-      let commit = item.commit
-      underWay[RequestName(caller: commit.caller, id: idempotency.id)] = nil
-      window.insert(
-        IdempotencyWindow.Entry(
-          caller: commit.caller,
-          idempotency: idempotency,
-          sequence: commit.sequence,
-          timeMilliseconds: commit.timeMilliseconds
-        )
-      )
+      underWay[RequestName(caller: item.commit.caller, id: idempotency.id)] = nil
     }
     observer?.pipeline(published: durable, position: position)
   }

@@ -65,16 +65,27 @@ public protocol TestEndpoint: Sendable {
 
 extension TestEndpoint {
   /// A client that shows a certificate for `identity`.
-  public func client(_ identity: PeerIdentity) throws -> TestClient {
+  ///
+  /// - Parameters:
+  ///   - port: of something between it and the server; nil for the server's own.
+  ///   - attempts: how often a call is tried.
+  ///   - timeout: of a call.
+  public func client(
+    _ identity: PeerIdentity,
+    port: Int? = nil,
+    attempts: Int = 1,
+    timeout: Duration = .seconds(30)
+  ) throws -> TestClient {
     let files = try pki.client(identity)
     var configuration = KeyringClientConfiguration(
       host: "localhost",
-      port: port,
+      port: port ?? self.port,
       certificateFile: files.certificateFile,
       privateKeyFile: files.privateKeyFile,
       authorityFile: files.authorityFile
     )
-    configuration.attempts = 1
+    configuration.attempts = attempts
+    configuration.timeout = timeout
     return TestClient(client: try KeyringClient(configuration))
   }
 
