@@ -83,11 +83,7 @@ import WireProtocol
     let background = try server.instance("acme", "db2")
     let load = Task { try await Self.storeMany(background, "load", 300) }
     for turn in 0..<8 {
-      guard
-        case .cmk(let cmkID, _, _) = try await admin.call(
-          .admin(.cmk(tenant: "acme", .create, cmkID: "", days: 0))
-        )
-      else { throw UnexpectedReply() }
+      let cmkID = try await admin.makeCMK("acme")
       _ = try await admin.call(
         .admin(.variablesSet(tenant: "acme", name: "cmk_id", value: cmkID, .persist))
       )

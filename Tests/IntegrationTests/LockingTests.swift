@@ -37,11 +37,7 @@ import WireProtocol
     #expect(try await status(admin).wrappingKeys.map(\.state) == ["denied"])
     #expect(try await other.fetch(.own("k")) == nil)
     // `set cmk_id` is a cure for writing: a new CMK, new keys; the old ones stay locked.
-    guard
-      case .cmk(let second, _, _) = try await admin.call(
-        .admin(.cmk(tenant: "acme", .create, cmkID: "", days: 0))
-      )
-    else { throw UnexpectedReply() }
+    let second = try await admin.makeCMK("acme")
     try await set(admin, "cmk_id", second)
     _ = try await client.call(.generate(.own("new")))
     #expect(try await client.fetch(.own("new")) != nil)
@@ -112,11 +108,7 @@ import WireProtocol
     try server.data.write("tenants/acme/tenant.yaml", "cmk_id: local-absent\ninstances: any\n")
     let client = try server.instance("acme", "db1")
     #expect(try await client.refusal(.generate(.own("k")))?.reason == .kmsDenied)
-    guard
-      case .cmk(let cmk, _, _) = try await admin.call(
-        .admin(.cmk(tenant: "acme", .create, cmkID: "", days: 0))
-      )
-    else { throw UnexpectedReply() }
+    let cmk = try await admin.makeCMK("acme")
     try await set(admin, "cmk_id", cmk)
     #expect(try await client.refusal(.generate(.own("k"))) == nil)
     for client in [admin, client] { await client.close() }
@@ -148,11 +140,7 @@ import WireProtocol
     let server = try await TestServer()
     let first = try await server.makeTenant("acme")
     let admin = try server.client(.serviceAdmin)
-    guard
-      case .cmk(let second, _, _) = try await admin.call(
-        .admin(.cmk(tenant: "acme", .create, cmkID: "", days: 0))
-      )
-    else { throw UnexpectedReply() }
+    let second = try await admin.makeCMK("acme")
     try await set(admin, "cmk_id", second)
     #expect(try await status(admin).summary.cmkID == second)
     // A restart would come back to the first CMK, which an operator might delete after rotating: refused.

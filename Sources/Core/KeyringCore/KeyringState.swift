@@ -36,18 +36,14 @@ public struct KeyringState: Sendable {
   /// - Throws: `KeyringError`, with the state unchanged, where an operation does not follow from the one before: `.keyExists`,
   ///   `.keyAbsent`, `.wrappingKeyExhausted`, or `.inconsistent`.
   public mutating func apply(_ commit: Commit) throws(KeyringError) {
-    guard commit.sequence == sequence + 1 else {
-      throw .inconsistent("commit \(commit.sequence) does not follow \(sequence)")
-    }
     if commit.operations.count == 1 {
       // All or nothing by itself: no copy, and so no second copy of the branches that this state owns alone.
-      try apply(commit.operations[0])
+      try replay(commit)
     } else {
       var next = self
-      for operation in commit.operations { try next.apply(operation) }
+      try next.replay(commit)
       self = next
     }
-    sequence = commit.sequence
   }
 
   /// Applies a commit of a file, in place: nothing is copied, however many versions a key has.

@@ -21,7 +21,7 @@ public struct FetchView: Equatable, Sendable {
     id = outer.number(tag: 0x08)
     let timeoutMilliseconds = outer.number(tag: 0x10)
     minSequence = outer.number(tag: 0x28)
-    guard id != 0, timeoutMilliseconds <= UInt32.max, var fetch = outer.nested(tag: 0x82, 0x01),
+    guard id != 0, timeoutMilliseconds <= UInt32.max, outer.hasTag(0x82), var fetch = outer.nested(tag: 0x01),
       outer.isAtEnd, var name = fetch.nested(tag: 0x0a)
     else { return nil }
     let version = fetch.number(tag: 0x10)
@@ -57,7 +57,8 @@ private struct FieldReader {
 
   var isAtEnd: Bool { !isWrong && offset == count }
 
-  private mutating func hasTag(_ tag: UInt8) -> Bool {
+  /// Goes past a tag, or the first byte of one that has two.
+  mutating func hasTag(_ tag: UInt8) -> Bool {
     guard offset < count, unsafe memory[offset] == tag else { return false }
     offset += 1
     return true
@@ -97,16 +98,8 @@ private struct FieldReader {
     return unsafe UnsafeRawBufferPointer(rebasing: memory[offset..<offset + Int(length)])
   }
 
-  /// A message, whose tag has one byte or two.
-  mutating func nested(tag: UInt8, _ second: UInt8? = nil) -> FieldReader? {
-    if let second {
-      guard offset + 1 < count, unsafe memory[offset] == tag, unsafe memory[offset + 1] == second
-      else {
-        return nil
-      }
-      offset += 1
-      return unsafe bytes(tag: second).map { unsafe FieldReader($0) }
-    }
-    return unsafe bytes(tag: tag).map { unsafe FieldReader($0) }
+  /// A message; nil where it is left out.
+  mutating func nested(tag: UInt8) -> FieldReader? {
+    unsafe bytes(tag: tag).map { unsafe FieldReader($0) }
   }
 }

@@ -24,7 +24,7 @@ extension Connection {
       let error = ServiceError.malformed("a request of this id is in flight on this connection")
       return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
     }
-    if case .fetch(let name, let version) = request.call, case .instance(_, let instance) = caller.identity,
+    if case .fetch(let name, let version) = request.call, let instance,
       let keyring = tenant?.openKeyring(for: instance)
     {
       do throws(KeyringError) {

@@ -13,7 +13,7 @@ internal import WireProtocol
 /// comes back to the event loop. Past the bound of requests in flight nothing more is read: TCP holds the client back.
 final class Connection: TLSConnectionDelegate {
   let service: Service
-  let decoder = RequestDecoder()
+  private let decoder = RequestDecoder()
   var caller: Caller?
   var instance: InstanceName?
   var tenant: Tenant?
@@ -28,12 +28,12 @@ final class Connection: TLSConnectionDelegate {
   private var frameStarted: UInt64 = 0
   var lastRequest = monotonicNanoseconds()
   private var ends: UInt64 = .max
-  var isEnding = false
+  private var isEnding = false
   var isClosed = false
   private var isHeldBack = false
   private var ticker: RepeatedTask?
 
-  let limits: Limits
+  private let limits: Limits
   /// A connection without a request for this long is idle enough to give its buffers back.
   private static let restlessNanoseconds: UInt64 = 500_000_000
   /// Replies not encrypted yet.
@@ -50,7 +50,7 @@ final class Connection: TLSConnectionDelegate {
     let deadline: Scheduled<Void>
   }
 
-  struct Limits {
+  private struct Limits {
     let inFlightMax: Int
     let frame: UInt64
     let idle: UInt64

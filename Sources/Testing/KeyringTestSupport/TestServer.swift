@@ -137,6 +137,13 @@ public struct TestClient: Sendable {
     }
   }
 
+  /// Makes a CMK for a tenant whose provider is local; answers its id.
+  public func makeCMK(_ tenant: String) async throws -> String {
+    let call = Call.admin(.cmk(tenant: tenant, .create, cmkID: "", days: 0))
+    guard case .cmk(let id, _, _) = try await self.call(call) else { throw UnexpectedReply() }
+    return id
+  }
+
   /// A key's value as hexadecimal digits; nil if there is none.
   public func fetch(_ name: KeyName, version: UInt32 = 0) async throws(KeyringClientError) -> String? {
     guard case .fetch(let key) = try await call(.fetch(name, version: version)) else { return "unexpected" }
