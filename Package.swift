@@ -173,9 +173,8 @@ let testing: [Target] = [
     "KeyringTestSupport",
     "Testing",
     [
-      "Cryptography", "KeyringClient", "KeyringCore", "KeyringService", "SecureMemory", "TLSTransport",
-      "TenantRegistry",
-      "WireProtocol", logging,
+      "Cryptography", "KeyringClient", "KeyringCore", "KeyringService", "KeyringStorage", "SecureMemory",
+      "TLSTransport", "TenantRegistry", "WireProtocol", logging,
     ]
   ),
 ]

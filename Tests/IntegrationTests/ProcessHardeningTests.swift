@@ -295,6 +295,10 @@ import WireProtocol
       environment: [:],
       error: folder("err")
     )
+    // Before it is `sleep` it is root's.
+    while try String(contentsOfFile: "/proc/\(other.id)/comm", encoding: .utf8) != "sleep\n" {
+      try await Task.sleep(for: .milliseconds(10))
+    }
     #expect(try await canOpenMemory(other.id))
     #expect(try await !canOpenMemory(daemon.process.id))
     other.signal(SIGKILL)

@@ -63,7 +63,10 @@ import Testing
       return
     }
     #expect(fixture.watcher.seen.withLock { $0.failure } == .outcomeUnknown("sync failed"))
-    #expect(fixture.submit([try fixture.put("c")]).failure == .outcomeUnknown("sync failed"))
+    #expect(
+      fixture.submit([try fixture.put("c")]).failure
+        == .storageUnavailable("the storage must be recovered: sync failed")
+    )
     #expect(!fixture.flush() && fixture.watcher.sequence == 1)
   }
 

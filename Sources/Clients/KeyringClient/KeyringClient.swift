@@ -122,13 +122,16 @@ public final class KeyringClient: Sendable {
     let deadline = ContinuousClock.now + (timeout ?? configuration.timeout)
     let idempotencyID = call.isChange ? Self.makeIdempotencyID() : nil
     var attempt = 0
+    var isInDoubt = false
     while true {
       attempt += 1
       do throws(KeyringClientError) {
         return try await once(call, minSequence, idempotencyID, deadline)
       } catch {
-        guard attempt < configuration.attempts, error.mayBeRepeated(call), ContinuousClock.now < deadline
-        else { throw error }
+        isInDoubt = isInDoubt || call.isChange && error.leavesInDoubt
+        guard attempt < configuration.attempts, error.mayBeRepeated(call, isInDoubt),
+          ContinuousClock.now < deadline
+        else { throw isInDoubt ? error.inDoubt : error }
         try await pause(attempt, atLeast: error.retryAfterMilliseconds, until: deadline)
       }
     }
@@ -279,8 +282,31 @@ extension KeyringClientError {
     if case .refused(let status) = self { status.retryAfterMilliseconds } else { 0 }
   }
 
+  /// True where the call may have happened all the same.
+  fileprivate var leavesInDoubt: Bool {
+    switch self {
+    case .configuration, .wire: false
+    case .connection, .timeout: true
+    case .refused(let status): status.reason == .outcomeUnknown
+    }
+  }
+
+  /// What is to be said after an attempt before this one left the change in doubt: a refusal of this attempt tells nothing of that one, unless it
+  /// is about the request itself, which an id that was executed before never meets.
+  fileprivate var inDoubt: KeyringClientError {
+    guard case .refused(let status) = self else { return self }
+    switch status.reason {
+    case .keyExists, .keyAbsent, .nameInvalid, .typeInvalid, .lengthInvalid, .requestMalformed,
+      .idempotencyMismatch, .outcomeUnknown:
+      return self
+    default:  // tells nothing
+      let text = "whether the change happened is not known, and asking again was refused: \(status.message)"
+      return .refused(Status(.outcomeUnknown, text, retryAfterMilliseconds: status.retryAfterMilliseconds))
+    }
+  }
+
   /// An administrator's call is repeated only where it cannot have happened.
-  fileprivate func mayBeRepeated(_ call: Call) -> Bool {
+  fileprivate func mayBeRepeated(_ call: Call, _ isInDoubt: Bool) -> Bool {
     switch self {
     case .configuration, .timeout, .wire: false
     case .connection: !call.isAdmin
@@ -288,6 +314,7 @@ extension KeyringClientError {
       switch status.reason {
       case .shuttingDown, .throttled: true
       case .outcomeUnknown: call.isChange
+      case .storageUnavailable: isInDoubt
       default: false  // the server will answer the same again
       }
     }

@@ -86,10 +86,13 @@ struct AnchorFile: Sendable {
 
   private var name: String { tenant.text + ".anchor" }
 
+  /// The anchor, durable as it is read; for the tenant's one writer.
   func read() throws(StoreError) -> Anchor? {
     let bytes: [UInt8]
     do {
+      try directory.removeLeftover(name + AtomicFile.temporarySuffix)
       bytes = try directory.readFile(name, bytesMax: 4096)
+      try directory.synchronize()  // what is read is what a power cut leaves
     } catch .absent {
       return nil
     } catch .unacceptable(let what) {

@@ -26,16 +26,18 @@ public enum AtomicFile {
   ) throws(FileError) -> FileDescriptor {
     try DirectoryDescriptor.check(name)
     let temporary = name + temporarySuffix
+    directory.begin(temporary)
+    defer { directory.end(temporary) }
     // One writer a directory (the tenant's lock): what stands here is what a crash left.
     guard directory.unlink(temporary) || errno == ENOENT else {
       throw .unchanged("cannot remove \(directory.path)/\(temporary): \(lastErrorText())")
     }
     let file = try directory.openFile(temporary, flags: O_RDWR | O_CREAT | O_EXCL)
-    do {
+    do throws(FileError) {
       try fill(file, parts, "\(directory.path)/\(temporary)", directory.calls)
     } catch {
       _ = directory.unlink(temporary)  // a leftover is removed by the next replacement or opening
-      throw error
+      throw .unchanged("\(error)")  // whatever became of the new file, the old one stands
     }
     guard directory.rename(temporary, to: name) else {
       let text = lastErrorText()
@@ -76,17 +78,12 @@ public enum AtomicFile {
         unsafe calls.write(file.number, UnsafeRawBufferPointer(rebasing: $0[done...]), at: offset + done)
       }
       guard count > 0 else {
+        let code = errno
         let what = "cannot write \(path): \(count == 0 ? "nothing was taken" : lastErrorText())"
+        if count < 0, [ENOSPC, EDQUOT, EFBIG].contains(code) { throw .noRoom(what) }
         throw done == 0 ? .unchanged(what) : .unknown(what)
       }
       done += count
-    }
-  }
-
-  /// Removes what a crash left of a replacement.
-  static func removeLeftover(_ name: String, in directory: DirectoryDescriptor) throws(FileError) {
-    guard directory.unlink(name + temporarySuffix) || errno == ENOENT else {
-      throw .unchanged("cannot remove \(directory.path)/\(name + temporarySuffix): \(lastErrorText())")
     }
   }
 }

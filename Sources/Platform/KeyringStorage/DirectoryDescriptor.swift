@@ -19,28 +19,21 @@ public final class DirectoryDescriptor: Sendable {
   private let descriptor: FileDescriptor
   let calls: SystemCalls
 
+  /// The temporary files that are being written at this moment, by this process.
+  private let writing = Mutex<Set<String>>([])
+
   /// Opens a directory; refuses a symbolic link as its last component.
   ///
   /// - Parameters:
   ///   - create: makes it, mode 0700, where it is not there.
   ///   - requirePrivate: refuses one that others may enter, read or write.
-  public init(
+  public convenience init(
     path: String,
     create: Bool = false,
     requirePrivate: Bool = true,
     calls: SystemCalls = SystemCalls()
   ) throws(FileError) {
-    self.path = path
-    self.calls = calls
-    if create, calls.make(.mkdir, { unsafe mkdir(path, 0o700) }) == -1, errno != EEXIST {
-      throw .unchanged("cannot create \(path): \(lastErrorText())")
-    }
-    let number = calls.make(.open) {
-      unsafe keyring_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)
-    }
-    guard number >= 0 else { throw Self.openError(path) }
-    descriptor = FileDescriptor(takingOwnership: number)
-    if requirePrivate { try Self.checkPrivate(number, path) }
+    try self.init(at: AT_FDCWD, path, path: path, create, requirePrivate, calls)
   }
 
   /// Opens a directory in this one.
@@ -51,11 +44,34 @@ public final class DirectoryDescriptor: Sendable {
   ) throws(FileError) -> DirectoryDescriptor {
     try Self.check(name)
     return try DirectoryDescriptor(
+      at: descriptor.number,
+      name,
       path: "\(path)/\(name)",
-      create: create,
-      requirePrivate: requirePrivate,
-      calls: calls
+      create,
+      requirePrivate,
+      calls
     )
+  }
+
+  private init(
+    at parent: Int32,
+    _ name: String,
+    path: String,
+    _ create: Bool,
+    _ requirePrivate: Bool,
+    _ calls: SystemCalls
+  ) throws(FileError) {
+    self.path = path
+    self.calls = calls
+    if create, calls.make(.mkdir, { unsafe mkdirat(parent, name, 0o700) }) == -1, errno != EEXIST {
+      throw .unchanged("cannot create \(path): \(lastErrorText())")
+    }
+    let number = calls.make(.open) {
+      unsafe keyring_openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)
+    }
+    guard number >= 0 else { throw Self.openError(path) }
+    descriptor = FileDescriptor(takingOwnership: number)
+    if requirePrivate { try Self.checkPrivate(number, path) }
   }
 
   private static func openError(_ path: String) -> FileError {
@@ -190,6 +206,24 @@ public final class DirectoryDescriptor: Sendable {
       throw .unchanged("cannot remove \(path)/\(name): \(lastErrorText())")
     }
     try synchronize()
+  }
+
+  // MARK: Temporary files
+
+  func begin(_ temporary: String) { writing.withLock { _ = $0.insert(temporary) } }
+  func end(_ temporary: String) { writing.withLock { _ = $0.remove(temporary) } }
+
+  /// Removes what a crash left of replacements: every temporary file that nobody in this process is writing. For one who is the only writer.
+  public func removeLeftovers() throws(FileError) {
+    for name in try names() where name.hasSuffix(AtomicFile.temporarySuffix) { try removeLeftover(name) }
+  }
+
+  /// Removes one temporary file, unless it is being written.
+  func removeLeftover(_ temporary: String) throws(FileError) {
+    try writing.withLock { writing throws(FileError) in
+      guard !writing.contains(temporary), !unlink(temporary), errno != ENOENT else { return }
+      throw .unchanged("cannot remove \(path)/\(temporary): \(lastErrorText())")
+    }
   }
 
   /// The names in it, sorted, without `.` and `..`.

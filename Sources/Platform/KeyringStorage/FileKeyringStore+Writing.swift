@@ -153,7 +153,12 @@ extension FileKeyringStore {
       try AtomicFile.writeAll(open.file, batch.bytes, at: open.size, path, directory.calls)
     } catch .unchanged(let what) {
       // Not a byte was taken; if the length proves it, nothing changed.
-      if let now = statusIfKnown(open), now.size == open.size { throw .unavailable(what) }
+      if isAsLongAsItWas(open) { throw .unavailable(what) }
+      throw failed(&state, what)
+    } catch .noRoom(let what) {
+      // What was taken is less than a batch, and never was synced: cut off again, it did not happen, and readers go on.
+      let isCutOff = directory.calls.make(.ftruncate) { ftruncate(open.file.number, off_t(open.size)) } == 0
+      if isCutOff, isAsLongAsItWas(open) { throw .unavailable(what) }
       throw failed(&state, what)
     } catch {
       throw failed(&state, "\(error)")
@@ -163,11 +168,11 @@ extension FileKeyringStore {
     }
   }
 
-  private func statusIfKnown(_ open: OpenFile) -> FileStatus? {
+  private func isAsLongAsItWas(_ open: OpenFile) -> Bool {
     do {
-      return try directory.status(of: open.file, name)
+      return try directory.status(of: open.file, name).size == open.size
     } catch {
-      return nil
+      return false
     }
   }
 

@@ -103,6 +103,7 @@ public final class FileKeyringStore: KeyringStore {
       var notices = unauthenticated(anchor)
       let isExact = content.tornTail == nil && anchor?.position == content.position && !state.mustRecover
       if isExact {
+        try settleDirectory()
         state.open = try opened(content)
       } else {
         if let torn = content.tornTail {
@@ -203,6 +204,15 @@ public final class FileKeyringStore: KeyringStore {
     return content
   }
 
+  /// A process that ended between rename and sync of the directory left a file that a power cut would take away again.
+  private func settleDirectory() throws(StoreError) {
+    do {
+      try directory.synchronize()
+    } catch {
+      throw .unavailable("\(error)")
+    }
+  }
+
   func opened(_ content: StorageFileContent) throws(StoreError) -> OpenFile {
     do {
       let file = try directory.openFile(name, flags: O_RDWR)
@@ -210,7 +220,7 @@ public final class FileKeyringStore: KeyringStore {
       guard status.size == content.validBytes else {
         throw FileError.unchanged("\(path) changed while it was read")
       }
-      try AtomicFile.removeLeftover(name, in: directory)
+      try directory.removeLeftovers()
       return OpenFile(
         file: file,
         status: status,

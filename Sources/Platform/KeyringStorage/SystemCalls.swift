@@ -3,7 +3,7 @@ internal import Glibc
 
 /// The system calls that change a disk or read it, by name: what a test makes fail.
 public enum SystemCall: String, Sendable, CaseIterable {
-  case open, read, write, fsync, fdatasync, close, rename, unlink, stat, lock, mkdir
+  case open, read, write, fsync, fdatasync, ftruncate, close, rename, unlink, stat, lock, mkdir
 }
 
 /// What becomes of a system call in a test.
@@ -81,13 +81,17 @@ public enum FileError: Error, Sendable, Equatable, CustomStringConvertible {
   case unacceptable(String)
   /// A step failed before anything changed.
   case unchanged(String)
+  /// A write found no room (ENOSPC, EDQUOT, EFBIG); some of it may have been taken.
+  case noRoom(String)
   /// A step failed after which the disk may hold the old state or the new one.
   case unknown(String)
 
   /// Names the file and the step.
   public var description: String {
     switch self {
-    case .absent(let what), .unacceptable(let what), .unchanged(let what), .unknown(let what): what
+    case .absent(let what), .unacceptable(let what), .unchanged(let what), .noRoom(let what),
+      .unknown(let what):
+      what
     }
   }
 }

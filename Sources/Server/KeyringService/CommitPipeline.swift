@@ -132,7 +132,7 @@ final class CommitPipeline: @unchecked Sendable {
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) {
     dispatchPrecondition(condition: .onQueue(queue))
-    if let refusal { return completion(.failure(.failed(ServiceError(refusal)))) }
+    if let refusal { return completion(.failure(.failed(refused(change, refusal)))) }
     if isReplacing || !replacements.isEmpty {
       return deferred.append { self.accept(change, again, completion) }
     }
@@ -144,6 +144,14 @@ final class CommitPipeline: @unchecked Sendable {
     } catch {
       completion(.failure(error))
     }
+  }
+
+  /// A change that comes after the failure did not happen, unless it is one that was sent before.
+  private func refused(_ change: PreparedChange, _ refusal: StoreError) -> ServiceError {
+    guard case .outcomeUnknown(let what) = refusal, change.idempotency == nil else {
+      return ServiceError(refusal)
+    }
+    return .storageUnavailable("the storage must be recovered: \(what)")
   }
 
   private func acceptAgain(

@@ -97,7 +97,7 @@ public final class Service: Sendable {
     case .fetch, .describe, .change, .list, .transact:
       guard case .instance(let name, let instance) = caller.identity else { throw .forbidden }
       guard let tenant = try await tenants.find(name), tenant.allows(instance) else { throw .forbidden }
-      let keyring = try await tenant.keyring()
+      let keyring = try await request.call.isChange ? tenant.keyring() : tenant.keyringForReading()
       let session = InstanceSession(
         keyring: keyring,
         instance: instance,
@@ -106,6 +106,15 @@ public final class Service: Sendable {
         deadline: deadline
       )
       return try await session.execute()
+    }
+  }
+}
+
+extension Call {
+  fileprivate var isChange: Bool {
+    switch self {
+    case .change, .transact: true
+    case .fetch, .describe, .list, .whoAmI, .admin: false
     }
   }
 }

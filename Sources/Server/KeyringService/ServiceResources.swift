@@ -1,6 +1,6 @@
 internal import CMKProviders
 internal import KeyringCore
-internal import KeyringStorage
+public import KeyringStorage
 public import Logging
 public import TenantRegistry
 internal import Synchronization
@@ -19,24 +19,33 @@ public struct ServiceResources: Sendable {
 
   /// Opens the directories and the root key that the configuration names.
   ///
+  /// - Parameter calls: the way to the disk of all of it; a test makes some fail.
   /// - Throws: `ConfigurationError`, saying which and why.
-  public init(_ configuration: ServiceConfiguration, credentialsDirectory: String?, logger: Logger)
-    throws(ConfigurationError)
-  {
+  public init(
+    _ configuration: ServiceConfiguration,
+    credentialsDirectory: String?,
+    logger: Logger,
+    calls: SystemCalls = SystemCalls()
+  ) throws(ConfigurationError) {
     self.configuration = configuration
     self.logger = logger
     do {
-      let directory = try DirectoryDescriptor(path: configuration.tenantsDirectory, create: true)
+      let directory = try DirectoryDescriptor(
+        path: configuration.tenantsDirectory,
+        create: true,
+        calls: calls
+      )
       tenants = TenantsDirectory(directory: directory, allowedEndpoints: configuration.allowedEndpoints)
-      anchors = try DirectoryDescriptor(path: configuration.anchorDirectory, create: true)
+      anchors = try DirectoryDescriptor(path: configuration.anchorDirectory, create: true, calls: calls)
       flushPools = FlushPools(threadsPerFileSystem: configuration.flushThreads)
       anchorWriter = AnchorWriter()
       guard let path = configuration.cmkDirectory, let source = configuration.rootKey else {
         (cmks, root, cmkLock) = (nil, nil, nil)
         return
       }
-      let opened = try DirectoryDescriptor(path: path, create: true)
+      let opened = try DirectoryDescriptor(path: path, create: true, calls: calls)
       cmkLock = try opened.lockFile(".lock")  // first: two servers would each make a salt
+      try opened.removeLeftovers()
       root = try RootKey.load(try Self.rootKeySource(source, credentialsDirectory), directory: opened)
       cmks = opened
     } catch let error as ConfigurationError {

@@ -9,16 +9,18 @@ internal import WireProtocol
 
 /// One tenant: its settings, whether it may be used, and its keyring once that is open. Lives as long as the server.
 final class Tenant: Sendable {
-  private enum Phase {
+  enum Phase {
     case cold
-    case opening(Task<Result<TenantKeyring, ServiceError>, Never>)
+    /// Readers of a keyring whose storage is being recovered go on with what was durable.
+    case opening(Task<Result<TenantKeyring, ServiceError>, Never>, readers: TenantKeyring?)
     case open(TenantKeyring)
+    case recovering(Recovery)
     /// Nobody opens it before this task is done.
     case closing(Task<Void, Never>)
     case quarantined(String)
   }
 
-  private struct State {
+  struct State {
     var settings: TenantSettings
     var persisted: PersistedState
     var phase = Phase.cold
@@ -28,13 +30,13 @@ final class Tenant: Sendable {
   }
 
   let name: TenantName
-  private let files: TenantFiles
-  private let resources: ServiceResources
-  private let store: FileKeyringStore
-  private let device: UInt64
-  private let queue: DispatchQueue
-  private let logger: Logger
-  private let state: Mutex<State>
+  let files: TenantFiles
+  let resources: ServiceResources
+  let store: FileKeyringStore
+  let device: UInt64
+  let queue: DispatchQueue
+  let logger: Logger
+  let state: Mutex<State>
   private let settingsTurns = Turns()
 
   /// - Parameter base: the bounded queue that all tenants' queues target.
@@ -70,7 +72,7 @@ final class Tenant: Sendable {
   var persisted: PersistedState { state.withLock { $0.persisted } }
   var isDisabled: Bool { state.withLock { $0.persisted.isDisabled } }
 
-  private var keyringSettings: KeyringSettings {
+  var keyringSettings: KeyringSettings {
     let settings = self.settings
     return KeyringSettings(
       cmkID: settings.cmkID,
@@ -98,7 +100,7 @@ final class Tenant: Sendable {
   /// True if the instance may call at all.
   func allows(_ instance: InstanceName) -> Bool { state.withLock { Self.allows(instance, $0) } }
 
-  private static func allows(_ instance: InstanceName, _ state: borrowing State) -> Bool {
+  static func allows(_ instance: InstanceName, _ state: borrowing State) -> Bool {
     switch state.settings.file.instances {
     case .any: true
     case .listed(let names): names.contains(instance) || state.persisted.instances.contains(instance)
@@ -141,127 +143,6 @@ final class Tenant: Sendable {
     case .failure(.unknown(let what)): throw .outcomeUnknown(what)
     case .failure(let error): throw .storageUnavailable("\(error)")
     }
-  }
-
-  // MARK: The keyring
-
-  /// The keyring, if it is open at this moment.
-  var openKeyring: TenantKeyring? { state.withLock { Self.openKeyring($0) } }
-
-  /// The keyring, if it is open at this moment and the instance may use it; for readers on an event loop.
-  func openKeyring(for instance: InstanceName) -> TenantKeyring? {
-    state.withLock { Self.allows(instance, $0) ? Self.openKeyring($0) : nil }
-  }
-
-  private static func openKeyring(_ state: borrowing State) -> TenantKeyring? {
-    if state.persisted.isDisabled { return nil }
-    if case .open(let keyring) = state.phase { return keyring }
-    return nil
-  }
-
-  /// The keyring, opened if it is not.
-  ///
-  /// - Throws: `tenantDisabled`, `tenantQuarantined`, or why it does not open.
-  func keyring() async throws(ServiceError) -> TenantKeyring {
-    while true {
-      let phase = try state.withLock { state throws(ServiceError) -> Phase in
-        if state.persisted.isDisabled { throw .tenantDisabled }
-        if case .cold = state.phase { state.phase = .opening(Task { await self.open() }) }
-        return state.phase
-      }
-      switch phase {
-      case .open(let keyring): return keyring
-      case .opening(let task): return try await task.value.get()
-      case .closing(let task): await task.value
-      case .quarantined(let why): throw .tenantQuarantined(why)
-      case .cold: preconditionFailure("a cold tenant was told to open")
-      }
-    }
-  }
-
-  /// What the tenant's keyring needs from around it.
-  var environment: TenantKeyring.Environment {
-    let logger = self.logger
-    return TenantKeyring.Environment(
-      tenant: name,
-      store: store,
-      device: device,
-      flushPools: resources.flushPools,
-      queue: queue,
-      settings: { self.keyringSettings },
-      provider: { kind throws(CMKError) in try self.provider(kind) },
-      failed: { self.failed($0, $1) },
-      log: { logger.notice("\($0)") }
-    )
-  }
-
-  private func open() async -> Result<TenantKeyring, ServiceError> {
-    do throws(ServiceError) {
-      let keyring = try await TenantKeyring.open(environment)
-      let isKept = state.withLock { state in
-        guard case .opening = state.phase else { return false }
-        state.phase = .open(keyring)
-        return true
-      }
-      guard isKept else {
-        keyring.wipe()
-        throw .tenantDisabled
-      }
-      return .success(keyring)
-    } catch {
-      state.withLock { state in
-        if case .tenantQuarantined(let why) = error {
-          state.phase = .quarantined(why)
-        } else if case .opening = state.phase {
-          state.phase = .cold
-        }
-      }
-      logger.error("the keyring does not open: \(error)")
-      return .failure(error)
-    }
-  }
-
-  /// A keyring can no longer be trusted: it is dropped; one whose storage changed is quarantined, another is loaded anew by the next call.
-  private func failed(_ keyring: TenantKeyring, _ error: StoreError) {
-    logger.error("the keyring is dropped: \(error)")
-    state.withLock { state in
-      switch error {
-      case .changed(let why), .damaged(let why): state.phase = .quarantined(why)
-      case .busy, .unavailable, .outcomeUnknown, .authenticatorUnavailable:
-        if case .open(let present) = state.phase, present === keyring { state.phase = .cold }
-      }
-    }
-    keyring.wipe()
-  }
-
-  /// Closes the keyring: what was accepted becomes durable, then the wrapping keys are wiped. The next call opens it again.
-  func close() async { await whileClosed {} }
-
-  /// Closes the keyring, runs `body`, and only then lets the next call open it.
-  private func whileClosed(_ body: @escaping @Sendable () async -> Void) async {
-    while true {
-      let (phase, isMine) = state.withLock { state -> (Phase, Bool) in
-        switch state.phase {
-        case .opening, .closing: return (state.phase, false)
-        case .open, .cold, .quarantined:
-          let before = state.phase
-          state.phase = .closing(Task { await self.end(before, body) })
-          return (state.phase, true)
-        }
-      }
-      switch phase {
-      case .opening(let task): _ = await task.value
-      case .closing(let task): await task.value
-      case .open, .cold, .quarantined: preconditionFailure("an open tenant was told to close")
-      }
-      if isMine { return }
-    }
-  }
-
-  private func end(_ before: Phase, _ body: @Sendable () async -> Void) async {
-    if case .open(let keyring) = before { await keyring.close() }
-    await body()
-    state.withLock { if case .closing = $0.phase { $0.phase = .cold } }
   }
 
   /// Takes the storage file as it is.
@@ -319,6 +200,9 @@ final class Tenant: Sendable {
     let phase = state.withLock { state -> Phase? in state.persisted.isDisabled ? nil : state.phase }
     switch phase {
     case .none: return (.disabled, "an administrator disabled it")
+    case .opening(_, .some): return (.degraded, "its storage is being recovered; reads go on")
+    case .recovering(let recovery):
+      return (.degraded, "its storage must be recovered; reads go on: \(recovery.why)")
     case .cold, .opening, .closing: return (.cold, "")
     case .quarantined(let why): return (.quarantined, why)
     case .open(let keyring): return keyring.condition()

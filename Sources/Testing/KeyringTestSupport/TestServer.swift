@@ -1,6 +1,7 @@
 public import KeyringClient
 internal import KeyringCore
 internal import KeyringService
+public import KeyringStorage
 internal import Logging
 internal import SecureMemory
 public import TLSTransport
@@ -22,9 +23,14 @@ public final class TestServer: TestEndpoint {
   /// - Parameters:
   ///   - limits: lines of the configuration's `limits`.
   ///   - port: to listen on; 0 for a free one.
-  public init(pki: TestPKI? = nil, data: TestDirectory? = nil, limits: [String] = [], port: Int = 0)
-    async throws
-  {
+  ///   - calls: its way to the disk, some of which a test makes fail.
+  public init(
+    pki: TestPKI? = nil,
+    data: TestDirectory? = nil,
+    limits: [String] = [],
+    port: Int = 0,
+    calls: SystemCalls = SystemCalls()
+  ) async throws {
     let pki = try pki ?? TestPKI()
     let isNew = data == nil
     let data = try data ?? TestDirectory()
@@ -46,7 +52,12 @@ public final class TestServer: TestEndpoint {
     let configuration = try ServiceConfiguration(yaml: yaml, file: "test.yaml", directory: data.path)
     var logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
     logger.logLevel = .error
-    let resources = try ServiceResources(configuration, credentialsDirectory: nil, logger: logger)
+    let resources = try ServiceResources(
+      configuration,
+      credentialsDirectory: nil,
+      logger: logger,
+      calls: calls
+    )
     server = try await KeyringServer.start(Service(resources, isMemoryLocked: false))
     self.port = server.port
   }

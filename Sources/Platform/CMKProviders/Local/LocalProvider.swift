@@ -185,6 +185,9 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
     do {
       let made = try parent.directory(tenant.text, create: true)
       try parent.synchronize()
+      // What an ended process left: half a file, or one that was renamed and would not be there after a power cut.
+      try made.removeLeftovers()
+      try made.synchronize()
       directory = made
       return made
     } catch {
