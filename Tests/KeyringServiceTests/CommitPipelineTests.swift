@@ -101,38 +101,77 @@ import Testing
     #expect(fixture.store.state.withLock { $0.batches.count } == 1)
   }
 
-  @Test func whatArrivesDuringAReplacementWaitsForIt() throws {
+  @Test func commitsGoOnWhileStorageIsWrittenAnew() throws {
     let fixture = try PipelineFixture()
-    _ = fixture.submit([try fixture.put("a")])
-    let replaced = Mutex<Result<StorePosition, ServiceError>?>(nil)
-    let writeKey = fixture.writeKey
-    fixture.pipeline.replace { source in
-      .success(
-        Replacement(
-          image: KeyringImage(
-            tenant: source.state.tenant,
-            id: source.state.id,
-            sequence: source.state.sequence + 1,
-            timeMilliseconds: 1,
-            caller: "keyringd",
-            wrappingKeys: Array(source.state.wrappingKeys.values),
-            keys: source.state.keys,
-            idempotency: source.idempotency
-          ),
-          authenticator: writeKey
-        )
-      )
-    } completion: { result in
-      replaced.withLock { $0 = result }
-    }
+    let before = fixture.submit([try fixture.put("a")])
+    let replaced = fixture.replace()
     let during = fixture.submit([try fixture.put("b")])
-    fixture.flush()  // of "a", which came before
-    #expect(replaced.withLock { $0 } == nil && during.value == nil)
-    fixture.flush()  // the replacement
-    #expect(replaced.withLock { try? $0?.get().sequence } == 3)
+    fixture.flush()  // "a"
+    fixture.flush()  // the snapshot, of before "a"
+    #expect(before.sequence == 2 && during.value == nil && replaced.value == nil)
+    let late = fixture.submit([try fixture.put("c")])
+    #expect(late.value == nil, "files change next: it waits, and is not refused")
+    fixture.flush()  // "b"
+    #expect(during.sequence == 3)
+    fixture.flush()  // the change of files
+    #expect(try replaced.value?.get().sequence == 4)
     fixture.flush()
-    #expect(during.sequence == 4)
-    #expect(fixture.store.state.withLock { $0.images.map(\.keys.count) } == [1])
+    #expect(late.sequence == 5)
+    let state = fixture.store.state.withLock { $0 }
+    #expect(state.images.map(\.sequence) == [1])
+    #expect(state.replacement.map(\.sequence) == [2, 3, 4])
+    #expect(state.replacement.map(\.caller) == ["adapted", "adapted", "keyringd"])
+    #expect(state.replacement.last?.operations == [.replaced(StorePosition(sequence: 3, digest: .zero))])
+    #expect(fixture.watcher.sequence == 5)
+    #expect(fixture.watcher.seen.withLock { $0.states.last?.keyCount } == 3)
+  }
+
+  /// Many commits are added to the new file while more go on; only the last few have others wait.
+  @Test func aLongTailIsAddedBeforeFilesChange() throws {
+    let fixture = try PipelineFixture()
+    let replaced = fixture.replace()
+    let many = try (0..<20).map { fixture.submit([try fixture.put("k\($0)")]) }
+    fixture.flush()  // the snapshot: nothing is durable since
+    #expect(replaced.value == nil)
+    while replaced.value == nil { #expect(fixture.flush()) }
+    #expect(many.map(\.sequence) == (2...21).map { $0 })
+    let state = fixture.store.state.withLock { $0 }
+    #expect(state.replacement.map(\.sequence) == (2...22).map { $0 })
+    #expect(state.replaced == [21])
+    #expect(try replaced.value?.get().sequence == 22)
+  }
+
+  @Test func aReplacementThatFailsLeavesTheOldFileAndWhatWaitedGoesOn() throws {
+    let fixture = try PipelineFixture()
+    fixture.store.state.withLock { $0.failures = [.unavailable("no room")] }
+    let replaced = fixture.replace()
+    let during = fixture.submit([try fixture.put("a")])
+    fixture.flush()
+    #expect(replaced.value == .failure(.storageUnavailable("no room")))
+    fixture.flush()
+    #expect(during.sequence == 2)
+    // The change of files fails so that nobody knows which one stands: then nothing in memory is trusted.
+    let second = fixture.replace()
+    fixture.flush()
+    fixture.store.state.withLock { $0.failures = [.outcomeUnknown("rename")] }
+    fixture.flush()
+    #expect(second.value == .failure(.outcomeUnknown("rename")))
+    #expect(fixture.watcher.seen.withLock { $0.failure } == .outcomeUnknown("rename"))
+  }
+
+  @Test func aFailedFlushEndsAReplacementUnderWay() throws {
+    let fixture = try PipelineFixture()
+    let replaced = fixture.replace()
+    _ = fixture.submit([try fixture.put("a")])
+    fixture.flush()  // the snapshot
+    fixture.store.state.withLock { $0.failures = [.outcomeUnknown("sync failed")] }
+    fixture.flush()  // "a"
+    guard case .failure(.storageUnavailable) = replaced.value else {
+      Issue.record("the old file stands: \(String(describing: replaced.value))")
+      return
+    }
+    fixture.flush()
+    #expect(fixture.store.state.withLock { $0.abandoned } == 1)
   }
 
   @Test func aTenantThatClosesLetsWhatItAcceptedBecomeDurable() throws {

@@ -11,12 +11,17 @@ final class ScriptedStore: KeyringStore {
   struct State {
     var batches: [[Commit]] = []
     var images: [KeyringImage] = []
+    /// Commits added to replacements.
+    var replacement: [Commit] = []
+    /// Where the store stood at each change of files.
+    var replaced: [UInt64] = []
+    var abandoned = 0
     var failures: [StoreError] = []
   }
 
   let state = Mutex(State())
 
-  private func answer(_ sequence: UInt64) throws(StoreError) -> StorePosition {
+  func answer(_ sequence: UInt64) throws(StoreError) -> StorePosition {
     let failure = state.withLock { $0.failures.isEmpty ? nil : $0.failures.removeFirst() }
     if let failure { throw failure }
     return StorePosition(sequence: sequence, digest: .zero)
@@ -37,19 +42,41 @@ final class ScriptedStore: KeyringStore {
     state.withLock { $0.batches.append(commits) }
     return try answer(commits[commits.count - 1].sequence)
   }
-  func replace(
+  func beginReplacement(
     with image: KeyringImage,
-    expecting: StorePosition,
+    at position: StorePosition,
     authenticator: any BatchAuthenticator
-  ) throws(StoreError) -> StorePosition {
+  ) throws(StoreError) -> any KeyringReplacement {
     state.withLock { $0.images.append(image) }
-    return try answer(image.sequence)
+    _ = try answer(image.sequence)
+    return ScriptedReplacement(store: self)
   }
   func read() throws(StoreError) -> LoadedKeyring { throw .busy("not scripted") }
   func accept(sequence: UInt64) throws(StoreError) {}
   func anchor(authenticator: any BatchAuthenticator) throws(StoreError) {}
   var storageBytes: UInt64 { 0 }
   func close() throws(StoreError) {}
+}
+
+/// A replacement in a scripted store.
+struct ScriptedReplacement: KeyringReplacement {
+  let store: ScriptedStore
+
+  func append(_ commits: [Commit], authenticator: any BatchAuthenticator) throws(StoreError) {
+    store.state.withLock { $0.replacement += commits }
+    _ = try store.answer(0)
+  }
+  func finish(
+    _ commits: [Commit],
+    expecting: StorePosition,
+    former: any BatchAuthenticator,
+    authenticator: any BatchAuthenticator
+  ) throws(StoreError) -> StorePosition {
+    try append(commits, authenticator: authenticator)
+    store.state.withLock { $0.replaced.append(expecting.sequence) }
+    return StorePosition(sequence: expecting.sequence + 1, digest: .zero)
+  }
+  func abandon() { store.state.withLock { $0.abandoned += 1 } }
 }
 
 /// What readers were shown.
@@ -171,6 +198,53 @@ final class PipelineFixture: Sendable {
     pipeline.submit(change, again: nil) { outcome in box.outcome.withLock { $0 = outcome } }
     settle()
     return box
+  }
+
+  /// Has storage written anew, with every caller made `adapted`.
+  func replace() -> Mutable<Result<StorePosition, ServiceError>?> {
+    let outcome = Mutable<Result<StorePosition, ServiceError>?>(nil)
+    let writeKey = self.writeKey
+    pipeline.replace(
+      CommitPipeline.PendingReplacement(
+        make: { .success(Replacement(image: Self.image($0), authenticator: writeKey)) },
+        adapt: { commit in
+          Commit(
+            sequence: commit.sequence,
+            timeMilliseconds: commit.timeMilliseconds,
+            caller: "adapted",
+            idempotency: commit.idempotency,
+            operations: commit.operations
+          )
+        },
+        former: writeKey,
+        caller: "keyringd",
+        completion: { outcome.value = $0 }
+      )
+    )
+    settle()
+    return outcome
+  }
+
+  static func image(_ source: ReplacementSource) -> KeyringImage {
+    KeyringImage(
+      tenant: source.state.tenant,
+      id: source.state.id,
+      sequence: source.state.sequence,
+      timeMilliseconds: 1,
+      caller: "keyringd",
+      wrappingKeys: Array(source.state.wrappingKeys.values),
+      keys: source.state.keys,
+      idempotency: source.idempotency
+    )
+  }
+
+  final class Mutable<Value: Sendable>: Sendable {
+    private let box: Mutex<Value>
+    init(_ value: Value) { box = Mutex(value) }
+    var value: Value {
+      get { box.withLock { $0 } }
+      set { box.withLock { $0 = newValue } }
+    }
   }
 
   final class Box: Sendable {

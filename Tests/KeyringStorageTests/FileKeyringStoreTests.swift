@@ -40,7 +40,7 @@ import Testing
     _ = try store.replace(with: fixture.image(state), expecting: next, authenticator: fixture.authenticator)
     #expect(
       plan.log.filter { [.write, .fdatasync, .fsync, .rename].contains($0) }
-        == [.write, .write, .fsync, .rename, .fsync, .write, .fsync, .rename, .fsync]
+        == [.write, .write, .fsync, .write, .fsync, .rename, .fsync, .write, .fsync, .rename, .fsync]
     )
   }
 
@@ -308,7 +308,7 @@ import Testing
     let image = KeyringImage(
       tenant: fixture.tenant,
       id: fixture.keyring,
-      sequence: 3,
+      sequence: 2,
       timeMilliseconds: 1,
       caller: "keyringd",
       wrappingKeys: [try fixture.wrappingKey],

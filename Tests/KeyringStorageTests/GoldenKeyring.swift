@@ -208,8 +208,7 @@ struct GoldenKeyring {
 
   /// The first file's bytes, and where it stands after each batch.
   func file() throws -> (bytes: [UInt8], positions: [StorePosition]) {
-    let replaced = StorePosition(sequence: 0, digest: .zero)
-    var bytes = try header(replaced)
+    var bytes = try header(StorePosition(sequence: 0, digest: .zero))
     var positions: [StorePosition] = []
     var previous = try #require(Digest(bytes: bytes[144...]))
     for (commits, authenticator) in batches {
@@ -228,12 +227,12 @@ struct GoldenKeyring {
     return (bytes, positions)
   }
 
-  private func header(_ replaced: StorePosition) throws -> [UInt8] {
+  private func header(_ origin: StorePosition) throws -> [UInt8] {
     try StorageHeader(
       tenant: tenant,
       keyring: keyring,
       createdMilliseconds: 1_700_000_000_000,
-      replaced: replaced
+      origin: origin
     ).encode()
   }
 
@@ -243,7 +242,7 @@ struct GoldenKeyring {
     return KeyringImage(
       tenant: tenant,
       id: keyring,
-      sequence: state.sequence + 1,
+      sequence: state.sequence,
       timeMilliseconds: 1_700_000_002_000,
       caller: "spiffe://keyring.example.org/tenant/acme/admin",
       wrappingKeys: state.wrappingKeys.values.sorted { $0.id.value < $1.id.value },
@@ -252,35 +251,41 @@ struct GoldenKeyring {
     )
   }
 
-  /// The replacement's bytes, with one commit behind, and where it stands after each batch.
-  func replacement() throws -> (bytes: [UInt8], positions: [StorePosition]) {
-    let replaced = try #require(try file().positions.last)
-    var bytes = try header(replaced)
-    let head = try #require(Digest(bytes: bytes[144...]))
-    func batch(_ message: [UInt8], _ sequence: UInt64, _ previous: Digest) throws -> EncodedBatch {
-      try EncodedBatch.make(
-        [message],
-        firstSequence: sequence,
-        previous: previous,
-        tenant: tenant,
-        keyring: keyring,
-        authenticator: second
-      )
-    }
-    let snapshot = try batch(CommitCodec.encode(try image()), 8, head)
+  /// What says that the first file was replaced.
+  func replaced() throws -> Commit {
+    Self.commit(8, [.replaced(try #require(try file().positions.last))])
+  }
+
+  /// The replacement's bytes, with one commit behind, and where it stands after each batch from that on with which it appeared.
+  func replacement() throws -> (bytes: [UInt8], snapshot: StorePosition, positions: [StorePosition]) {
+    var bytes = try header(try #require(try file().positions.last))
     let after = Self.commit(
       9,
       [.remove(try KeyIdentity(scope: .shared, owner: [], keyID: Array("alpha".utf8)))]
     )
-    let last = try batch(CommitCodec.encode(after), 9, snapshot.position.digest)
-    bytes += snapshot.bytes + last.bytes
-    return (bytes, [snapshot.position, last.position])
+    var positions = [StorePosition(sequence: 6, digest: StorageHeader.digest(bytes))]
+    for message in [
+      CommitCodec.encode(try image()), CommitCodec.encode(try replaced()), CommitCodec.encode(after),
+    ] {
+      let before = positions[positions.count - 1]
+      let batch = try EncodedBatch.make(
+        [message],
+        firstSequence: before.sequence + 1,
+        previous: before.digest,
+        tenant: tenant,
+        keyring: keyring,
+        authenticator: second
+      )
+      bytes += batch.bytes
+      positions.append(batch.position)
+    }
+    return (bytes, positions[1], Array(positions[2...]))
   }
 
   /// Every golden file, by name.
   func files() throws -> [String: [UInt8]] {
     let (bytes, positions) = try file()
-    let (newBytes, newPositions) = try replacement()
+    let (newBytes, _, newPositions) = try replacement()
     func anchor(_ position: StorePosition, _ authenticator: KnownWrappingKey?) throws -> [UInt8] {
       try Anchor.make(
         tenant: tenant,

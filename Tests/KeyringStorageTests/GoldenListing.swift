@@ -6,7 +6,7 @@ import KeyringCore
 /// What `read.py` lists, made of the content instead of the file.
 enum GoldenListing {
   static func first(_ golden: GoldenKeyring) throws -> [String] {
-    var lines = [head(golden, replaced: 0)]
+    var lines = [head(golden, origin: 0)]
     for (batch, position) in zip(golden.batches, try golden.file().positions) {
       lines.append(
         "batch \(batch.commits[0].sequence)..\(position.sequence) digest \(position.digest) hmac \(batch.authenticator.wrappingKeyID) ok"
@@ -17,11 +17,11 @@ enum GoldenListing {
   }
 
   static func replacement(_ golden: GoldenKeyring) throws -> [String] {
-    let positions = try golden.replacement().positions
+    let (_, snapshot, positions) = try golden.replacement()
     let image = try golden.image()
-    var lines = [head(golden, replaced: 7)]
-    lines.append("batch 8..8 digest \(positions[0].digest) hmac \(golden.second.wrappingKeyID) ok")
-    lines.append("commit 8 at \(image.timeMilliseconds) by \(image.caller)")
+    var lines = [head(golden, origin: 7)]
+    lines.append("batch 7..7 digest \(snapshot.digest) hmac \(golden.second.wrappingKeyID) ok")
+    lines.append("commit 7 at \(image.timeMilliseconds) by \(image.caller)")
     lines += image.wrappingKeys.map(list)
     for (identity, key) in image.keys.sorted(by: { $0.key.encoded.lexicographicallyPrecedes($1.key.encoded) })
     {
@@ -33,14 +33,16 @@ enum GoldenListing {
       )
     }
     lines.append("  horizon 0")
+    lines.append("batch 8..8 digest \(positions[0].digest) hmac \(golden.second.wrappingKeyID) ok")
+    lines += list(try golden.replaced())
     lines.append("batch 9..9 digest \(positions[1].digest) hmac \(golden.second.wrappingKeyID) ok")
     lines.append("commit 9 at 1700000001009 by \(GoldenKeyring.caller)")
     lines.append("  remove (shared, '', 'alpha')")
     return lines
   }
 
-  private static func head(_ golden: GoldenKeyring, replaced: Int) -> String {
-    "tenant acme keyring \(golden.keyring) created 1700000000000 replaced \(replaced)"
+  private static func head(_ golden: GoldenKeyring, origin: Int) -> String {
+    "tenant acme keyring \(golden.keyring) created 1700000000000 made at \(origin)"
   }
 
   private static func list(_ commit: Commit) -> [String] {
@@ -52,6 +54,7 @@ enum GoldenListing {
         case .put(let identity, let type, let record): list(identity, type, record)
         case .remove(let identity): "  remove \(list(identity))"
         case .addWrappingKey(let key): list(key)
+        case .replaced(let position): "  replaced \(position.sequence) digest \(position.digest)"
         }
       }
   }

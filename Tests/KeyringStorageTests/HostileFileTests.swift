@@ -8,16 +8,16 @@ import Testing
   let fixture: StoreFixture
   init() throws { fixture = try StoreFixture() }
 
-  private func file(_ replaced: StorePosition, _ messages: [[UInt8]]) throws -> [UInt8] {
+  private func file(_ origin: StorePosition, _ messages: [[UInt8]]) throws -> [UInt8] {
     let head = try StorageHeader(
       tenant: fixture.tenant,
       keyring: fixture.keyring,
       createdMilliseconds: .max,
-      replaced: replaced
+      origin: origin
     ).encode()
     let batch = try EncodedBatch.make(
       messages,
-      firstSequence: replaced.sequence &+ 1,
+      firstSequence: max(1, origin.sequence),
       previous: try #require(Digest(bytes: head[144...])),
       tenant: fixture.tenant,
       keyring: fixture.keyring,
@@ -39,7 +39,7 @@ import Testing
         tenant: fixture.tenant,
         keyring: fixture.keyring,
         createdMilliseconds: 1,
-        replaced: StorePosition(sequence: sequence, digest: digest)
+        origin: StorePosition(sequence: sequence, digest: digest)
       ).encode()
       let batch = try EncodedBatch.make(
         [CommitCodec.encode(commit)],
@@ -50,7 +50,7 @@ import Testing
         authenticator: fixture.authenticator
       )
       #expect(
-        throws: StoreError.damaged("the file's header names an impossible position as the one it replaced")
+        throws: StoreError.damaged("the file's header names an impossible position as the one it was made at")
       ) {
         try StorageFileReader.read(head + batch.bytes, tenant: fixture.tenant)
       }

@@ -149,7 +149,7 @@ struct StoreFixture {
     KeyringImage(
       tenant: tenant,
       id: keyring,
-      sequence: state.sequence + 1,
+      sequence: state.sequence,
       timeMilliseconds: 5000,
       caller: "keyringd",
       wrappingKeys: [try wrappingKey],
@@ -171,6 +171,33 @@ struct StoreFixture {
     try handle.truncate(atOffset: 0)
     try handle.write(contentsOf: Data(bytes))
     try handle.close()
+  }
+}
+
+extension FileKeyringStore {
+  /// Writes the file anew in one go.
+  ///
+  /// - Parameter meanwhile: commits made since the image was.
+  func replace(
+    with image: KeyringImage,
+    expecting: StorePosition,
+    authenticator: any BatchAuthenticator,
+    meanwhile: [Commit] = []
+  ) throws(StoreError) -> StorePosition {
+    let replacement = try beginReplacement(with: image, at: expecting, authenticator: authenticator)
+    let last = Commit(
+      sequence: expecting.sequence + 1,
+      timeMilliseconds: 6000,
+      caller: "keyringd",
+      idempotency: nil,
+      operations: [.replaced(expecting)]
+    )
+    return try replacement.finish(
+      meanwhile + [last],
+      expecting: expecting,
+      former: authenticator,
+      authenticator: authenticator
+    )
   }
 }
 

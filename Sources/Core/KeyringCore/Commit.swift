@@ -6,6 +6,8 @@ public enum Operation: Sendable, Equatable {
   case remove(KeyIdentity)
   /// A wrapping key comes into use.
   case addWrappingKey(WrappingKey)
+  /// Storage was written anew; it stood there. Changes nothing else.
+  case replaced(StorePosition)
 }
 
 /// Changes that happen together or not at all, with who asked for them.

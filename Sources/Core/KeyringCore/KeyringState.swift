@@ -70,6 +70,7 @@ public struct KeyringState: Sendable {
       }
       wrappingKeys[key.id] = key
       usefulBytes += Compaction.usefulBytes(of: key)
+    case .replaced: break
     }
   }
 
@@ -105,7 +106,7 @@ public struct KeyringState: Sendable {
     }
   }
 
-  /// Rebuilds a keyring from a whole image of it, as a storage file's replacement holds it.
+  /// Rebuilds a keyring from a whole image of it, as storage that was written anew begins with it.
   ///
   /// - Throws: `KeyringError.inconsistent` where the image contradicts itself.
   public init(_ image: KeyringImage) throws(KeyringError) {
@@ -139,13 +140,13 @@ extension KeyIdentity {
   }()
 }
 
-/// A whole keyring, to be written as a new storage file.
+/// A whole keyring, as storage that is written anew begins with.
 public struct KeyringImage: Sendable {
   /// Whose keyring it is.
   public let tenant: TenantName
   /// Which keyring it is.
   public let id: KeyringID
-  /// The sequence of the replacement itself: one more than that of the state it was made from.
+  /// Of the state that it holds.
   public let sequence: UInt64
   /// When, Unix milliseconds.
   public let timeMilliseconds: UInt64

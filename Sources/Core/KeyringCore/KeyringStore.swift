@@ -104,9 +104,29 @@ public enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
   }
 }
 
+/// Storage that is being written anew beside what is there, which goes on being appended to meanwhile. Its calls block, one at a time.
+public protocol KeyringReplacement: Sendable {
+  /// Adds commits that were made durable since, in order: durable when it returns.
+  func append(_ commits: [Commit], authenticator: any BatchAuthenticator) throws(StoreError)
+  /// Adds the last of those commits, which ends in one that says what was replaced (`Operation.replaced`, `expecting`), and puts this in the
+  /// place of what is there, in one step; of no more use afterwards, whatever the outcome.
+  ///
+  /// - Parameters:
+  ///   - expecting: where what is there must stand.
+  ///   - former: authenticates what is there.
+  func finish(
+    _ commits: [Commit],
+    expecting: StorePosition,
+    former: any BatchAuthenticator,
+    authenticator: any BatchAuthenticator
+  ) throws(StoreError) -> StorePosition
+  /// Gives it up: what is there stays.
+  func abandon()
+}
+
 /// Durable storage of one keyring. Its calls block: they run on a thread made for that, one at a time.
 public protocol KeyringStore: Sendable {
-  /// Opens and verifies the keyring; after any error but `unavailable` of `append` and `replace`, this is the only way on.
+  /// Opens and verifies the keyring; after any error but `unavailable` of `append` and `finish`, this is the only way on.
   ///
   /// - Returns: nil where there is no keyring, and one may be created.
   func load() throws(StoreError) -> LoadedKeyring?
@@ -123,12 +143,17 @@ public protocol KeyringStore: Sendable {
     expecting: StorePosition,
     authenticator: any BatchAuthenticator
   ) throws(StoreError) -> StorePosition
-  /// Replaces all of it in one step by `image`, whose sequence is one more than `expecting`.
-  func replace(
+  /// Begins to write all of it anew, beside what is there; it may be appended to meanwhile. One at a time: an unfinished one is given up.
+  ///
+  /// - Parameters:
+  ///   - image: the keyring at `position`.
+  ///   - position: where storage stood when the image was made.
+  /// - Throws: `unavailable`, with what is there untouched; `busy` where it is not open.
+  func beginReplacement(
     with image: KeyringImage,
-    expecting: StorePosition,
+    at position: StorePosition,
     authenticator: any BatchAuthenticator
-  ) throws(StoreError) -> StorePosition
+  ) throws(StoreError) -> any KeyringReplacement
   /// Reads and verifies what is stored now, without changing anything: for proofs and checks.
   func read() throws(StoreError) -> LoadedKeyring
   /// Takes what is stored as it is, though the anchor or the expectation says otherwise; an operator's decision.

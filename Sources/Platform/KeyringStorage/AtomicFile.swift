@@ -24,28 +24,44 @@ public enum AtomicFile {
     in directory: DirectoryDescriptor,
     _ parts: [[UInt8]]
   ) throws(FileError) -> FileDescriptor {
+    let file = try begin(name, in: directory)
+    defer { directory.end(name + temporarySuffix) }
+    do throws(FileError) {
+      try fill(file, parts, "\(directory.path)/\(name + temporarySuffix)", directory.calls)
+    } catch {
+      _ = directory.unlink(name + temporarySuffix)  // a leftover is removed by the next replacement or opening
+      throw .unchanged("\(error)")  // whatever became of the new file, the old one stands
+    }
+    try putInPlace(name, in: directory)
+    return file
+  }
+
+  /// Makes the new file, empty; until `DirectoryDescriptor.end` it is nobody's leftover.
+  static func begin(_ name: String, in directory: DirectoryDescriptor) throws(FileError) -> FileDescriptor {
     try DirectoryDescriptor.check(name)
     let temporary = name + temporarySuffix
-    directory.begin(temporary)
-    defer { directory.end(temporary) }
     // One writer a directory (the tenant's lock): what stands here is what a crash left.
     guard directory.unlink(temporary) || errno == ENOENT else {
       throw .unchanged("cannot remove \(directory.path)/\(temporary): \(lastErrorText())")
     }
-    let file = try directory.openFile(temporary, flags: O_RDWR | O_CREAT | O_EXCL)
-    do throws(FileError) {
-      try fill(file, parts, "\(directory.path)/\(temporary)", directory.calls)
+    directory.begin(temporary)
+    do {
+      return try directory.openFile(temporary, flags: O_RDWR | O_CREAT | O_EXCL)
     } catch {
-      _ = directory.unlink(temporary)  // a leftover is removed by the next replacement or opening
-      throw .unchanged("\(error)")  // whatever became of the new file, the old one stands
+      directory.end(temporary)
+      throw error
     }
+  }
+
+  /// The new file, written and synced, takes the place of the old one; durable when it returns.
+  static func putInPlace(_ name: String, in directory: DirectoryDescriptor) throws(FileError) {
+    let temporary = name + temporarySuffix
     guard directory.rename(temporary, to: name) else {
       let text = lastErrorText()
       _ = directory.unlink(temporary)
       throw .unknown("cannot rename \(directory.path)/\(temporary): \(text)")
     }
     try directory.synchronize()
-    return file
   }
 
   private static func fill(

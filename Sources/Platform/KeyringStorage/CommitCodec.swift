@@ -32,7 +32,7 @@ enum CommitCodec {
     return order != 0 ? order < 0 : left.encoded.count < right.encoded.count
   }
 
-  /// The one commit of a replacement.
+  /// The first commit of a file that is written anew.
   static func encode(_ image: KeyringImage) -> [UInt8] {
     let keys = image.keys.map { (identity: $0.key, key: $0.value) }
     return encode(image, keys.sorted { precedes($0.identity, $1.identity) })
@@ -93,6 +93,11 @@ enum CommitCodec {
       message.message(1) { write(identity, type, record, to: &$0) }
     case .remove(let identity): message.message(2) { write(identity, to: &$0) }
     case .addWrappingKey(let key): message.message(3) { write(key, to: &$0) }
+    case .replaced(let position):
+      message.message(5) { message in
+        message.number(1, position.sequence)
+        message.bytes(2, position.digest.bytes)
+      }
     }
   }
 
@@ -137,7 +142,7 @@ enum CommitCodec {
 
   // MARK: Decoding
 
-  /// A commit of a file: ordinary, or the whole keyring that a replacement begins with.
+  /// A commit of a file: ordinary, or the whole keyring that a file written anew begins with.
   enum Decoded {
     case commit(Commit)
     case image(KeyringImage, [ListedKey])
@@ -221,6 +226,11 @@ enum CommitCodec {
     case KEYRING__STORAGE__V1__OPERATION__OPERATION_WRAPPING_KEY:
       guard let key = unsafe message.wrapping_key else { break }
       return .addWrappingKey(try unsafe decode(key.pointee))
+    case KEYRING__STORAGE__V1__OPERATION__OPERATION_REPLACED:
+      guard let replaced = unsafe message.replaced?.pointee,
+        let digest = unsafe Digest(bytes: array(replaced.digest))
+      else { break }
+      return unsafe .replaced(StorePosition(sequence: replaced.sequence, digest: digest))
     default: break  // a C enum: protobuf-c hands on any number
     }
     throw .inconsistent("an operation of an unknown kind")

@@ -18,32 +18,30 @@ extension FileKeyringStore {
       }
       let nothing = StorePosition(sequence: 0, digest: .zero)
       try writeAnchor(Anchor.make(tenant: tenant, keyring: id, position: nothing, authenticator: nil))
-      let header = StorageHeader(
-        tenant: tenant,
-        keyring: id,
-        createdMilliseconds: commits[0].timeMilliseconds,
-        replaced: nothing
-      )
-      try writeFile(&state, header, messages: commits.map(CommitCodec.encode), first: 1, authenticator)
-      return try position(state)
+      try writeFirst(&state, id, commits, authenticator)
+      return try opened(state).position
     }
   }
 
-  private func writeFile(
+  private func writeFirst(
     _ state: inout State,
-    _ header: StorageHeader,
-    messages: [[UInt8]],
-    first: UInt64,
+    _ id: KeyringID,
+    _ commits: [Commit],
     _ authenticator: any BatchAuthenticator
   ) throws(StoreError) {
-    let head = try header.encode()
-    guard let before = Digest(bytes: head[144...]) else { preconditionFailure("a header ends in 32 bytes") }
-    let batch = try EncodedBatch.make(
-      messages,
-      firstSequence: first,
-      previous: before,
+    let nothing = StorePosition(sequence: 0, digest: .zero)
+    let head = try StorageHeader(
       tenant: tenant,
-      keyring: header.keyring,
+      keyring: id,
+      createdMilliseconds: commits[0].timeMilliseconds,
+      origin: nothing
+    ).encode()
+    let batch = try EncodedBatch.make(
+      commits.map(CommitCodec.encode),
+      firstSequence: 1,
+      previous: StorageHeader.digest(head),
+      tenant: tenant,
+      keyring: id,
       authenticator: authenticator
     )
     try checkSize(head.count + batch.bytes.count)
@@ -55,25 +53,27 @@ extension FileKeyringStore {
     } catch {
       throw .unavailable("\(error)")
     }
-    // From here on the new file stands: whatever fails now, the old state is no more.
+    try stand(&state, file, size: head.count + batch.bytes.count, batch.position, id)
+    try anchor(&state, authenticator, .strict)
+  }
+
+  /// From here on a new file stands: whatever fails now, the old state is no more.
+  func stand(
+    _ state: inout State,
+    _ file: FileDescriptor,
+    size: Int,
+    _ position: StorePosition,
+    _ id: KeyringID
+  ) throws(StoreError) {
     let status: FileStatus
     do {
       status = try directory.status(of: file, name)
     } catch {
       throw failed(&state, "\(error)")
     }
-    state.open = OpenFile(
-      file: file,
-      status: status,
-      size: head.count + batch.bytes.count,
-      position: batch.position,
-      keyring: header.keyring
-    )
+    state.open = OpenFile(file: file, status: status, size: size, position: position, keyring: id)
     noteSize(state)
-    try anchor(&state, authenticator, header.replaced.sequence == 0 ? .strict : policy)
   }
-
-  private func position(_ state: State) throws(StoreError) -> StorePosition { try opened(state).position }
 
   /// - Throws: `StoreError.busy` where it was closed, or failed, since whoever asks loaded it: that one must load it again.
   func opened(_ state: State) throws(StoreError) -> OpenFile {
@@ -112,7 +112,7 @@ extension FileKeyringStore {
   }
 
   /// What is written can be read again: a larger file is refused by reading it.
-  private func checkSize(_ size: Int) throws(StoreError) {
+  func checkSize(_ size: Int) throws(StoreError) {
     guard size <= fileBytesMax else {
       throw .unavailable(
         "\(path) would have \(size) bytes, and may have \(fileBytesMax): nothing was written; remove keys, or move some to another tenant"
@@ -121,7 +121,7 @@ extension FileKeyringStore {
   }
 
   /// The file at the path is the one that was opened, as long as it was left, ending in the digest that it was left with.
-  private func check(_ open: OpenFile, _ expecting: StorePosition) throws(StoreError) {
+  func check(_ open: OpenFile, _ expecting: StorePosition) throws(StoreError) {
     guard open.position == expecting else { throw .changed("\(path) is not at \(expecting)") }
     do {
       guard let now = try directory.status(of: name) else { throw StoreError.changed("\(path) is gone") }
@@ -180,43 +180,5 @@ extension FileKeyringStore {
     state.open = nil
     state.mustRecover = true
     return .outcomeUnknown(what)
-  }
-
-  /// A replacement is opened by an anchor at the position that it replaces, so that this one must be durable before.
-  private func bringAnchorUp(
-    _ open: OpenFile,
-    _ authenticator: any BatchAuthenticator
-  ) throws(StoreError) {
-    if anchored.withLock({ $0 }) != open.position { try noteLate(open, authenticator) }
-    try writeLateAnchor()
-  }
-
-  // MARK: Replacing
-
-  /// Replaces the file by a new one that holds `image` alone. The anchor is first brought to where the old file stands.
-  public func replace(
-    with image: KeyringImage,
-    expecting: StorePosition,
-    authenticator: any BatchAuthenticator
-  ) throws(StoreError) -> StorePosition {
-    try state.withLock { state throws(StoreError) in
-      let open = try opened(state)
-      try check(open, expecting)
-      try bringAnchorUp(open, authenticator)
-      let header = StorageHeader(
-        tenant: tenant,
-        keyring: image.id,
-        createdMilliseconds: image.timeMilliseconds,
-        replaced: expecting
-      )
-      try writeFile(
-        &state,
-        header,
-        messages: [CommitCodec.encode(image)],
-        first: image.sequence,
-        authenticator
-      )
-      return try position(state)
-    }
   }
 }

@@ -28,6 +28,8 @@ public final class FileKeyringStore: KeyringStore {
     var open: OpenFile?
     /// Set by a failure after which the disk is not known; cleared by a successful `load`.
     var mustRecover = false
+    /// A replacement on its way; one that is not this one is over.
+    var draft: FileReplacement?
   }
 
   struct LateAnchor {
@@ -87,6 +89,7 @@ public final class FileKeyringStore: KeyringStore {
   public func load() throws(StoreError) -> LoadedKeyring? {
     try state.withLock { state throws(StoreError) in
       anchorWriter.forget(tenant)
+      forgetDraft(&state)
       state.open = nil
       if state.lock == nil { state.lock = try takeLock() }
       let anchor = try readAnchor()
@@ -148,6 +151,14 @@ public final class FileKeyringStore: KeyringStore {
       storageBytes: UInt64(content.validBytes),
       notices: notices
     )
+  }
+
+  /// Gives up a replacement that is being written; it notices when it is finished.
+  private func forgetDraft(_ state: inout State) {
+    guard state.draft != nil else { return }
+    state.draft = nil
+    _ = directory.unlink(name + AtomicFile.temporarySuffix)  // a leftover is removed by the next replacement or opening
+    directory.end(name + AtomicFile.temporarySuffix)
   }
 
   func takeLock() throws(StoreError) -> FileDescriptor {
@@ -255,6 +266,7 @@ public final class FileKeyringStore: KeyringStore {
   public func close() throws(StoreError) {
     try state.withLock { state throws(StoreError) in
       anchorWriter.forget(tenant)
+      forgetDraft(&state)
       defer {
         state = State()
         late.withLock { $0 = LateAnchor() }

@@ -9,9 +9,9 @@ public struct StorageFileContent: Sendable {
   public let idempotency: IdempotencyWindow
   /// Where it stands.
   public let position: StorePosition
-  /// Where the file that it replaced stood.
+  /// Where the file that it replaced stood when it did; sequence 0 and a digest of zeros for a first file.
   public let replaced: StorePosition
-  /// Where it stood after each batch.
+  /// Where it stood after each batch, from that on with which it appeared.
   public let positions: [StorePosition]
   /// The HMACs of its batches.
   public let pendingAuthentications: [PendingAuthentication]
@@ -32,7 +32,11 @@ public struct StorageFileReader {
   private var digest: Digest
   private var positions: [StorePosition] = []
   private var pending: [PendingAuthentication] = []
-  private let replaced: StorePosition
+  /// The snapshot's, in a file that was written anew.
+  private let origin: StorePosition
+  /// What the file replaced; nil until its commit is read.
+  private var replaced: StorePosition?
+  private var isSnapshotRead = false
 
   /// Verifies `bytes` as the storage file of `tenant`.
   ///
@@ -65,17 +69,19 @@ public struct StorageFileReader {
       )
     }
     guard let keyring = KeyringID(bytes: header[80..<96]),
-      let replacedDigest = Digest(bytes: header[112..<144]),
+      let originDigest = Digest(bytes: header[112..<144]),
       header.starts(with: StorageFormat.prefix(StorageFormat.fileMagic, tenant: tenant, keyring: keyring))
     else { throw .changed("the file is another tenant's") }
-    replaced = StorePosition(sequence: number(header[104..<112]), digest: replacedDigest)
+    origin = StorePosition(sequence: number(header[104..<112]), digest: originDigest)
     // Sequences count on from here: they must not overflow, and a first file has one form.
-    guard replaced.sequence <= UInt64(Int64.max), replaced.sequence > 0 || replacedDigest == .zero else {
-      throw .damaged("the file's header names an impossible position as the one it replaced")
+    guard origin.sequence <= UInt64(Int64.max), origin.sequence > 0 || originDigest == .zero else {
+      throw .damaged("the file's header names an impossible position as the one it was made at")
     }
+    replaced = origin.sequence == 0 ? origin : nil
     digest = checksum
     offset = StorageFormat.headerBytes
-    state = KeyringState(tenant: tenant, id: keyring, sequence: replaced.sequence)
+    // A snapshot has the sequence of what it shows.
+    state = KeyringState(tenant: tenant, id: keyring, sequence: origin.sequence - min(1, origin.sequence))
   }
 
   private mutating func readAll() throws(StoreError) -> StorageFileContent {
@@ -88,10 +94,12 @@ public struct StorageFileReader {
     }
     guard !positions.isEmpty || tornTail == nil else {
       throw .damaged(
-        "the file's first batch is damaged, which no crash does: a file appears with its first batch whole"
+        "what the file appeared with is damaged, which no crash does: a file appears whole"
       )
     }
-    guard let last = positions.last else { throw .damaged("the file has no batch") }
+    guard let replaced, let last = positions.last else {
+      throw .damaged("the file does not have all batches that a file appears with")
+    }
     return StorageFileContent(
       state: state,
       idempotency: window,
@@ -179,6 +187,7 @@ public struct StorageFileReader {
     )
     digest = computed
     offset += total
+    guard replaced != nil else { return nil }
     positions.append(StorePosition(sequence: state.sequence, digest: digest))
     return nil
   }
@@ -207,17 +216,30 @@ public struct StorageFileReader {
   private mutating func apply(_ decoded: CommitCodec.Decoded) throws(KeyringError) {
     switch decoded {
     case .image(let image, _):
-      guard positions.isEmpty, image.sequence == state.sequence + 1, replaced.sequence > 0 else {
-        throw .inconsistent("a snapshot is not the first commit of a replacement")
+      guard !isSnapshotRead, image.sequence == state.sequence + 1, origin.sequence > 0 else {
+        throw .inconsistent("a snapshot is not the first commit of a file written anew")
       }
+      isSnapshotRead = true
       state = try KeyringState(image)
       window = image.idempotency
     case .commit(let commit):
-      guard replaced.sequence == 0 || !positions.isEmpty else {
-        throw .inconsistent("a replacement does not begin with a snapshot")
+      guard origin.sequence == 0 || isSnapshotRead else {
+        throw .inconsistent("a file written anew does not begin with a snapshot")
       }
+      try note(commit.operations, commit.sequence)
       try state.replay(commit)
       window.insert(commit)
+    }
+  }
+
+  /// The commit that says what was replaced is alone with that, and once in a file written anew.
+  private mutating func note(_ operations: [Operation], _ sequence: UInt64) throws(KeyringError) {
+    for operation in operations {
+      guard case .replaced(let position) = operation else { continue }
+      guard replaced == nil, operations.count == 1, position.sequence == sequence &- 1 else {
+        throw .inconsistent("what was replaced is said twice, or of another sequence")
+      }
+      replaced = position
     }
   }
 

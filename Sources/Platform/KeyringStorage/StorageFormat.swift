@@ -64,20 +64,28 @@ enum StorageFormat {
   }
 }
 
-/// The header of a storage file: whose it is, and what it replaced.
+/// The header of a storage file: whose it is, and what it was made from.
 struct StorageHeader: Equatable {
   let tenant: TenantName
   let keyring: KeyringID
   let createdMilliseconds: UInt64
-  /// Where the file that this one replaced stood; sequence 0 and a digest of zeros for a first file.
-  let replaced: StorePosition
+  /// Where the file before stood when the snapshot was taken that this one begins with; sequence 0 and a digest of zeros for a first file.
+  let origin: StorePosition
+
+  /// The digest before the first batch.
+  static func digest(_ head: [UInt8]) -> Digest {
+    guard let digest = Digest(bytes: head.suffix(32)) else {
+      preconditionFailure("a header ends in 32 bytes")
+    }
+    return digest
+  }
 
   /// The 176 bytes; the last 32, SHA-256 of those before, are what the first batch names as the digest before it.
   func encode() throws(StoreError) -> [UInt8] {
     var bytes = StorageFormat.prefix(StorageFormat.fileMagic, tenant: tenant, keyring: keyring)
     appendBigEndian(createdMilliseconds, to: &bytes)
-    appendBigEndian(replaced.sequence, to: &bytes)
-    bytes += replaced.digest.bytes
+    appendBigEndian(origin.sequence, to: &bytes)
+    bytes += origin.digest.bytes
     return bytes + (try StorageFormat.sha256(bytes)).bytes
   }
 }

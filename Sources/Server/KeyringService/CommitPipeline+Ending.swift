@@ -14,7 +14,7 @@ extension CommitPipeline {
 
   func reportIdle() {
     dispatchPrecondition(condition: .onQueue(queue))
-    guard !isFlushing, !isReplacing, waiting.isEmpty else { return }
+    guard !isFlushing, replacement == nil, waiting.isEmpty else { return }
     let bodies = whenIdle
     whenIdle = []
     for body in bodies { body() }
@@ -25,7 +25,8 @@ extension CommitPipeline {
     queue.async {
       self.stopped = error
       self.failReplacements(error)
-      if !self.isReplacing { self.resumeDeferred() }
+      self.switchIfIdle()
+      if self.replacement == nil { self.resumeDeferred() }
     }
   }
 

@@ -11,7 +11,8 @@ internal import Synchronization
 //  5. A failed flush fails its batch and everything behind it. After anything but `unavailable`, nothing in memory is trusted:
 //     the pipeline is dead, and the keyring is loaded anew.
 //  6. `flushed` is the state behind `flushing`: what `durable` becomes.
-//  7. A replacement (compaction, rotate-keys) begins only when nothing is waiting; what arrives meanwhile is deferred, not lost.
+//  7. While a replacement (compaction, rotate-keys) is written, commits go on, and each that becomes durable is added to its tail; while files
+//     change, nothing is flushing or waiting, and what arrives is deferred, not lost.
 
 /// One keyring's transactions: validated one by one on a serial queue, made durable by batches.
 ///
@@ -59,14 +60,20 @@ final class CommitPipeline: @unchecked Sendable {
   var underWay: [RequestName: UInt64] = [:]
   var deferred: [@Sendable () -> Void] = []
   var replacements: [PendingReplacement] = []
-  var isReplacing = false
+  var replacement: ReplacementUnderWay?
   var dead: StoreError?
   /// Set by `stop`: nothing more is accepted; what was, still becomes durable.
   var stopped: StoreError?
   var whenIdle: [@Sendable () -> Void] = []
 
-  struct PendingReplacement {
+  struct PendingReplacement: Sendable {
     let make: @Sendable (ReplacementSource) -> Result<Replacement, ServiceError>
+    /// What a commit made since is in the new file.
+    let adapt: @Sendable (Commit) throws(ServiceError) -> Commit
+    /// Authenticates the file that is replaced.
+    let former: HeldWrappingKey
+    /// Who asked for it.
+    let caller: String
     let completion: @Sendable (Result<StorePosition, ServiceError>) -> Void
   }
 
@@ -133,7 +140,7 @@ final class CommitPipeline: @unchecked Sendable {
   ) {
     dispatchPrecondition(condition: .onQueue(queue))
     if let refusal { return completion(.failure(.failed(refused(change, refusal)))) }
-    if isReplacing || !replacements.isEmpty {
+    if replacement?.isSwitching == true {
       return deferred.append { self.accept(change, again, completion) }
     }
     do throws(CommitFailure) {
@@ -245,7 +252,7 @@ final class CommitPipeline: @unchecked Sendable {
       switch operation {
       case .put(_, _, let record): record.version == 1 ? sum + 1 : sum
       case .remove: sum - 1
-      case .addWrappingKey: sum
+      case .addWrappingKey, .replaced: sum
       }
     }
     return growth <= 0 || accepted.keyCount + growth <= keysMax()
@@ -323,7 +330,7 @@ final class CommitPipeline: @unchecked Sendable {
       publish(batch, at: position)
       for item in batch { item.completions.forEach { $0(.success(item.outcome)) } }
       startFlush()
-      startReplacement()
+      switchIfIdle()
     case .failure(let error):
       failFlush(batch, error)
     }
@@ -332,6 +339,7 @@ final class CommitPipeline: @unchecked Sendable {
 
   func publish(_ batch: [Accepted], at position: StorePosition) {
     self.position = position
+    replacement?.tail += batch.map(\.commit)
     for item in batch {
       window.insert(item.commit)
       guard let idempotency = item.commit.idempotency else { continue }
@@ -351,7 +359,7 @@ final class CommitPipeline: @unchecked Sendable {
     // What was behind was never written: it definitely did not happen.
     let ofBehind = CommitFailure.failed(.storageUnavailable("the write before this one failed: \(error)"))
     for item in behind { item.completions.forEach { $0(.failure(ofBehind)) } }
-    startReplacement()
+    switchIfIdle()
   }
 
   func isFatal(_ error: StoreError) -> Bool {

@@ -31,20 +31,26 @@ extension TenantKeyring {
     guard !settings.isReadOnly else { throw .readOnly }
     let before = view.withLock { $0.state }
     let former = try await heldWrappingKeys(of: before)
+    guard let newest = newest(of: former) else { throw .defect("a keyring without records") }
     let made = try await Self.makeWrappingKey(environment, settings, keyring: id)
     rotationProgress.withLock { $0 = (0, UInt64(before.recordCount)) }
     defer { rotationProgress.withLock { $0 = (0, 0) } }
     hold(made.held)
     do {
       defer { arrived(made.held) }
-      let sealed = try await reencrypt(before, former: former, to: made.held)
-      _ = try await replace { source in
-        // What was written since may lie under a wrapping key that is newer than `former`.
-        let former = former.merging(self.view.withLock { $0.held }) { first, _ in first }
-        return self.replacement(source, sealed: sealed, former: former, made: made, caller: caller)
-      }
+      try await replace(
+        former: newest,
+        caller: caller,
+        make: { source in self.rotated(source, former, made, caller) },
+        adapt: { commit throws(ServiceError) in try self.rotated(commit, former, made) }
+      )
     }
     return try await proof(of: made, settings.cmkID, before)
+  }
+
+  private func newest(of held: [WrappingKeyID: HeldWrappingKey]) -> HeldWrappingKey? {
+    let keys = view.withLock { $0.state.wrappingKeys.values }.filter { held[$0.id] != nil }
+    return keys.max { $0.createdMilliseconds < $1.createdMilliseconds }.flatMap { held[$0.id] }
   }
 
   /// Every wrapping key that records depend on; one that cannot be had stops the rotation before it begins.
@@ -58,39 +64,63 @@ extension TenantKeyring {
     return held
   }
 
-  /// The long part, over a snapshot, on a thread of its own kind: neither a tenant's queue nor an event loop nor a flush thread.
-  private func reencrypt(
-    _ state: KeyringState,
-    former: [WrappingKeyID: HeldWrappingKey],
-    to new: HeldWrappingKey
-  ) async throws(ServiceError) -> [RecordID: Record] {
-    let result = await withCheckedContinuation { continuation in
-      DispatchQueue.global(qos: .utility).async {
-        continuation.resume(
-          returning: Result { () throws(ServiceError) in
-            var sealed: [RecordID: Record] = [:]
-            for (identity, key) in state.keys {
-              for record in key.records {
-                sealed[record.id] = try Self.reseal(record, identity, key.type, former, new)
-              }
-              self.rotationProgress.withLock { $0.done += UInt64(key.records.count) }
-            }
-            return sealed
-          }
-        )
+  /// The long part: the keyring with every record re-encrypted.
+  private func rotated(
+    _ source: ReplacementSource,
+    _ former: [WrappingKeyID: HeldWrappingKey],
+    _ made: MadeWrappingKey,
+    _ caller: String
+  ) -> Result<Replacement, ServiceError> {
+    Result { () throws(ServiceError) in
+      var keys: TreeDictionary<KeyIdentity, Key> = [:]
+      var wrappingKey = made.key
+      for (identity, key) in source.state.keys {
+        var records: [Record] = []
+        for record in key.records {
+          records.append(try reseal(record, identity, key.type, former, made.held))
+        }
+        keys[identity] = Key(type: key.type, records: records)
+        wrappingKey.encryptions += UInt64(records.count)
+        rotationProgress.withLock { $0.done += UInt64(records.count) }
       }
+      let image = self.image(of: source, keys: keys, wrappingKeys: [wrappingKey], caller: caller)
+      return Replacement(image: image, authenticator: made.held)
     }
-    return try result.get()
   }
 
-  private static func reseal(
+  /// What a commit made meanwhile is under the new wrapping key, which is the only one in the new file.
+  private func rotated(
+    _ commit: Commit,
+    _ former: [WrappingKeyID: HeldWrappingKey],
+    _ made: MadeWrappingKey
+  ) throws(ServiceError) -> Commit {
+    var operations: [KeyringCore.Operation] = []
+    for operation in commit.operations {
+      switch operation {
+      case .put(let identity, let type, let record):
+        operations.append(.put(identity, type, try reseal(record, identity, type, former, made.held)))
+      case .remove, .replaced: operations.append(operation)
+      case .addWrappingKey: continue
+      }
+    }
+    return Commit(
+      sequence: commit.sequence,
+      timeMilliseconds: commit.timeMilliseconds,
+      caller: commit.caller,
+      idempotency: commit.idempotency,
+      operations: operations
+    )
+  }
+
+  private func reseal(
     _ record: Record,
     _ identity: KeyIdentity,
     _ type: KeyType,
     _ former: [WrappingKeyID: HeldWrappingKey],
     _ new: HeldWrappingKey
   ) throws(ServiceError) -> Record {
-    guard let old = former[record.wrappingKeyID] else {
+    // What was written since may lie under a wrapping key that is newer than `former`.
+    guard let old = former[record.wrappingKeyID] ?? view.withLock({ $0.held[record.wrappingKeyID] }) else {
       throw .tenantLocked("a record depends on wrapping key \(record.wrappingKeyID), which is not held")
     }
     let plaintext = try old.open(record, identity: identity, type: type)
@@ -103,36 +133,6 @@ extension TenantKeyring {
     )
   }
 
-  /// The new keyring: what was re-encrypted before, and what was committed since.
-  private func replacement(
-    _ source: ReplacementSource,
-    sealed: [RecordID: Record],
-    former: [WrappingKeyID: HeldWrappingKey],
-    made: MadeWrappingKey,
-    caller: String
-  ) -> Result<Replacement, ServiceError> {
-    Result { () throws(ServiceError) in
-      var keys: TreeDictionary<KeyIdentity, Key> = [:]
-      var encryptions = UInt64(sealed.count)
-      for (identity, key) in source.state.keys {
-        var records: [Record] = []
-        for record in key.records {
-          if let done = sealed[record.id] {
-            records.append(done)
-          } else {
-            records.append(try Self.reseal(record, identity, key.type, former, made.held))
-            encryptions += 1
-          }
-        }
-        keys[identity] = Key(type: key.type, records: records)
-      }
-      var wrappingKey = made.key
-      wrappingKey.encryptions = encryptions
-      let image = self.image(of: source, keys: keys, wrappingKeys: [wrappingKey], caller: caller)
-      return Replacement(image: image, authenticator: made.held)
-    }
-  }
-
   private func image(
     of source: ReplacementSource,
     keys: TreeDictionary<KeyIdentity, Key>,
@@ -142,7 +142,7 @@ extension TenantKeyring {
     KeyringImage(
       tenant: environment.tenant,
       id: id,
-      sequence: source.state.sequence + 1,
+      sequence: source.state.sequence,
       timeMilliseconds: unixMilliseconds(),
       caller: caller,
       wrappingKeys: wrappingKeys,
@@ -152,12 +152,23 @@ extension TenantKeyring {
   }
 
   private func replace(
-    _ make: @escaping @Sendable (ReplacementSource) -> Result<Replacement, ServiceError>
-  ) async throws(ServiceError) -> StorePosition {
+    former: HeldWrappingKey,
+    caller: String,
+    make: @escaping @Sendable (ReplacementSource) -> Result<Replacement, ServiceError>,
+    adapt: @escaping @Sendable (Commit) throws(ServiceError) -> Commit
+  ) async throws(ServiceError) {
     let result = await withCheckedContinuation { continuation in
-      pipeline.replace(make) { continuation.resume(returning: $0) }
+      pipeline.replace(
+        CommitPipeline.PendingReplacement(
+          make: make,
+          adapt: adapt,
+          former: former,
+          caller: caller,
+          completion: { continuation.resume(returning: $0) }
+        )
+      )
     }
-    return try result.get()
+    _ = try result.get()
   }
 
   /// Reads the storage file back and counts what does not depend on the new wrapping key.
@@ -222,7 +233,7 @@ extension TenantKeyring {
     let settings = environment.settings()
     guard let newest = newestWrappingKey(under: settings) else { return }
     let authenticator = try await usableWrappingKey(newest.id)
-    _ = try await replace { source in
+    let make = { @Sendable (source: ReplacementSource) -> Result<Replacement, ServiceError> in
       let used = source.state.wrappingKeys.values.filter {
         $0.id == newest.id || source.state.recordsByWrappingKey[$0.id, default: 0] > 0
       }
@@ -237,6 +248,7 @@ extension TenantKeyring {
       )
       return .success(Replacement(image: image, authenticator: authenticator))
     }
+    try await replace(former: authenticator, caller: "keyringd", make: make, adapt: { $0 })
     forgetFormerWrappingKeys()
   }
 }

@@ -53,7 +53,7 @@ enum StorageInput {
     let image = KeyringImage(
       tenant: tenant,
       id: content.state.id,
-      sequence: content.state.sequence + 1,
+      sequence: content.state.sequence,
       timeMilliseconds: 1,
       caller: "keyringd",
       wrappingKeys: Array(content.state.wrappingKeys.values),
@@ -95,7 +95,7 @@ enum StorageInput {
     file += [UInt8](repeating: isReplacement ? 9 : 0, count: 32)
     var digest = sha256(file)
     file += digest
-    var sequence: UInt64 = isReplacement ? 6 : 1
+    var sequence: UInt64 = isReplacement ? 5 : 1
     for batch in flags & 4 == 4 ? commits.map({ [$0] }) : [commits] {
       let bytes = encode(batch, sequence, &digest)
       file += bytes

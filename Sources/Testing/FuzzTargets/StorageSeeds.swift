@@ -15,7 +15,7 @@ extension StorageInput {
       },
     ]
     let replacement = [
-      commit(6) { message in
+      commit(5) { message in
         operation(&message, 4) { snapshot in
           snapshot.message(1, wrappingKey)
           snapshot.message(2) { record(&$0, "a", 1) }
@@ -24,7 +24,13 @@ extension StorageInput {
           snapshot.number(4, 900)
         }
       },
-      commit(7) { message in operation(&message, 2) { identity(&$0, "a") } },
+      commit(6) { message in operation(&message, 2) { identity(&$0, "a") } },
+      commit(7) { message in
+        operation(&message, 5) { replaced in
+          replaced.number(1, 6)
+          replaced.bytes(2, [UInt8](repeating: 8, count: 32))
+        }
+      },
     ]
     return [0, 4, 8, 12].map { input($0, ordinary) } + [6, 14].map { input($0, replacement) }
   }

@@ -50,7 +50,8 @@ RECORD = {1: IDENTITY, 2: TEXT, 3: VARINT, 4: VARINT, 5: VARINT, 6: BYTES, 7: BY
 WRAPPING_KEY = {1: BYTES, 2: TEXT, 3: TEXT, 4: BYTES, 5: VARINT, 6: VARINT, 7: BYTES}
 IDEMPOTENCY = {1: BYTES, 2: BYTES, 3: PACKED, 4: TEXT, 5: VARINT, 6: VARINT}
 SNAPSHOT = {1: [WRAPPING_KEY], 2: [RECORD], 3: [IDEMPOTENCY], 4: VARINT}
-OPERATION = {1: RECORD, 2: IDENTITY, 3: WRAPPING_KEY, 4: SNAPSHOT}
+REPLACED = {1: VARINT, 2: BYTES}
+OPERATION = {1: RECORD, 2: IDENTITY, 3: WRAPPING_KEY, 4: SNAPSHOT, 5: REPLACED}
 COMMIT = {1: VARINT, 2: VARINT, 3: TEXT, 4: IDEMPOTENCY, 5: [OPERATION]}
 
 
@@ -130,12 +131,13 @@ class Reader:
         self.tenant = head[11 : 11 + head[10]]
         need(1 <= head[10] <= 63 and head[11 + head[10] : 80] == bytes(69 - head[10]), "the tenant's name")
         self.keyring = head[80:96]
-        self.replaced = (number(head[104:112]), head[112:144])
-        need(self.replaced[0] < 1 << 63 and (self.replaced[0] > 0 or self.replaced[1] == bytes(32)), "what was replaced")
-        self.sequence, self.digest = self.replaced[0], head[144:]
+        self.origin = (number(head[104:112]), head[112:144])
+        need(self.origin[0] < 1 << 63 and (self.origin[0] > 0 or self.origin[1] == bytes(32)), "where it was made")
+        self.replaced = None if self.origin[0] else self.origin
+        self.sequence, self.digest, self.begun = max(0, self.origin[0] - 1), head[144:], False
         self.lines.append(
             f"tenant {self.tenant.decode()} keyring {self.keyring.hex()} created {number(head[96:104])}"
-            f" replaced {self.replaced[0]}"
+            f" made at {self.origin[0]}"
         )
 
     def authenticated(self, purpose, sequence, count, previous, digest):
@@ -166,7 +168,7 @@ class Reader:
         digest = sha256(self.digest, self.data[at:end])
         need(trailer[:32] == digest, "a batch's digest")
         need(number(trailer[80:88]) == body and trailer[88:] == b"KRTRAIL\0", "a batch's trailer")
-        need(count == 1 or self.positions or self.replaced[0] == 0, "a replacement's first batch has one commit")
+        need(count == 1 or self.begun or self.origin[0] == 0, "a snapshot's batch has one commit")
         lines, self.lines = self.lines, []
         place = at + 96
         for _ in range(count):
@@ -180,15 +182,22 @@ class Reader:
         lines.append(f"batch {first}..{self.sequence} digest {digest.hex()} hmac {trailer[32:48].hex()} {verdict}")
         self.lines = lines + self.lines
         self.digest = digest
-        self.positions.append((self.sequence, digest))
+        if self.replaced:
+            self.positions.append((self.sequence, digest))
         return end + 96
 
     def commit(self, fields):
         need(one(fields, 1, 0) == self.sequence + 1, "a commit's sequence")
         operations = fields.get(5, [])
         snapshots = [operation for operation in operations if 4 in operation]
-        begins = self.replaced[0] > 0 and not self.positions and self.sequence == self.replaced[0]
+        begins = self.origin[0] > 0 and not self.begun
         need(len(snapshots) == (1 if begins else 0) and (not snapshots or len(operations) == 1), "a snapshot's place")
+        self.begun = True
+        for operation in operations:
+            if 5 in operation:
+                need(not self.replaced and len(operations) == 1, "what was replaced is said twice, or not alone")
+                self.replaced = (one(operation[5][0], 1, 0), one(operation[5][0], 2, b""))
+                need(self.replaced[0] == self.sequence and len(self.replaced[1]) == 32, "what was replaced")
         self.sequence += 1
         line = f"commit {self.sequence} at {one(fields, 2, 0)} by {one(fields, 3, '')}"
         if 4 in fields:
@@ -214,8 +223,10 @@ class Reader:
             self.lines.append(f"  remove {show_identity(operation[2][0])}")
         elif 3 in operation:
             self.wrapping_key(operation[3][0])
-        else:
+        elif 4 in operation:
             self.snapshot(operation[4][0])
+        else:
+            self.lines.append(f"  replaced {self.replaced[0]} digest {self.replaced[1].hex()}")
 
     def put(self, record):
         need(1 in record, "a record without identity")
@@ -267,6 +278,7 @@ class Reader:
         need(at < len(self.data), "there is no batch")
         while at < len(self.data):
             at = self.batch(at)
+        need(self.replaced, "what was replaced is not said")
 
     def anchor(self, data):
         need(len(data) == 216 and data[:8] == b"KRANCHR\0", "not an anchor")
@@ -274,7 +286,7 @@ class Reader:
         head = (1).to_bytes(2, "big") + bytes([len(self.tenant)]) + self.tenant.ljust(69, b"\0") + self.keyring
         need(data[8:96] == head, "the anchor is another keyring's")
         position = (number(data[96:104]), data[104:136])
-        is_creation = position[0] == 0 and self.replaced[0] == 0 and len(self.positions) == 1
+        is_creation = position[0] == 0 and self.origin[0] == 0 and len(self.positions) == 1
         need(is_creation or position == self.replaced or position in self.positions, "file and anchor do not agree")
         verdict = "none"
         if data[136:152] == bytes(16):

@@ -142,6 +142,51 @@ void   keyring__storage__v1__operation__free_unpacked
   assert(message->base.descriptor == &keyring__storage__v1__operation__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   keyring__storage__v1__replaced__init
+                     (Keyring__Storage__V1__Replaced         *message)
+{
+  static const Keyring__Storage__V1__Replaced init_value = KEYRING__STORAGE__V1__REPLACED__INIT;
+  *message = init_value;
+}
+size_t keyring__storage__v1__replaced__get_packed_size
+                     (const Keyring__Storage__V1__Replaced *message)
+{
+  assert(message->base.descriptor == &keyring__storage__v1__replaced__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__storage__v1__replaced__pack
+                     (const Keyring__Storage__V1__Replaced *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__storage__v1__replaced__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__storage__v1__replaced__pack_to_buffer
+                     (const Keyring__Storage__V1__Replaced *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__storage__v1__replaced__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__Storage__V1__Replaced *
+       keyring__storage__v1__replaced__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__Storage__V1__Replaced *)
+     protobuf_c_message_unpack (&keyring__storage__v1__replaced__descriptor,
+                                allocator, len, data);
+}
+void   keyring__storage__v1__replaced__free_unpacked
+                     (Keyring__Storage__V1__Replaced *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__storage__v1__replaced__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   keyring__storage__v1__key_identity__init
                      (Keyring__Storage__V1__KeyIdentity         *message)
 {
@@ -515,7 +560,7 @@ const ProtobufCMessageDescriptor keyring__storage__v1__idempotency__descriptor =
   (ProtobufCMessageInit) keyring__storage__v1__idempotency__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__storage__v1__operation__field_descriptors[4] =
+static const ProtobufCFieldDescriptor keyring__storage__v1__operation__field_descriptors[5] =
 {
   {
     "put",
@@ -565,17 +610,30 @@ static const ProtobufCFieldDescriptor keyring__storage__v1__operation__field_des
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "replaced",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__Storage__V1__Operation, operation_case),
+    offsetof(Keyring__Storage__V1__Operation, replaced),
+    &keyring__storage__v1__replaced__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__storage__v1__operation__field_indices_by_name[] = {
   0,   /* field[0] = put */
   1,   /* field[1] = remove */
+  4,   /* field[4] = replaced */
   3,   /* field[3] = snapshot */
   2,   /* field[2] = wrapping_key */
 };
 static const ProtobufCIntRange keyring__storage__v1__operation__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 0, 5 }
 };
 const ProtobufCMessageDescriptor keyring__storage__v1__operation__descriptor =
 {
@@ -585,11 +643,62 @@ const ProtobufCMessageDescriptor keyring__storage__v1__operation__descriptor =
   "Keyring__Storage__V1__Operation",
   "keyring.storage.v1",
   sizeof(Keyring__Storage__V1__Operation),
-  4,
+  5,
   keyring__storage__v1__operation__field_descriptors,
   keyring__storage__v1__operation__field_indices_by_name,
   1,  keyring__storage__v1__operation__number_ranges,
   (ProtobufCMessageInit) keyring__storage__v1__operation__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__storage__v1__replaced__field_descriptors[2] =
+{
+  {
+    "sequence",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__Storage__V1__Replaced, sequence),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "digest",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__Storage__V1__Replaced, digest),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__storage__v1__replaced__field_indices_by_name[] = {
+  1,   /* field[1] = digest */
+  0,   /* field[0] = sequence */
+};
+static const ProtobufCIntRange keyring__storage__v1__replaced__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor keyring__storage__v1__replaced__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.storage.v1.Replaced",
+  "Replaced",
+  "Keyring__Storage__V1__Replaced",
+  "keyring.storage.v1",
+  sizeof(Keyring__Storage__V1__Replaced),
+  2,
+  keyring__storage__v1__replaced__field_descriptors,
+  keyring__storage__v1__replaced__field_indices_by_name,
+  1,  keyring__storage__v1__replaced__number_ranges,
+  (ProtobufCMessageInit) keyring__storage__v1__replaced__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor keyring__storage__v1__key_identity__field_descriptors[4] =

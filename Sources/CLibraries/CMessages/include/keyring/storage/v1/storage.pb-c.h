@@ -18,6 +18,7 @@ PROTOBUF_C__BEGIN_DECLS
 typedef struct Keyring__Storage__V1__Commit Keyring__Storage__V1__Commit;
 typedef struct Keyring__Storage__V1__Idempotency Keyring__Storage__V1__Idempotency;
 typedef struct Keyring__Storage__V1__Operation Keyring__Storage__V1__Operation;
+typedef struct Keyring__Storage__V1__Replaced Keyring__Storage__V1__Replaced;
 typedef struct Keyring__Storage__V1__KeyIdentity Keyring__Storage__V1__KeyIdentity;
 typedef struct Keyring__Storage__V1__Record Keyring__Storage__V1__Record;
 typedef struct Keyring__Storage__V1__WrappingKey Keyring__Storage__V1__WrappingKey;
@@ -101,7 +102,8 @@ typedef enum {
   KEYRING__STORAGE__V1__OPERATION__OPERATION_PUT = 1,
   KEYRING__STORAGE__V1__OPERATION__OPERATION_REMOVE = 2,
   KEYRING__STORAGE__V1__OPERATION__OPERATION_WRAPPING_KEY = 3,
-  KEYRING__STORAGE__V1__OPERATION__OPERATION_SNAPSHOT = 4
+  KEYRING__STORAGE__V1__OPERATION__OPERATION_SNAPSHOT = 4,
+  KEYRING__STORAGE__V1__OPERATION__OPERATION_REPLACED = 5
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__STORAGE__V1__OPERATION__OPERATION__CASE)
 } Keyring__Storage__V1__Operation__OperationCase;
 
@@ -123,14 +125,35 @@ struct  Keyring__Storage__V1__Operation
      */
     Keyring__Storage__V1__WrappingKey *wrapping_key;
     /*
-     * The whole keyring: the only operation of the first commit of a replacement.
+     * The whole keyring: the only operation of the first commit of a file that replaced another.
      */
     Keyring__Storage__V1__Snapshot *snapshot;
+    /*
+     * This file replaced another: the only operation of its commit.
+     */
+    Keyring__Storage__V1__Replaced *replaced;
   };
 };
 #define KEYRING__STORAGE__V1__OPERATION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__storage__v1__operation__descriptor) \
     , KEYRING__STORAGE__V1__OPERATION__OPERATION__NOT_SET, {0} }
+
+
+/*
+ * Where the file stood that this one replaced, at the moment it did.
+ */
+struct  Keyring__Storage__V1__Replaced
+{
+  ProtobufCMessage base;
+  uint64_t sequence;
+  /*
+   * 32 bytes.
+   */
+  ProtobufCBinaryData digest;
+};
+#define KEYRING__STORAGE__V1__REPLACED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__storage__v1__replaced__descriptor) \
+    , 0, {0,NULL} }
 
 
 /*
@@ -226,7 +249,7 @@ struct  Keyring__Storage__V1__WrappingKey
 
 
 /*
- * All that a keyring is.
+ * All that a keyring is, at the sequence of the commit that it is in.
  */
 struct  Keyring__Storage__V1__Snapshot
 {
@@ -303,6 +326,25 @@ Keyring__Storage__V1__Operation *
                       const uint8_t       *data);
 void   keyring__storage__v1__operation__free_unpacked
                      (Keyring__Storage__V1__Operation *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__Storage__V1__Replaced methods */
+void   keyring__storage__v1__replaced__init
+                     (Keyring__Storage__V1__Replaced         *message);
+size_t keyring__storage__v1__replaced__get_packed_size
+                     (const Keyring__Storage__V1__Replaced   *message);
+size_t keyring__storage__v1__replaced__pack
+                     (const Keyring__Storage__V1__Replaced   *message,
+                      uint8_t             *out);
+size_t keyring__storage__v1__replaced__pack_to_buffer
+                     (const Keyring__Storage__V1__Replaced   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__Storage__V1__Replaced *
+       keyring__storage__v1__replaced__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__storage__v1__replaced__free_unpacked
+                     (Keyring__Storage__V1__Replaced *message,
                       ProtobufCAllocator *allocator);
 /* Keyring__Storage__V1__KeyIdentity methods */
 void   keyring__storage__v1__key_identity__init
@@ -391,6 +433,9 @@ typedef void (*Keyring__Storage__V1__Idempotency_Closure)
 typedef void (*Keyring__Storage__V1__Operation_Closure)
                  (const Keyring__Storage__V1__Operation *message,
                   void *closure_data);
+typedef void (*Keyring__Storage__V1__Replaced_Closure)
+                 (const Keyring__Storage__V1__Replaced *message,
+                  void *closure_data);
 typedef void (*Keyring__Storage__V1__KeyIdentity_Closure)
                  (const Keyring__Storage__V1__KeyIdentity *message,
                   void *closure_data);
@@ -412,6 +457,7 @@ typedef void (*Keyring__Storage__V1__Snapshot_Closure)
 extern const ProtobufCMessageDescriptor keyring__storage__v1__commit__descriptor;
 extern const ProtobufCMessageDescriptor keyring__storage__v1__idempotency__descriptor;
 extern const ProtobufCMessageDescriptor keyring__storage__v1__operation__descriptor;
+extern const ProtobufCMessageDescriptor keyring__storage__v1__replaced__descriptor;
 extern const ProtobufCMessageDescriptor keyring__storage__v1__key_identity__descriptor;
 extern const ProtobufCMessageDescriptor keyring__storage__v1__record__descriptor;
 extern const ProtobufCMessageDescriptor keyring__storage__v1__wrapping_key__descriptor;
