@@ -89,7 +89,8 @@ import WireProtocol
     disk.set(nil)
     // Readers alone bring it back.
     while try await state(admin) != .ready { #expect(try await client.fetch(.own("k")) == value) }
-    #expect(try await client.fetch(.own("doubt")) != nil)  // the batch was written, and is now synced in a new file
+    // Its batch was written, and is now synced in a new file.
+    #expect(try await client.fetch(.own("doubt")) != nil)
     _ = try await client.call(.store(.own("new"), "value"))
     #expect(try await client.fetch(.own("new")) != nil)
     for client in [client, admin] { await client.close() }

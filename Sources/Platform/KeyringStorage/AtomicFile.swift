@@ -29,7 +29,8 @@ public enum AtomicFile {
     do throws(FileError) {
       try fill(file, parts, "\(directory.path)/\(name + temporarySuffix)", directory.calls)
     } catch {
-      _ = directory.unlink(name + temporarySuffix)  // a leftover is removed by the next replacement or opening
+      // A leftover is removed by the next replacement or opening.
+      _ = directory.unlink(name + temporarySuffix)
       throw .unchanged("\(error)")  // whatever became of the new file, the old one stands
     }
     try putInPlace(name, in: directory)

@@ -157,7 +157,8 @@ public final class FileKeyringStore: KeyringStore {
   private func forgetDraft(_ state: inout State) {
     guard state.draft != nil else { return }
     state.draft = nil
-    _ = directory.unlink(name + AtomicFile.temporarySuffix)  // a leftover is removed by the next replacement or opening
+    // A leftover is removed by the next replacement or opening.
+    _ = directory.unlink(name + AtomicFile.temporarySuffix)
     directory.end(name + AtomicFile.temporarySuffix)
   }
 

@@ -138,7 +138,8 @@ extension FileKeyringStore {
     state.withLock { state in
       guard state.draft === draft else { return }  // the file of that name is another's by now, or gone
       state.draft = nil
-      _ = directory.unlink(name + AtomicFile.temporarySuffix)  // a leftover is removed by the next replacement or opening
+      // A leftover is removed by the next replacement or opening.
+      _ = directory.unlink(name + AtomicFile.temporarySuffix)
       directory.end(name + AtomicFile.temporarySuffix)
     }
   }

@@ -71,7 +71,7 @@ extension Service {
       )
     case .status: return .tenant(tenant.status())
     case .tenantAccept(_, let sequence):
-      try await tenant.accept(sequence: sequence)
+      try await tenant.accept(sequence: sequence, by: caller.uri)
       return .tenantAccept(sequence: sequence)
     case .cmk(_, let action, let cmkID, let days):
       let description = try await manage(action, cmkID, days, tenant)

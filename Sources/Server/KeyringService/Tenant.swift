@@ -146,7 +146,9 @@ final class Tenant: Sendable {
   }
 
   /// Takes the storage file as it is.
-  func accept(sequence: UInt64) async throws(ServiceError) {
+  ///
+  /// - Parameter caller: the URI SAN of who decided that, for the log.
+  func accept(sequence: UInt64, by caller: String) async throws(ServiceError) {
     let (store, device, pools) = (self.store, self.device, resources.flushPools)
     let result = Mutex<Result<Void, StoreError>>(.success(()))
     await whileClosed {
@@ -156,7 +158,7 @@ final class Tenant: Sendable {
       result.withLock { $0 = accepted }
     }
     if case .failure(let error) = result.withLock({ $0 }) { throw ServiceError(error) }
-    logger.warning("an administrator accepted the storage file at sequence \(sequence)")
+    logger.warning("the storage file was accepted as it is, at sequence \(sequence), by \(caller)")
   }
 
   // MARK: Caps

@@ -134,16 +134,7 @@ final class Bench {
   }
 
   private func client(_ name: String, _ target: Target) throws -> KeyringClient {
-    let files = files(name)
-    return try KeyringClient(
-      KeyringClientConfiguration(
-        host: "127.0.0.1",
-        port: Int(target.port),
-        certificateFile: files.certificate,
-        privateKeyFile: files.privateKey,
-        authorityFile: files.authority
-      )
-    )
+    try target.client(files(name))
   }
 
   /// Brings the keyring to about `count` keys.

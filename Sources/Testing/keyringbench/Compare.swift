@@ -23,7 +23,7 @@ struct Compare: AsyncParsableCommand {
   var only = Part.allCases
 
   enum Part: String, CaseIterable, ExpressibleByArgument {
-    case fetches, handshakes, stores, size
+    case fetches, handshakes, stores, size, rotation
   }
 
   func run() async throws {
@@ -33,6 +33,7 @@ struct Compare: AsyncParsableCommand {
     if only.contains(.fetches) || only.contains(.handshakes) { try await floors(bench) }
     if only.contains(.stores) { try await stores(bench, try await bench.serve()) }
     if only.contains(.size) { try await largeKeyring(bench) }
+    if only.contains(.rotation) { try await rotation(bench) }
   }
 
   private func floors(_ bench: Bench) async throws {
@@ -145,5 +146,38 @@ struct Compare: AsyncParsableCommand {
       )
     }
     return median(costs)
+  }
+
+  /// What rotate-keys of a large keyring takes, and what readers notice of it: idle and rotating by turns.
+  private func rotation(_ bench: Bench) async throws {
+    let server = try await bench.serve()
+    try await bench.fill(keys, server)
+    let admin = bench.files("admin")
+    var (took, ratios, idle, during): ([Double], [Double], [Double], [Double]) = ([], [], [], [])
+    for round in 0...rounds {
+      let still = try server.measure(connections: 8, depth: 1, seconds: max(took.last ?? 1, 0.5), stores: 0)
+      async let rotation = server.rotateKeys(admin)
+      let busy = try server.measure(connections: 8, depth: 1, seconds: max(took.last ?? 1, 0.5), stores: 0)
+      took.append(try await rotation)
+      guard round > 0 else { continue }  // the first tells how long to measure
+      guard still.errors + busy.errors == 0 else { throw BenchError(description: "fetches failed") }
+      idle.append(still.milliseconds99)
+      during.append(busy.milliseconds99)
+      ratios.append(busy.milliseconds99 / still.milliseconds99)
+      print(
+        "rotate-keys \(String(format: "%.2f s;", took[round])) idle: \(still.line); rotating: \(busy.line)\n"
+      )
+    }
+    print(
+      String(
+        format:
+          "\nrotate-keys of %d keys: %.2f s (target: 2); fetches, 8 connections: p99 %.3f ms idle, %.3f ms meanwhile, ratio %.2f (target: 2, or 5 ms more)",
+        keys,
+        median(Array(took.dropFirst())),
+        median(idle),
+        median(during),
+        median(ratios)
+      )
+    )
   }
 }

@@ -1,6 +1,7 @@
 import CBenchmark
 import Foundation
 import Histogram
+import KeyringClient
 import KeyringCore
 import SecureMemory
 import WireProtocol
@@ -20,6 +21,8 @@ struct Measured {
   private func milliseconds(_ percentile: Double) -> String {
     String(format: "%.3f", Double(latencies.valueAtPercentile(percentile)) / 1e6)
   }
+
+  var milliseconds99: Double { Double(latencies.valueAtPercentile(99)) / 1e6 }
 
   var line: String {
     String(
@@ -119,5 +122,32 @@ struct Target {
     }
     guard count > 0 else { throw BenchError(description: "handshakes failed") }
     return (bench_cpu_seconds(pid) - before) / Double(count) * 1e6
+  }
+
+  func client(_ files: Files) throws -> KeyringClient {
+    try KeyringClient(
+      KeyringClientConfiguration(
+        host: host,
+        port: Int(port),
+        certificateFile: files.certificate,
+        privateKeyFile: files.privateKey,
+        authorityFile: files.authority
+      )
+    )
+  }
+
+  /// Seconds of a rotate-keys.
+  ///
+  /// - Parameter files: an administrator's.
+  func rotateKeys(_ files: Files) async throws -> Double {
+    let admin = try client(files)
+    let start = ProcessInfo.processInfo.systemUptime
+    let call = Call.admin(.rotateKeys("bench", allowTransient: true))
+    guard case .rotateKeys(let report) = try await admin.call(call, timeout: .seconds(60)).result,
+      report.recordsElsewhere == 0
+    else { throw BenchError(description: "the keys were not rotated") }
+    let seconds = ProcessInfo.processInfo.systemUptime - start
+    await admin.close()
+    return seconds
   }
 }
