@@ -211,7 +211,7 @@ let tests: [Target] = [
   ),
   .tests(
     "KeyringServiceTests",
-    ["Cryptography", "KeyringCore", "KeyringService", "SecureMemory", "WireProtocol"]
+    ["Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "SecureMemory", "WireProtocol"]
   ),
   .tests(
     "TLSTransportTests",

@@ -75,12 +75,18 @@ public struct RootKey: Sendable {
       let path = "\(directory)/\(name)"
       return try hexadecimalKey(try SecretFile.firstLine(path), path)
     case .passphrase(let path):
-      let passphrase = try SecretFile.firstLine(path)
-      guard passphrase.count >= 12 else {
-        throw CMKError.configuration("\(path): a passphrase has at least 12 bytes")
-      }
+      let passphrase = try passphrase(path)
       return try Scrypt.derive(from: passphrase, salt: check.salt, n: check.cost, count: 32)
     }
+  }
+
+  /// The one line of a file, of at least 12 bytes.
+  static func passphrase(_ path: String) throws -> Secret {
+    let passphrase = try SecretFile.firstLine(path)
+    guard passphrase.count >= 12 else {
+      throw CMKError.configuration("\(path): a passphrase has at least 12 bytes")
+    }
+    return passphrase
   }
 
   private static func hexadecimalKey(_ text: Secret, _ path: String) throws -> Secret {
