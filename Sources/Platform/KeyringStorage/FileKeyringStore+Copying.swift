@@ -123,3 +123,19 @@ extension FileKeyringStore {
     }
   }
 }
+
+extension StandingKeyring {
+  /// What the anchor alone says, where the tenant has no directory.
+  ///
+  /// - Throws: `StoreError.unavailable`.
+  public static func anchor(of tenant: TenantName, in anchors: DirectoryDescriptor) throws(StoreError)
+    -> StandingKeyring
+  {
+    do throws(StoreError) {
+      guard let anchor = try AnchorFile(directory: anchors, tenant: tenant).read() else { return .none }
+      return .keyring(anchor.keyring, sequence: anchor.position.sequence)
+    } catch .changed(let what), .damaged(let what) {
+      return .unreadable(what)
+    }
+  }
+}

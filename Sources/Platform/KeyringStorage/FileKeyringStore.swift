@@ -40,7 +40,7 @@ public final class FileKeyringStore: KeyringStore {
   }
 
   let directory: DirectoryDescriptor
-  let name: String
+  public let name: String
   let tenant: TenantName
   let anchorFile: AnchorFile
   let policy: AnchorPolicy

@@ -1,7 +1,7 @@
 internal import Glibc
 internal import Synchronization
 
-/// A file without a name: written from its begin, read anywhere, gone with the process. Its calls block.
+/// A file without a name, gone with the process or when nobody holds it. Its calls block.
 ///
 /// It is made with a name, which is taken away at once: what a crash between the two leaves, `SpoolFile.clean` removes.
 public final class SpoolFile: BackupSource, Sendable {
@@ -29,19 +29,20 @@ public final class SpoolFile: BackupSource, Sendable {
     }
   }
 
-  /// Bytes written.
+  /// Up to the end of what was written.
   public var size: Int { written.withLock { $0 } }
 
-  /// Writes more at the end.
-  public func append(_ bytes: [UInt8]) throws(BackupError) {
-    try written.withLock { written throws(BackupError) in
-      do throws(FileError) {
-        try AtomicFile.writeAll(file, bytes, at: written, place, calls)
-      } catch {
-        throw .unavailable("\(error)")
-      }
-      written += bytes.count
+  /// Writes more at the end; by one caller at a time.
+  public func append(_ bytes: [UInt8]) throws(BackupError) { try write(bytes, at: size) }
+
+  /// Writes anywhere, in any order.
+  public func write(_ bytes: [UInt8], at offset: Int) throws(BackupError) {
+    do throws(FileError) {
+      try AtomicFile.writeAll(file, bytes, at: offset, place, calls)
+    } catch {
+      throw .unavailable("\(error)")
     }
+    written.withLock { $0 = max($0, offset + bytes.count) }
   }
 
   /// Exactly `count` bytes at `offset`.

@@ -22,6 +22,8 @@ public final class Service: Sendable {
   let connections = Atomic<Int>(0)
   let connectionsUnauthenticated = Atomic<Int>(0)
   let isShuttingDown = Atomic<Bool>(false)
+  let connectionsMade = Atomic<UInt64>(0)
+  let transfers = Transfers()
   /// Connections that no tenant counts.
   let strangers = ConnectionCounts()
   let secretShares: SecretShares
