@@ -143,9 +143,8 @@ let clients: [Target] = [
     "keyringctl",
     "Clients",
     [
-      "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "SecureMemory", "TLSTransport",
-      "WireProtocol",
-      arguments,
+      "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "SecureMemory",
+      "TLSTransport", "WireProtocol", arguments, collections,
     ]
   ),
 ]

@@ -70,7 +70,9 @@ public enum BackupWriter {
     var manifest = manifest
     var described: [BackupManifest.Part] = []
     for part in parts {
-      described.append(.init(name: part.name, length: UInt64(part.bytes.count), digest: try sha256(part.bytes)))
+      described.append(
+        .init(name: part.name, length: UInt64(part.bytes.count), digest: try sha256(part.bytes))
+      )
     }
     manifest.parts = described
     let encoded = manifest.encoded
@@ -217,7 +219,9 @@ public struct Backup: Sendable {
       let header = try next(BackupFormat.headerBytes, "its header")
       guard header.starts(with: BackupFormat.magic) else { throw .invalid("it is not a backup") }
       guard number(header[8..<10]) == UInt64(BackupFormat.version), number(header[10..<12]) == 0 else {
-        throw .invalid("it has format version \(number(header[8..<10])); this program reads \(BackupFormat.version)")
+        throw .invalid(
+          "it has format version \(number(header[8..<10])); this program reads \(BackupFormat.version)"
+        )
       }
       let count = Int(number(header[12..<16]))
       guard count <= BackupFormat.manifestBytesMax else { throw .invalid("its manifest is too large") }

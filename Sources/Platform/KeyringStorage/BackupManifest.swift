@@ -157,7 +157,8 @@ public struct BackupManifest: Sendable, Equatable {
   init(_ bytes: [UInt8]) throws(BackupError) {
     let arena = MessageArena(firstBlockBytes: bytes.count * 4 + 4096, budgetBytes: bytes.count * 16 + 65_536)
     // SAFETY: the message lives in the arena, which lives to the end of this function; what leaves is copied.
-    guard let message = unsafe keyring__storage__v1__backup_manifest__unpack(arena.allocator, bytes.count, bytes)
+    guard
+      let message = unsafe keyring__storage__v1__backup_manifest__unpack(arena.allocator, bytes.count, bytes)
     else { throw .invalid("its manifest is no protobuf message") }
     do {
       try unsafe self.init(message.pointee)
@@ -205,8 +206,10 @@ public struct BackupManifest: Sendable, Equatable {
     )
   }
 
-  private static func part(_ pointer: UnsafeMutablePointer<Keyring__Storage__V1__BackupPart>?) throws -> Part {
-    guard let message = unsafe pointer?.pointee, let digest = unsafe Digest(bytes: array(message.sha256)) else {
+  private static func part(_ pointer: UnsafeMutablePointer<Keyring__Storage__V1__BackupPart>?) throws -> Part
+  {
+    guard let message = unsafe pointer?.pointee, let digest = unsafe Digest(bytes: array(message.sha256))
+    else {
       throw BackupError.invalid("its manifest has a part without a digest")
     }
     return unsafe Part(name: text(message.name), length: message.length, digest: digest)

@@ -100,7 +100,9 @@ extension FileKeyringStore {
     authenticator: (any BatchAuthenticator)?
   ) throws(StoreError) {
     try state.withLock { state throws(StoreError) in
-      guard state.lock != nil, state.open == nil else { throw .busy("\(path) is open, or its lock is not held") }
+      guard state.lock != nil, state.open == nil else {
+        throw .busy("\(path) is open, or its lock is not held")
+      }
       anchorWriter.forget(tenant)
       let anchor = try Anchor.make(
         tenant: tenant,

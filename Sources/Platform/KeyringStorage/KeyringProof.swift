@@ -22,7 +22,11 @@ public struct UnwrappedKeys: Sendable {
     var refused: [WrappingKeyID: CMKError] = [:]
     for key in state.wrappingKeys.values {
       do throws(CMKError) {
-        let plaintext = try await provider(key.provider).decrypt(key.wrapped, cmk: key.cmkID, context: context)
+        let plaintext = try await provider(key.provider).decrypt(
+          key.wrapped,
+          cmk: key.cmkID,
+          context: context
+        )
         keys[key.id] = try UnwrappedKey(
           id: key.id,
           plaintext: plaintext,
@@ -71,7 +75,9 @@ public struct KeyringProof: Sendable, Equatable {
     for pending in content.pendingAuthentications + also {
       guard let key = unwrapped.keys[pending.wrappingKeyID] else {
         guard content.state.wrappingKeys[pending.wrappingKeyID] != nil else {
-          throw .damaged("the HMAC of the \(pending.place) names a wrapping key that the keyring does not have")
+          throw .damaged(
+            "the HMAC of the \(pending.place) names a wrapping key that the keyring does not have"
+          )
         }
         unauthenticated += 1
         continue

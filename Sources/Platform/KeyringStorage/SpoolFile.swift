@@ -67,7 +67,11 @@ func readExactly(
   var done = 0
   while done < count {
     let read = unsafe bytes.withUnsafeMutableBytes {
-      unsafe calls.read(file.number, into: UnsafeMutableRawBufferPointer(rebasing: $0[done...]), at: offset + done)
+      unsafe calls.read(
+        file.number,
+        into: UnsafeMutableRawBufferPointer(rebasing: $0[done...]),
+        at: offset + done
+      )
     }
     guard read >= 0 else { throw .unchanged("cannot read \(path): \(lastErrorText())") }
     guard read > 0 else { throw .unchanged("\(path) is shorter than expected") }

@@ -139,7 +139,9 @@ struct BackupMaker: Sendable {
         }
       }
       let version = await version(name)
-      cmks.described.append(.init(provider: name.provider, id: name.id, version: version, wrappingKeys: count))
+      cmks.described.append(
+        .init(provider: name.provider, id: name.id, version: version, wrappingKeys: count)
+      )
     }
     if cmks.parts.isEmpty { cmks.stretching = nil }
     return cmks

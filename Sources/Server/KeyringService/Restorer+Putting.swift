@@ -178,7 +178,9 @@ extension Restorer {
       }
     }
     if case .failure(let error) = configured {
-      throw .outcomeUnknown("the keys are restored, and the configuration is not: run the same again: \(error)")
+      throw .outcomeUnknown(
+        "the keys are restored, and the configuration is not: run the same again: \(error)"
+      )
     }
   }
 

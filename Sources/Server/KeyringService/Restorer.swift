@@ -190,7 +190,9 @@ struct Restorer: Sendable {
   // MARK: What is there
 
   /// Refuses to give up what is there, unless that is accepted.
-  func check(_ standing: StandingKeyring, _ backup: Backup, _ report: inout RestoreReport) throws(ServiceError) {
+  func check(_ standing: StandingKeyring, _ backup: Backup, _ report: inout RestoreReport)
+    throws(ServiceError)
+  {
     let given: String
     switch standing {
     case .none: return

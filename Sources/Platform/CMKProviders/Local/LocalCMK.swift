@@ -147,7 +147,8 @@ struct LocalCMK: Equatable {
   }
 
   /// True where `other`, under a root key of its own, begins with the same versions.
-  func isExtended(by other: LocalCMK, _ root: RootKey, _ otherRoot: RootKey) throws(CryptographyError) -> Bool {
+  func isExtended(by other: LocalCMK, _ root: RootKey, _ otherRoot: RootKey) throws(CryptographyError) -> Bool
+  {
     guard id == other.id, tenant == other.tenant, createdMilliseconds == other.createdMilliseconds,
       versions.count <= other.versions.count
     else { return false }

@@ -40,7 +40,9 @@ public struct LocalCMKSet: CMKProvider {
     do throws(CMKError) {
       try self.init(tenant: backup.manifest.tenant, root: root, files: files)
     } catch {
-      throw .configuration("the CMKs in the backup do not open: its backup passphrase is another than this one")
+      throw .configuration(
+        "the CMKs in the backup do not open: its backup passphrase is another than this one"
+      )
     }
   }
 

@@ -40,6 +40,13 @@ public struct RootKey: Sendable {
     _ = try verified(source, directory)
   }
 
+  /// The root key of a directory of CMKs that is in use; changes nothing, and needs no lock.
+  ///
+  /// - Throws: as `load`.
+  public static func read(_ source: Source, directory: DirectoryDescriptor) throws(CMKError) -> RootKey {
+    try verified(source, directory).root
+  }
+
   /// - Returns: the root key, and what is to be recorded of it where nothing is.
   private static func verified(
     _ source: Source,
