@@ -40,6 +40,7 @@ public final class FileKeyringStore: KeyringStore {
   }
 
   let directory: DirectoryDescriptor
+  /// Of the storage file, in the directory.
   public let name: String
   let tenant: TenantName
   let anchorFile: AnchorFile
