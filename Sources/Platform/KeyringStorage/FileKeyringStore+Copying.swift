@@ -62,11 +62,15 @@ extension FileKeyringStore {
 
   // MARK: Restoring
 
-  /// Takes the writer's lock, and says what is there; the store is not open.
+  /// Takes the writer's lock, forgets what it had open, and says what is there.
   ///
   /// - Throws: `StoreError.busy`, `.unavailable`.
   public func standing() throws(StoreError) -> StandingKeyring {
     try state.withLock { state throws(StoreError) in
+      anchorWriter.forget(tenant)
+      forgetDraft(&state)
+      state.open = nil
+      noteSize(state)
       if state.lock == nil { state.lock = try takeLock() }
       do throws(StoreError) {
         let anchor = try readAnchor()

@@ -155,7 +155,7 @@ public final class FileKeyringStore: KeyringStore {
   }
 
   /// Gives up a replacement that is being written; it notices when it is finished.
-  private func forgetDraft(_ state: inout State) {
+  func forgetDraft(_ state: inout State) {
     guard state.draft != nil else { return }
     state.draft = nil
     // A leftover is removed by the next replacement or opening.
