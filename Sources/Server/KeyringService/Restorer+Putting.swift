@@ -73,6 +73,7 @@ extension Restorer {
     let result = Mutex<Result<Void, ServiceError>>(.success(()))
     await tenant.whileClosed {
       let opened = await self.opened(tenant, proved)
+      await self.letGo(tenant.store, tenant.device)
       result.withLock { $0 = opened }
     }
     try result.withLock { $0 }.get()
