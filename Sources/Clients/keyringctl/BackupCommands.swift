@@ -56,7 +56,8 @@ struct BackupCommand: AsyncParsableCommand {
         ).result
       else { throw unexpected() }
       (summary, digest, bytes) = (begun, sha256, size)
-      try await read(id, Int(size), client, target)
+      let calls = readingCalls(id, Int(size))
+      try await read(calls, Int(size), client, target)
       _ = try await client.call(.admin(.backup(tenant, .end(id))))
       await client.close()
     } catch {
@@ -70,28 +71,34 @@ struct BackupCommand: AsyncParsableCommand {
     show(summary, bytes, digest)
   }
 
-  private func read(_ id: TransferID, _ size: Int, _ client: KeyringClient, _ target: NewFile) async throws {
-    let tenant = self.tenant
-    try await withThrowingTaskGroup(of: (Int, [UInt8]).self) { group in
-      var next = 0
-      func start() {
-        guard next < size else { return }
-        let offset = next
-        next += TransferID.chunkBytes
-        group.addTask {
-          let call = Call.admin(.backup(tenant, .read(id, offset: UInt64(offset))))
-          guard case .backup(.data(let bytes)) = try await client.call(call, timeout: longest).result,
-            bytes.count == min(TransferID.chunkBytes, size - offset)
-          else { throw unexpected() }
-          return (offset, bytes)
-        }
-      }
-      for _ in 0..<pipelined { start() }
-      while let (offset, bytes) = try await group.next() {
-        try target.write(bytes, at: offset)
-        start()
-      }
+  /// The calls that read all of it, in order.
+  private func readingCalls(_ id: TransferID, _ size: Int) -> [Call] {
+    stride(from: 0, to: size, by: TransferID.chunkBytes).map { offset in
+      .admin(.backup(tenant, .read(id, offset: UInt64(offset))))
     }
+  }
+
+  /// Several pieces at a time, written in their order. What is under way when one fails ends with the connection.
+  private func read(_ calls: [Call], _ size: Int, _ client: KeyringClient, _ target: NewFile) async throws {
+    var underWay: [(offset: Int, piece: Task<[UInt8], any Error>)] = []
+    var next = 0
+    while next < calls.count || !underWay.isEmpty {
+      while next < calls.count, underWay.count < pipelined {
+        let (call, offset) = (calls[next], next * TransferID.chunkBytes)
+        let count = min(TransferID.chunkBytes, size - offset)
+        underWay.append((offset, Task { try await Self.piece(call, count, client) }))
+        next += 1
+      }
+      let (offset, piece) = underWay.removeFirst()
+      try target.write(try await piece.value, at: offset)
+    }
+  }
+
+  private static func piece(_ call: Call, _ count: Int, _ client: KeyringClient) async throws -> [UInt8] {
+    guard case .backup(.data(let bytes)) = try await client.call(call, timeout: longest).result,
+      bytes.count == count
+    else { throw unexpected() }
+    return bytes
   }
 
   private func show(_ summary: BackupSummary, _ bytes: UInt64, _ digest: Digest) {
@@ -180,9 +187,10 @@ struct RestoreCommand: AsyncParsableCommand {
         "\(file) is a backup of the tenant '\(backup.manifest.tenant)', and is restored as that one only: its keys are bound to the name"
       )
     }
+    let announce = announcement(source, backup.digest)
     let client = try connection.makeClient()
     do {
-      let report = try await restore(source, backup.digest, client)
+      let report = try await restore(source, announce, client)
       await client.close()
       show(report)
     } catch {
@@ -191,11 +199,7 @@ struct RestoreCommand: AsyncParsableCommand {
     }
   }
 
-  private func restore(
-    _ source: LocalFile,
-    _ digest: Digest,
-    _ client: KeyringClient
-  ) async throws -> RestoreReport {
+  private func announcement(_ source: LocalFile, _ digest: Digest) -> Call {
     let begin = RestoreBeginCall(
       bytes: UInt64(source.size),
       digest: digest,
@@ -203,35 +207,61 @@ struct RestoreCommand: AsyncParsableCommand {
       acceptUnproved: acceptUnproved,
       isDryRun: dryRun
     )
-    guard
-      case .restore(.begun(let id)) = try await client.call(.admin(.restore(tenant, .begin(begin)))).result
-    else { throw unexpected() }
-    try await send(id, source, client)
-    let end = Call.admin(.restore(tenant, .end(id)))
-    guard case .restore(.ended(let report)) = try await client.call(end, timeout: longest).result else {
+    return .admin(.restore(tenant, .begin(begin)))
+  }
+
+  private func restore(
+    _ source: LocalFile,
+    _ announce: Call,
+    _ client: KeyringClient
+  ) async throws -> RestoreReport {
+    guard case .restore(.begun(let id)) = try await client.call(announce, timeout: longest).result else {
+      throw unexpected()
+    }
+    let begun = Begun(id, tenant)
+    try await send(begun, source, client)
+    guard case .restore(.ended(let report)) = try await client.call(begun.end, timeout: longest).result else {
       throw unexpected()
     }
     return report
   }
 
-  private func send(_ id: TransferID, _ source: LocalFile, _ client: KeyringClient) async throws {
-    let tenant = self.tenant
-    try await withThrowingTaskGroup(of: Void.self) { group in
-      var next = 0
-      func start() throws {
-        guard next < source.size else { return }
-        let offset = next
-        let bytes = try source.read(at: offset, count: min(TransferID.chunkBytes, source.size - offset))
+  /// A restore under way. (A class, because Swift 6.3.1 passes values of 128 bits wrongly to some async functions: their stacks differ.)
+  private final class Begun: Sendable {
+    private let id: TransferID
+    private let tenant: String
+
+    init(_ id: TransferID, _ tenant: String) {
+      self.id = id
+      self.tenant = tenant
+    }
+
+    func write(_ bytes: [UInt8], at offset: Int) -> Call {
+      .admin(.restore(tenant, .write(id, offset: UInt64(offset), data: bytes)))
+    }
+
+    var end: Call { .admin(.restore(tenant, .end(id))) }
+  }
+
+  /// Several pieces at a time. What is under way when one fails ends with the connection.
+  private func send(_ begun: Begun, _ source: LocalFile, _ client: KeyringClient) async throws {
+    var underWay: [Task<Void, any Error>] = []
+    var next = 0
+    while next < source.size || !underWay.isEmpty {
+      while next < source.size, underWay.count < pipelined {
+        let bytes = try source.read(at: next, count: min(TransferID.chunkBytes, source.size - next))
+        let call = begun.write(bytes, at: next)
+        underWay.append(Task { try await Self.piece(call, client) })
         next += bytes.count
-        group.addTask {
-          let call = Call.admin(.restore(tenant, .write(id, offset: UInt64(offset), data: bytes)))
-          guard case .restore(.written) = try await client.call(call, timeout: longest).result else {
-            throw unexpected()
-          }
-        }
       }
-      for _ in 0..<pipelined { try start() }
-      while try await group.next() != nil { try start() }
+      let first = underWay.removeFirst()
+      try await first.value
+    }
+  }
+
+  private static func piece(_ call: Call, _ client: KeyringClient) async throws {
+    guard case .restore(.written) = try await client.call(call, timeout: longest).result else {
+      throw unexpected()
     }
   }
 
