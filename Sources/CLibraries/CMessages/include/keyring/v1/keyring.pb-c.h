@@ -196,7 +196,7 @@ typedef enum _Keyring__V1__Reason {
    */
   KEYRING__V1__REASON__CONFIGURATION_INVALID = 30,
   /*
-   * [INVALID_ARGUMENT] (RestoreEnd) What was sent is no backup of this tenant, or damaged, or does not open; the message says where.
+   * [INVALID_ARGUMENT] What was sent is no backup of this tenant, or damaged, or does not open; or one that was made does not open.
    */
   KEYRING__V1__REASON__BACKUP_INVALID = 31,
   /*
