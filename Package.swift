@@ -210,7 +210,10 @@ let tests: [Target] = [
   ),
   .tests(
     "KeyringServiceTests",
-    ["Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "SecureMemory", "WireProtocol"]
+    [
+      "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
+      "WireProtocol",
+    ]
   ),
   .tests(
     "TLSTransportTests",
