@@ -8,7 +8,9 @@ import Testing
 import WireProtocol
 
 /// Backups, and what a restore makes of them.
-@Suite struct BackupTests {
+///
+/// One at a time: each stretches a passphrase several times, with 128 MiB and a core.
+@Suite(.serialized) struct BackupTests {
   static let passphrase = "correct horse battery staple"
   static let otherRootKey = String(repeating: "c3", count: 32)
 

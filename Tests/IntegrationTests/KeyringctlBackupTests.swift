@@ -5,7 +5,9 @@ import TLSTransport
 import Testing
 
 /// keyringctl backup, restore, verify and inspect, as processes.
-@Suite struct KeyringctlBackupTests {
+///
+/// One at a time: each stretches a passphrase several times, with 128 MiB and a core.
+@Suite(.serialized) struct KeyringctlBackupTests {
   private func json(_ text: String) throws -> [String: Any] {
     try #require(JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
   }

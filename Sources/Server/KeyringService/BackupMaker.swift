@@ -242,10 +242,13 @@ extension ServiceResources {
         "local CMKs lie in backups under a passphrase, and the service has none: set `backup: {passphrase_file: FILE}` in keyringd's configuration, restart it, and keep the passphrase where the server is not"
       )
     }
-    let result = await flushPools.value(device: transferDevice) {
-      Result { () throws(CMKError) in try backupPassphrase.rootKey(stretching) }
+    // One at a time: each takes 128 MiB and a core.
+    return try await stretchingTurns.run { () async throws(CMKError) in
+      let result = await flushPools.value(device: transferDevice) {
+        Result { () throws(CMKError) in try backupPassphrase.rootKey(stretching) }
+      }
+      return try result.get()
     }
-    return try result.get()
   }
 }
 

@@ -14,6 +14,7 @@ public struct ServiceResources: Sendable {
   let root: RootKey?
   let cmkLock: FileLock?
   let backupPassphrase: BackupPassphrase?
+  let stretchingTurns = Turns()
   /// Where backups lie on their way.
   let transfers: DirectoryDescriptor
   /// st_dev of that.
