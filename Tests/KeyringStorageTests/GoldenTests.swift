@@ -152,7 +152,7 @@ import Testing
     #expect(status == 0)
     #expect(output == ([head] + parts + (try GoldenListing.first(golden))).joined(separator: "\n") + "\n")
     let folder = try TestDirectory()
-    for place in stride(from: 3, to: try bytes("first.backup").count, by: 251) {
+    for place in stride(from: 3, to: try bytes("first.backup").count, by: 1009) {
       var bad = try bytes("first.backup")
       bad[place] ^= 0x10
       try Data(bad).write(to: URL(filePath: folder("bad")))
