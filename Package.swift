@@ -221,7 +221,7 @@ let tests: [Target] = [
     "IntegrationTests",
     [
       "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "KeyringTestSupport",
-      "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix,
+      "SecureMemory", "TLSTransport", "WireProtocol", collections, nioCore, nioPosix,
     ]
   ),
 ]

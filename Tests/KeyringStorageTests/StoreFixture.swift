@@ -106,11 +106,12 @@ struct StoreFixture {
   func commit(
     _ sequence: UInt64,
     _ operations: [KeyringCore.Operation],
-    idempotency: Commit.Idempotency? = nil
+    idempotency: Commit.Idempotency? = nil,
+    time: UInt64? = nil
   ) -> Commit {
     Commit(
       sequence: sequence,
-      timeMilliseconds: 1000 + sequence,
+      timeMilliseconds: time ?? 1000 + sequence,
       caller: "spiffe://t/tenant/acme/instance/a",
       idempotency: idempotency,
       operations: operations

@@ -213,9 +213,9 @@ public final class DirectoryDescriptor: Sendable {
   func begin(_ temporary: String) { writing.withLock { _ = $0.insert(temporary) } }
   func end(_ temporary: String) { writing.withLock { _ = $0.remove(temporary) } }
 
-  /// Removes what a crash left of replacements: every temporary file that nobody in this process is writing. For one who is the only writer.
-  public func removeLeftovers() throws(FileError) {
-    for name in try names() where name.hasSuffix(AtomicFile.temporarySuffix) { try removeLeftover(name) }
+  /// Removes what a crash left of replacements of these files, unless they are being written in this process. For one who is the only writer.
+  public func removeLeftovers(of names: [String]) throws(FileError) {
+    for name in names { try removeLeftover(name + AtomicFile.temporarySuffix) }
   }
 
   /// Removes one temporary file, unless it is being written.

@@ -208,7 +208,7 @@ public final class FileKeyringStore: KeyringStore {
         "\(path) is behind its anchor: it is at sequence \(content.position.sequence), and was at \(at.sequence); an older file was put back, or acknowledged commits are missing"
       )
     }
-    guard at == content.replaced || content.positions.contains(at) else {
+    guard at.sequence > 0, at == content.replaced || content.positions.contains(at) else {
       throw .changed(
         "\(path) is not the file that its anchor knows: it has another history at sequence \(at.sequence)"
       )
@@ -232,7 +232,7 @@ public final class FileKeyringStore: KeyringStore {
       guard status.size == content.validBytes else {
         throw FileError.unchanged("\(path) changed while it was read")
       }
-      try directory.removeLeftovers()
+      try directory.removeLeftovers(of: [name, "persisted.json", "tenant.yaml"])
       return OpenFile(
         file: file,
         status: status,
