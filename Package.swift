@@ -222,7 +222,8 @@ let tests: [Target] = [
     [
       "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "KeyringTestSupport",
       "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix,
-    ]
+    ],
+    exclude: ["Mutants"]
   ),
 ]
 

@@ -1,0 +1,205 @@
+import Glibc
+import KeyringCore
+import KeyringTestSupport
+import SecureMemory
+import Synchronization
+import Testing
+import WireProtocol
+
+@testable import KeyringClient
+
+/// Unix milliseconds.
+func wallClockMilliseconds() -> UInt64 {
+  var time = timespec()
+  // SAFETY: `time` lives for the call.
+  unsafe clock_gettime(CLOCK_REALTIME, &time)
+  return UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000
+}
+
+/// The moment from which nothing counts as acknowledged: what was read before it was answered before the fault.
+final class CountingEnd: Sendable {
+  private let isCountingFlag = Atomic(true)
+  var isCounting: Bool { isCountingFlag.load(ordering: .sequentiallyConsistent) }
+  func end() { isCountingFlag.store(false, ordering: .sequentiallyConsistent) }
+}
+
+extension KeyringClient {
+  static let patience: Duration = .seconds(30)
+
+  /// One call, sent once.
+  func once(_ call: Call, _ id: IdempotencyID? = nil) async throws(KeyringClientError) -> ReplyResult {
+    try await once(call, 0, id, .now + Self.patience).1
+  }
+}
+
+extension KeyringClientError {
+  /// The server said that nothing changed: then nothing may have.
+  var isDefinite: Bool {
+    guard case .refused(let status) = self else { return false }
+    switch status.reason {
+    case .outcomeUnknown, .unspecified, .internalError, .timeout: return false
+    default: return true
+    }
+  }
+
+  /// The server asks to try again, and need not say why.
+  var isThrottling: Bool {
+    guard case .refused(let status) = self else { return false }
+    return status.reason == .throttled
+  }
+}
+
+/// One client of a tenant that changes keys of its own, one change at a time, and knows what must be there.
+struct CampaignWriter: Sendable {
+  var model = KeyringModel()
+  var plan: ChangePlan
+  /// Changes that were acknowledged in time.
+  private(set) var acknowledged = 0
+  /// Changes of which it was not known whether they happened, by what was found.
+  private(set) var inDoubt = 0
+  private(set) var inDoubtHappened = 0
+  private(set) var violations: [Violation] = []
+
+  init(_ plan: ChangePlan) { self.plan = plan }
+
+  /// Changes keys until nothing counts any more, or a change is in doubt.
+  mutating func run(_ client: KeyringClient, until end: CountingEnd) async {
+    while end.isCounting, model.inDoubt == nil, violations.isEmpty {
+      let change = plan.next(model.keys)
+      model.send(change)
+      do throws(KeyringClientError) {
+        let result = try await client.once(change.call, change.id)
+        guard end.isCounting else { return }
+        try acknowledge(result)
+        await readMade(client, end)
+      } catch {
+        if error.isDefinite { model.refuse() }
+        if end.isCounting, !error.isThrottling {
+          violations.append(Violation("refused though nothing failed: \(error)"))
+        }
+      }
+    }
+  }
+
+  private mutating func acknowledge(_ result: ReplyResult) throws(KeyringClientError) {
+    let wanted = model.inDoubt?.versions ?? []
+    guard let versions = result.versions, versions == wanted else {
+      throw .wire("versions \(wanted) were expected, not \(result)")
+    }
+    model.acknowledge()
+    acknowledged += 1
+  }
+
+  /// Reads what the server made: from then on its exact value must be there.
+  private mutating func readMade(_ client: KeyringClient, _ end: CountingEnd) async {
+    for (name, versions) in model.keys {
+      for (index, value) in versions.enumerated() where value == nil {
+        do throws(KeyringClientError) {
+          let found = try await client.value(name, UInt32(index + 1))
+          guard end.isCounting else { return }
+          guard let found else {
+            violations.append(Violation("a key that was acknowledged is not there to be read"))
+            return
+          }
+          model.learn(name, index + 1, found)
+        } catch {
+          if end.isCounting { violations.append(Violation("a read failed though nothing did: \(error)")) }
+          return
+        }
+      }
+    }
+  }
+
+  // MARK: After a fault
+
+  /// Compares what is there with what must be, and takes it for what is there from now on.
+  ///
+  /// - Returns: the change that was in doubt, and whether it happened.
+  mutating func settle(_ found: [KeyName: [[UInt8]]]) -> (change: PlannedChange, happened: Bool?)? {
+    let mine = found.filter { plan.names.contains($0.key) }
+    let change = model.inDoubt
+    do {
+      let happened = try model.settle(mine)
+      guard let change else { return nil }
+      inDoubt += 1
+      if happened == true { inDoubtHappened += 1 }
+      return (change, happened)
+    } catch {
+      violations.append(error)
+      return nil
+    }
+  }
+
+  /// Sends a request again under its id: it is answered as the first time, and executed where it was not.
+  mutating func repeatChange(_ change: PlannedChange, happened: Bool?, _ client: KeyringClient) async {
+    guard change.id != nil else { return }
+    do {
+      let result = try await client.once(change.call, change.id)
+      guard result.versions == change.versions else {
+        throw Violation("a request sent again was answered otherwise: \(result)")
+      }
+      if happened == false {
+        model.send(change)
+        model.acknowledge()
+        acknowledged += 1
+      }
+    } catch let violation as Violation {
+      violations.append(violation)
+    } catch {
+      violations.append(Violation("a request sent again was refused: \(error)"))
+    }
+  }
+}
+
+extension ReplyResult {
+  /// The versions that a change made; nil for another result.
+  var versions: [UInt32]? {
+    switch self {
+    case .store(let version), .generate(let version), .rotate(let version): [version]
+    case .remove: [0]
+    case .transact(let versions): versions
+    default: nil
+    }
+  }
+}
+
+extension KeyringClient {
+  /// One version of a key; nil where there is none.
+  func value(_ name: KeyName, _ version: UInt32) async throws(KeyringClientError) -> [UInt8]? {
+    guard case .fetch(let key) = try await once(.fetch(name, version: version)) else {
+      throw .wire("another result than a fetch's")
+    }
+    return key.map { key in unsafe key.value.withUnsafeBytes { unsafe Array($0) } }
+  }
+
+  /// Every version of every key that the caller can see.
+  func everything() async throws -> [KeyName: [[UInt8]]] {
+    var infos: [KeyInfo] = []
+    for scope in [RequestedScope.shared, .instance] {
+      var token: [UInt8] = []
+      repeat {
+        guard case .list(let page, let next) = try await once(.list(ListCall(scope: scope, pageToken: token)))
+        else { throw UnexpectedReply() }
+        infos += page
+        token = next
+      } while !token.isEmpty
+    }
+    var found: [KeyName: [[UInt8]]] = [:]
+    try await withThrowingTaskGroup(of: (KeyName, [[UInt8]]).self) { group in
+      for info in infos {
+        group.addTask {
+          var values: [[UInt8]] = []
+          for version in 1...info.latestVersion {
+            guard let value = try await self.value(info.name, version) else {
+              throw Violation("a key that is listed has no version \(version)")
+            }
+            values.append(value)
+          }
+          return (info.name, values)
+        }
+      }
+      for try await (name, values) in group { found[name] = values }
+    }
+    return found
+  }
+}

@@ -1,0 +1,115 @@
+import Foundation
+import Glibc
+import KeyringTestSupport
+import Testing
+
+/// A real file system in a file of a test's own, whose power can be cut: mounted through a loop device.
+///
+/// The cut is what the file systems have for it (xfs_io(8), `shutdown`): from that moment nothing reaches the disk any more; what did before, and
+/// no more, is there when it is mounted again.
+final class LoopFileSystem: Sendable {
+  enum Kind: String, CaseIterable, Sendable { case ext4, xfs }
+
+  /// What is lost beside everything that was not on its way.
+  enum Cut: String, CaseIterable, Sendable {
+    /// The file system's own log as far as it is in memory.
+    case withoutLog
+    /// Nothing of the log: names and sizes may be newer than the data.
+    case afterLogFlush
+
+    /// XFS_IOC_GOINGDOWN's argument, which ext4 has too.
+    fileprivate var flags: UInt32 {
+      switch self {
+      case .withoutLog: 2
+      case .afterLogFlush: 1
+      }
+    }
+  }
+
+  struct Failure: Error, CustomStringConvertible { let description: String }
+
+  let kind: Kind
+  /// Where it is mounted.
+  let path: String
+  private let folder: TestDirectory
+
+  /// Makes one and mounts it.
+  init(_ kind: Kind) async throws {
+    self.kind = kind
+    folder = try TestDirectory()
+    path = folder("mounted")
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+    try await Self.run(["truncate", "--size=320M", image])
+    switch kind {
+    case .ext4: try await Self.run(["mkfs.ext4", "-q", "-F", image])
+    case .xfs: try await Self.run(["mkfs.xfs", "-q", "-f", image])
+    }
+    try await mount()
+  }
+
+  /// Makes one for the length of the call.
+  static func use<Value>(_ kind: Kind, _ body: (LoopFileSystem) async throws -> Value) async throws -> Value {
+    let made = try await LoopFileSystem(kind)
+    do {
+      let value = try await body(made)
+      try await made.unmount()
+      return value
+    } catch {
+      try await run(["umount", "--lazy", made.path])
+      throw error
+    }
+  }
+
+  private var image: String { folder("image") }
+
+  /// Whether this machine lets a test mount; where it does not, that is a failure that says so.
+  static func isPossible() -> Bool {
+    let isRoot = geteuid() == 0
+    let hasLoop = FileManager.default.fileExists(atPath: "/dev/loop-control")
+    if !isRoot { Issue.record("power cuts need root: file systems are mounted") }
+    if !hasLoop { Issue.record("power cuts need loop devices: /dev/loop-control is not there") }
+    return isRoot && hasLoop
+  }
+
+  @discardableResult
+  static func run(_ command: [String]) async throws -> String {
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    let outcome = try await TestProgram(path: "/usr/bin/env").run(command, environment: ["PATH": path])
+    guard outcome.status == 0, !outcome.isSignal else {
+      throw Failure(description: "\(command.joined(separator: " ")): \(outcome.error)\(outcome.text)")
+    }
+    return outcome.text
+  }
+
+  func mount() async throws { try await Self.run(["mount", "-o", "loop", image, path]) }
+
+  /// A process that just ended may hold it for a moment longer.
+  func unmount() async throws {
+    for attempt in 1... {
+      do {
+        try await Self.run(["umount", path])
+        return
+      } catch let failure as Failure where failure.description.contains("busy") && attempt < 100 {
+        try await Task.sleep(for: .milliseconds(20))
+      }
+    }
+  }
+
+  /// Cuts the power at this moment.
+  func cut(_ cut: Cut) throws {
+    let root = unsafe open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard root >= 0 else { throw Failure(description: "cannot open \(path)") }
+    defer { close(root) }
+    var flags = cut.flags
+    // SAFETY: the request (XFS_IOC_GOINGDOWN, EXT4_IOC_SHUTDOWN) reads one 32-bit number, which lives for the call.
+    guard unsafe ioctl(root, 0x8004_587d, &flags) == 0 else {
+      throw Failure(description: "cannot shut \(path) down: errno \(errno)")
+    }
+  }
+
+  /// What the disk has: mounted anew after a cut.
+  func remount() async throws {
+    try await unmount()
+    try await mount()
+  }
+}
