@@ -40,7 +40,10 @@ struct CampaignAdministrator: Sendable {
   }
 
   /// Changes something now and then until nothing counts any more.
-  mutating func run(_ client: KeyringClient, until end: CountingEnd) async {
+  ///
+  /// - Parameter first: made at once.
+  mutating func run(_ client: KeyringClient, first: Step? = nil, until end: CountingEnd) async {
+    if let first { await make(first, client, until: end) }
     while end.isCounting, inDoubt == nil, violations.isEmpty {
       try? await Task.sleep(for: .milliseconds(Int.random(in: 5...250, using: &generator)))  // never cancelled
       guard end.isCounting else { return }
@@ -69,7 +72,7 @@ struct CampaignAdministrator: Sendable {
   private mutating func planned(_ step: Step) -> Change {
     let known = cmks.keys.sorted()
     switch step {
-    case .persist: return .persist(ttl: "\(Int.random(in: 301...999, using: &generator))s")
+    case .persist: return .persist(ttl: "\(Int.random(in: 6...16, using: &generator) * 60 + 1)s")  // as it is shown, too
     case .createCMK where known.count < 4: return .createCMK
     case .createCMK, .useCMK: return .useCMK(known.randomElement(using: &generator) ?? cmkID)
     case .rotateCMK: return .rotateCMK(cmkID)

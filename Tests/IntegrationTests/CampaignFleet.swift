@@ -34,8 +34,8 @@ final class CampaignFleet {
     var administered = 0
     var inDoubt = 0
     var inDoubtHappened = 0
-    /// Starts after a fault that met a temporary file.
-    var leftovers = 0
+    /// Temporary files that starts after a fault met, by what they were to become.
+    var leftovers: [String: Int] = [:]
     var violations: [Violation] = []
   }
 
@@ -143,7 +143,12 @@ final class CampaignFleet {
   }
 
   /// Lets everybody write until `fault` ends the counting and brings the fault; it must leave no keyringd running, so that every call ends.
-  func write(until fault: @escaping @Sendable (CountingEnd, TestDaemon) async throws -> Void) async throws {
+  ///
+  /// - Parameter step: what all administrators do at first.
+  func write(
+    all step: CampaignAdministrator.Step? = nil,
+    until fault: @escaping @Sendable (CountingEnd, TestDaemon) async throws -> Void
+  ) async throws {
     let end = CountingEnd()
     let admin = try client(.serviceAdmin)
     let instances = try members.map { try instance($0.name) }
@@ -160,7 +165,7 @@ final class CampaignFleet {
         }
         group.addTask {
           var administrator = member.administrator
-          await administrator.run(admin, until: end)
+          await administrator.run(admin, first: step, until: end)
           return .administrator(index, administrator)
         }
       }
@@ -188,7 +193,7 @@ final class CampaignFleet {
   /// - Returns: what is wrong.
   @discardableResult
   func startAndCompare() async throws -> [Violation] {
-    counts.leftovers += try temporaryFiles().count
+    for path in try temporaryFiles() { counts.leftovers[Self.target(path), default: 0] += 1 }
     daemon = try await TestDaemon(
       pki: pki,
       directories: directories,
@@ -267,6 +272,13 @@ final class CampaignFleet {
       !["root-check", ".lock"].contains($0) && !$0.hasPrefix("tenant-")
     }.map { "\(directories.cmks)/\($0)" }
     return found
+  }
+
+  /// What kind of file a temporary one was to become.
+  private static func target(_ path: String) -> String {
+    let name = path.split(separator: "/").last ?? ""
+    return name.hasPrefix("local-")
+      ? "cmk" : name.contains(".anchor") ? "anchor" : String(name.prefix { $0 != "." })
   }
 
   private func isLasting(_ name: String) -> Bool {

@@ -82,7 +82,10 @@ func report(_ name: String, _ rounds: String, _ done: Int, _ counts: CampaignFle
     [
       rounds: done, "acknowledged": counts.acknowledged, "administered": counts.administered,
       "in doubt": counts.inDoubt, "of these happened": counts.inDoubtHappened,
-      "temporary files met": counts.leftovers, "violations": counts.violations.count,
+      "unfinished storage files": counts.leftovers["keyring", default: 0],
+      "unfinished persisted.json": counts.leftovers["persisted", default: 0],
+      "unfinished CMK files": counts.leftovers["cmk", default: 0],
+      "unfinished anchors": counts.leftovers["anchor", default: 0], "violations": counts.violations.count,
     ]
   )
 }
@@ -93,7 +96,7 @@ extension CampaignFleet.Counts {
     left.administered += right.administered
     left.inDoubt += right.inDoubt
     left.inDoubtHappened += right.inDoubtHappened
-    left.leftovers += right.leftovers
+    left.leftovers.merge(right.leftovers, uniquingKeysWith: +)
     left.violations += right.violations
   }
 }
