@@ -75,32 +75,33 @@ final class CampaignFleet {
     try await makeTenants(tenants, &generator)
   }
 
-  /// Half of them make garbage for compaction; one in four has the profile with the longest values, and one in four a strict anchor.
   private func makeTenants(_ count: Int, _ generator: inout SeededGenerator) async throws {
     let admin = try client(.serviceAdmin)
-    for number in 0..<count {
-      let name = "tenant-\(number)"
-      let profile: Profile = number % 4 == 3 ? .general : .keyringAWS
-      let create = TenantCreateCall(tenant: name, profile: profile.rawValue, anyInstance: true)
-      guard case .tenantCreate(let cmkID) = try await admin.once(.admin(.tenantCreate(create))) else {
-        throw UnexpectedReply()
-      }
-      func writer(_ kind: ChangePlan.Kind, _ id: String) -> CampaignWriter {
-        let most = profile == .general ? 16_384 : 4096
-        return CampaignWriter(
-          ChangePlan(kind, id, valueBytesMax: most, SeededGenerator(seed: generator.next()))
-        )
-      }
-      members.append(
-        Member(
-          name: name,
-          writers: [writer(.mixed, "a"), writer(number % 2 == 1 ? .heavy : .mixed, "b")],
-          administrator: CampaignAdministrator(name, cmkID: cmkID, SeededGenerator(seed: generator.next()))
-        )
-      )
-      if number % 4 == 2 { try makeAnchorStrict(name) }
-    }
+    for number in 0..<count { try await makeTenant(number, admin, &generator) }
     await admin.close()
+  }
+
+  /// Half of them make garbage for compaction; one in four has the profile with the longest values, and one in four a strict anchor.
+  func makeTenant(_ number: Int, _ admin: KeyringClient, _ generator: inout SeededGenerator) async throws {
+    let name = "tenant-\(number)"
+    let profile: Profile = number % 4 == 3 ? .general : .keyringAWS
+    let create = TenantCreateCall(tenant: name, profile: profile.rawValue, anyInstance: true)
+    guard case .tenantCreate(let cmkID) = try await admin.once(.admin(.tenantCreate(create))) else {
+      throw UnexpectedReply()
+    }
+    func writer(_ kind: ChangePlan.Kind, _ id: String) -> CampaignWriter {
+      let most = profile == .general ? 16_384 : 4096
+      let seeded = SeededGenerator(seed: generator.next())
+      return CampaignWriter(ChangePlan(kind, id, valueBytesMax: most, seeded))
+    }
+    members.append(
+      Member(
+        name: name,
+        writers: [writer(.mixed, "a"), writer(number % 2 == 1 ? .heavy : .mixed, "b")],
+        administrator: CampaignAdministrator(name, cmkID: cmkID, SeededGenerator(seed: generator.next()))
+      )
+    )
+    if number % 4 == 2 { try makeAnchorStrict(name) }
   }
 
   /// In force from the next start.

@@ -64,19 +64,22 @@ struct CampaignWriter: Sendable {
 
   /// Changes keys until nothing counts any more, or a change is in doubt.
   mutating func run(_ client: KeyringClient, until end: CountingEnd) async {
-    while end.isCounting, model.inDoubt == nil, violations.isEmpty {
-      let change = plan.next(model.keys)
-      model.send(change)
-      do throws(KeyringClientError) {
-        let result = try await client.once(change.call, change.id)
-        guard end.isCounting else { return }
-        try acknowledge(result)
-        await readMade(client, end)
-      } catch {
-        if error.isDefinite { model.refuse() }
-        if end.isCounting, !error.isThrottling {
-          violations.append(Violation("refused though nothing failed: \(error)"))
-        }
+    while end.isCounting, model.inDoubt == nil, violations.isEmpty { await make(client, until: end) }
+  }
+
+  /// Makes one change.
+  mutating func make(_ client: KeyringClient, until end: CountingEnd) async {
+    let change = plan.next(model.keys)
+    model.send(change)
+    do throws(KeyringClientError) {
+      let result = try await client.once(change.call, change.id)
+      guard end.isCounting else { return }
+      try acknowledge(result)
+      await readMade(client, end)
+    } catch {
+      if error.isDefinite { model.refuse() }
+      if end.isCounting, !error.isThrottling {
+        violations.append(Violation("refused though nothing failed: \(error)"))
       }
     }
   }
@@ -138,7 +141,8 @@ struct CampaignWriter: Sendable {
       guard result.versions == change.versions else {
         throw Violation("a request sent again was answered otherwise: \(result)")
       }
-      if happened == false {
+      // Where both states would look the same, as where nobody knew what a key held, it has happened by now.
+      if happened != true {
         model.send(change)
         model.acknowledge()
         acknowledged += 1
