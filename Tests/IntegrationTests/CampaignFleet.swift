@@ -34,6 +34,9 @@ final class CampaignFleet {
     var administered = 0
     var inDoubt = 0
     var inDoubtHappened = 0
+    /// While a disk failed: changes that were said not to have happened, and answers that it is not known.
+    var refused = 0
+    var unknown = 0
     /// Temporary files that starts after a fault met, by what they were to become.
     var leftovers: [String: Int] = [:]
     var violations: [Violation] = []
@@ -145,9 +148,12 @@ final class CampaignFleet {
 
   /// Lets everybody write until `fault` ends the counting and brings the fault; it must leave no keyringd running, so that every call ends.
   ///
-  /// - Parameter step: what all administrators do at first.
+  /// - Parameters:
+  ///   - step: what all administrators do at first.
+  ///   - throughFailures: writers go on whatever fails, and administrators do nothing.
   func write(
     all step: CampaignAdministrator.Step? = nil,
+    throughFailures: Bool = false,
     until fault: @escaping @Sendable (CountingEnd, TestDaemon) async throws -> Void
   ) async throws {
     let end = CountingEnd()
@@ -160,10 +166,15 @@ final class CampaignFleet {
           let client = instances[index]
           group.addTask {
             var writer = writer
-            await writer.run(client, until: end)
+            if throughFailures {
+              await writer.persevere(client, until: end)
+            } else {
+              await writer.run(client, until: end)
+            }
             return .writer(index, number, writer)
           }
         }
+        if throughFailures { continue }
         group.addTask {
           var administrator = member.administrator
           await administrator.run(admin, first: step, until: end)
@@ -242,6 +253,8 @@ final class CampaignFleet {
     counts.administered = members.reduce(0) { $0 + $1.administrator.acknowledged.values.reduce(0, +) }
     counts.inDoubt = writers.reduce(0) { $0 + $1.inDoubt }
     counts.inDoubtHappened = writers.reduce(0) { $0 + $1.inDoubtHappened }
+    counts.refused = writers.reduce(0) { $0 + $1.refused }
+    counts.unknown = writers.reduce(0) { $0 + $1.unknown }
     counts.violations += violations
   }
 

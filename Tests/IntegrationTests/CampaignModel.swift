@@ -112,7 +112,9 @@ struct ChangePlan: Sendable {
   }
 
   /// The next change of the keys that are there.
-  mutating func next(_ keys: [KeyName: Versions]) -> PlannedChange {
+  ///
+  /// - Parameter isRepeatable: always with an id.
+  mutating func next(_ keys: [KeyName: Versions], isRepeatable: Bool = false) -> PlannedChange {
     var after = keys
     var changes: [Change] = []
     var versions: [UInt32] = []
@@ -123,7 +125,7 @@ struct ChangePlan: Sendable {
       changes.append(change)
     }
     // One in five is sent as by a client that knows nothing of repeating.
-    let id = Int.random(in: 0..<5, using: &generator) == 0 ? nil : makeID()
+    let id = !isRepeatable && Int.random(in: 0..<5, using: &generator) == 0 ? nil : makeID()
     return PlannedChange(
       call: isTransaction ? .transact(changes) : .change(changes[0]),
       id: id,

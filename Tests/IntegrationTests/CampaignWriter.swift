@@ -58,6 +58,9 @@ struct CampaignWriter: Sendable {
   /// Changes of which it was not known whether they happened, by what was found.
   private(set) var inDoubt = 0
   private(set) var inDoubtHappened = 0
+  /// Changes that the server said did not happen, or could not say, while a disk failed.
+  private(set) var refused = 0
+  private(set) var unknown = 0
   private(set) var violations: [Violation] = []
 
   init(_ plan: ChangePlan) { self.plan = plan }
@@ -110,6 +113,79 @@ struct CampaignWriter: Sendable {
           return
         }
       }
+    }
+  }
+
+  // MARK: While a disk fails
+
+  /// Changes keys until nothing counts any more, whatever fails meanwhile: a change whose outcome is not known is sent again under its id until
+  /// it is; what is read is what was acknowledged last, or an error.
+  mutating func persevere(_ client: KeyringClient, until end: CountingEnd) async {
+    while end.isCounting, violations.isEmpty {
+      let change = plan.next(model.keys, isRepeatable: true)
+      model.send(change)
+      var isRepeated = false
+      while model.inDoubt != nil, violations.isEmpty {
+        guard await !attempt(change, isRepeated, client) else { break }
+        isRepeated = true
+        guard end.isCounting else { return }
+        try? await Task.sleep(for: .milliseconds(2))  // never cancelled
+      }
+      await readBack(client)
+    }
+  }
+
+  /// - Returns: true where the change's outcome is known now.
+  private mutating func attempt(_ change: PlannedChange, _ isRepeated: Bool, _ client: KeyringClient) async
+    -> Bool
+  {
+    do throws(KeyringClientError) {
+      try acknowledge(try await client.once(change.call, change.id))
+      return true
+    } catch {
+      switch error {
+      case .wire:
+        violations.append(Violation("\(error)"))
+        return true
+      case .refused(let status) where Self.contradictions.contains(status.reason):
+        violations.append(Violation("\(isRepeated ? "sent again: " : "")\(error)"))
+        return true
+      default: break
+      }
+      // That a repeated request was refused says nothing of the first one.
+      guard error.isDefinite, !isRepeated else {
+        unknown += 1
+        return false
+      }
+      refused += 1
+      model.refuse()
+      return true
+    }
+  }
+
+  /// What no disk brings about.
+  private static let contradictions: [Reason] = [
+    .keyExists, .keyAbsent, .idempotencyMismatch, .tenantQuarantined, .storageChanged, .tenantLocked,
+    .internalError,
+    .unspecified, .nameInvalid, .requestMalformed,
+  ]
+
+  /// Reads one of the keys that are there.
+  private mutating func readBack(_ client: KeyringClient) async {
+    guard model.inDoubt == nil, let (name, versions) = model.keys.randomElement(using: &plan.generator) else {
+      return
+    }
+    do throws(KeyringClientError) {
+      let found = try await client.value(name, UInt32(versions.count))
+      guard let wanted = versions.last, wanted != nil else {
+        if let found { model.learn(name, versions.count, found) }
+        return
+      }
+      if found != wanted {
+        violations.append(Violation("a reader was shown another value than the one acknowledged"))
+      }
+    } catch {
+      return  // a disk that fails may keep readers away, too
     }
   }
 

@@ -1,6 +1,8 @@
 import Foundation
 import Glibc
 import KeyringClient
+import KeyringCore
+import KeyringStorage
 import KeyringTestSupport
 import Synchronization
 import Testing
@@ -88,6 +90,82 @@ extension DiskCampaigns {
         daemon.process.signal(SIGKILL)
         await daemon.process.ended()
       }
+    }
+
+    // MARK: Damage
+
+    /// After a kill the last batch may be torn; damage of another kind, of what was acknowledged, is never cut off as if it were.
+    @Test func damageIsNotTakenForATornTail() async throws {
+      var generator = Campaign.generator("damage")
+      let rounds = Campaign.rounds(short: 3, long: 100)
+      let (done, first, acknowledged) = try await Self.damage(rounds, .init(), &generator)
+      #expect(first == nil, "seed \(Campaign.seed), round \(done)")
+      Campaign.report(
+        "damage after a kill",
+        ["rounds": done, "acknowledged": acknowledged, "violations": first == nil ? 0 : 1]
+      )
+    }
+
+    /// How keyringd is started.
+    struct Start {
+      var environment: [String: String] = [:]
+      var program: TestProgram?
+    }
+
+    /// One change is acknowledged, keyringd is killed, a bit of the last batch flipped; the tenant must refuse, or have all that was
+    /// acknowledged; mended, it must have it.
+    static func damage(
+      _ rounds: Int,
+      _ start: Start,
+      _ generator: inout SeededGenerator
+    ) async throws -> (done: Int, first: Violation?, acknowledged: Int) {
+      let folder = try TestDirectory()
+      let fleet = try await CampaignFleet(
+        .init(in: folder.path),
+        tenants: 2,
+        environment: start.environment,
+        program: start.program,
+        generator: &generator
+      )
+      var done = 0
+      var first: Violation?
+      while done < rounds, first == nil {
+        done += 1
+        try await SingleChange.small.make(fleet, 0, CountingEnd())
+        await fleet.kill()
+        let file = "\(fleet.directories.tenants)/\(fleet.members[0].name)/keyring"
+        let whole = try Data(contentsOf: URL(filePath: file))
+        let position = Int.random(
+          in: try lastBatch(whole, fleet.members[0].name)..<whole.count,
+          using: &generator
+        )
+        var damaged = whole
+        damaged[position] ^= 1 << UInt8.random(in: 0..<8, using: &generator)
+        try write(damaged, file)
+        let before = fleet.members
+        let found = try await fleet.startAndCompare()
+        await fleet.kill()
+        first = found.first { !"\($0)".contains("the tenant does not open: TENANT_QUARANTINED") }
+        if found.isEmpty || first != nil { continue }
+        try write(whole, file)
+        fleet.members = before
+        first = try await fleet.startAndCompare().first
+      }
+      await fleet.kill()
+      return (done, first, fleet.counts.acknowledged)
+    }
+
+    private static func lastBatch(_ file: Data, _ tenant: String) throws -> Int {
+      let content = try StorageFileReader.read(Array(file), tenant: TenantName(tenant))
+      let place = try #require(content.pendingAuthentications.last?.place)
+      return try #require(place.split(separator: " ").last.flatMap { Int($0) })
+    }
+
+    /// In place: the file's mode and number stay.
+    private static func write(_ bytes: Data, _ path: String) throws {
+      let file = try FileHandle(forWritingTo: URL(filePath: path))
+      try file.write(contentsOf: bytes)
+      try file.close()
     }
   }
 }

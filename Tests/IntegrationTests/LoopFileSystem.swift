@@ -32,35 +32,88 @@ final class LoopFileSystem: Sendable {
   /// Where it is mounted.
   let path: String
   private let folder: TestDirectory
+  /// Between the loop device and the file, where the disk can be made to fail.
+  private let breaker: TestProcess?
 
   /// Makes one and mounts it.
-  init(_ kind: Kind) async throws {
+  ///
+  /// - Parameter isBreakable: writes to its disk fail when they are told to.
+  init(_ kind: Kind, isBreakable: Bool = false) async throws {
     self.kind = kind
     folder = try TestDirectory()
     path = folder("mounted")
     try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+    let image = folder("image")
     try await Self.run(["truncate", "--size=320M", image])
     switch kind {
     case .ext4: try await Self.run(["mkfs.ext4", "-q", "-F", image])
     case .xfs: try await Self.run(["mkfs.xfs", "-q", "-f", image])
     }
+    breaker = isBreakable ? try await Self.startBreaker(folder) : nil
     try await mount()
   }
 
   /// Makes one for the length of the call.
-  static func use<Value>(_ kind: Kind, _ body: (LoopFileSystem) async throws -> Value) async throws -> Value {
-    let made = try await LoopFileSystem(kind)
+  static func use<Value>(
+    _ kind: Kind,
+    isBreakable: Bool = false,
+    _ body: (LoopFileSystem) async throws -> Value
+  ) async throws -> Value {
+    let made = try await LoopFileSystem(kind, isBreakable: isBreakable)
     do {
       let value = try await body(made)
-      try await made.unmount()
+      try await made.end()
       return value
     } catch {
       try await run(["umount", "--lazy", made.path])
+      try await made.endBreaker()
       throw error
     }
   }
 
-  private var image: String { folder("image") }
+  // MARK: A disk that fails
+
+  /// nbdkit's error filter (nbdkit-error-filter(1)) before the file, as a file again through FUSE (nbdfuse(1)).
+  private static func startBreaker(_ folder: TestDirectory) async throws -> TestProcess {
+    let disk = folder("disk")
+    try FileManager.default.createDirectory(atPath: disk, withIntermediateDirectories: false)
+    let process = try TestProgram(path: "/usr/bin/env").start(
+      ["nbdfuse", "\(disk)/disk", "--socket-activation", "nbdkit", "--foreground", "--filter=error", "file"]
+        + [folder("image"), "error=EIO", "error-pwrite-rate=100%", "error-file=\(folder("broken"))"],
+      environment: [:],
+      error: folder("breaker.log")
+    )
+    while !FileManager.default.fileExists(atPath: "\(disk)/disk") {
+      guard process.isRunning else {
+        throw Failure(
+          description: "nbdfuse: \(try String(contentsOfFile: folder("breaker.log"), encoding: .utf8))"
+        )
+      }
+      try await Task.sleep(for: .milliseconds(10))
+    }
+    return process
+  }
+
+  private func endBreaker() async throws {
+    guard let breaker else { return }
+    try await Self.run(["fusermount3", "-u", "-z", folder("disk")])
+    await breaker.ended()
+  }
+
+  private func end() async throws {
+    try await unmount()
+    try await endBreaker()
+  }
+
+  /// From now on every write to the disk fails (EIO).
+  func breakDisk() throws { try folder.write("broken", "") }
+
+  /// Writes succeed again.
+  func healDisk() throws { try FileManager.default.removeItem(atPath: folder("broken")) }
+
+  // MARK: Mounting
+
+  private var image: String { breaker == nil ? folder("image") : folder("disk/disk") }
 
   /// Whether this machine lets a test mount; where it does not, that is a failure that says so.
   static func isPossible() -> Bool {

@@ -11,7 +11,18 @@ enum SingleChange: Sendable, CaseIterable {
 
   /// Makes it; answers false where it was not acknowledged.
   func make(_ fleet: CampaignFleet, _ end: CountingEnd, _ generator: inout SeededGenerator) async throws {
-    let index = Int.random(in: 0..<fleet.members.count, using: &generator)
+    if self == .createTenant {
+      let admin = try fleet.client(.serviceAdmin)
+      try await fleet.makeTenant(fleet.members.count, admin, &generator)
+      end.end()
+      await admin.close()
+    } else {
+      try await make(fleet, Int.random(in: 0..<fleet.members.count, using: &generator), end)
+    }
+  }
+
+  /// Makes it in a tenant that is there.
+  func make(_ fleet: CampaignFleet, _ index: Int, _ end: CountingEnd) async throws {
     switch self {
     case .small: try await write(fleet, index, 0, end)
     case .heavy: try await write(fleet, index, 1, end)
@@ -20,11 +31,7 @@ enum SingleChange: Sendable, CaseIterable {
     case .useCMK: try await administer(fleet, index, .useCMK, end)
     case .rotateCMK: try await administer(fleet, index, .rotateCMK, end)
     case .rotateKeys: try await administer(fleet, index, .rotateKeys, end)
-    case .createTenant:
-      let admin = try fleet.client(.serviceAdmin)
-      try await fleet.makeTenant(fleet.members.count, admin, &generator)
-      end.end()
-      await admin.close()
+    case .createTenant: preconditionFailure("a tenant is not made in another")
     }
   }
 
