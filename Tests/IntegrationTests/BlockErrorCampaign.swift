@@ -7,14 +7,17 @@ extension DiskCampaigns {
   /// A disk refuses writes for a while, under eight tenants that write; then it works again. What was acknowledged, whenever it was, is there
   /// at the end, on the disk.
   @Suite struct BlockErrorCampaign {
-    @Test(arguments: LoopFileSystem.Kind.allCases)
-    func whatWasAcknowledgedIsOnTheDisk(_ kind: LoopFileSystem.Kind) async throws {
+    /// With its log on the same disk a file system shuts itself down after some errors; with the log apart it goes on, and what it could not
+    /// write is in its page cache and nowhere else.
+    @Test(arguments: LoopFileSystem.Kind.allCases, [false, true])
+    func whatWasAcknowledgedIsOnTheDisk(_ kind: LoopFileSystem.Kind, isLogApart: Bool) async throws {
       guard LoopFileSystem.isPossible() else { return }
-      let name = "block errors, \(kind)"
+      let name = "block errors, \(kind), \(isLogApart ? "log apart" : "log on the same disk")"
       var generator = Campaign.generator(name)
       let (done, total) = try await Self.rounds(
         Campaign.rounds(short: 3, long: 100),
         kind,
+        isLogApart: isLogApart,
         .init(),
         &generator
       )
@@ -35,10 +38,11 @@ extension DiskCampaigns {
     static func rounds(
       _ rounds: Int,
       _ kind: LoopFileSystem.Kind,
+      isLogApart: Bool,
       _ start: KillCampaign.Start,
       _ generator: inout SeededGenerator
     ) async throws -> (done: Int, CampaignFleet.Counts) {
-      try await LoopFileSystem.use(kind, isBreakable: true) { fileSystem in
+      try await LoopFileSystem.use(kind, isBreakable: true, isLogApart: isLogApart) { fileSystem in
         let fleet = try await CampaignFleet(
           .init(in: fileSystem.path),
           environment: start.environment,

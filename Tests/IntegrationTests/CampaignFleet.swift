@@ -243,6 +243,10 @@ final class CampaignFleet {
       violations += self.members.flatMap(\.allViolations)
     }
     for client in instances + [admin] { await client.close() }
+    if !violations.isEmpty {
+      let said = try daemon.log.split(separator: "\n").filter { $0.contains(" error ") }
+      violations += said.map { Violation("the server said: \($0)") }
+    }
     count(violations)
     return violations
   }

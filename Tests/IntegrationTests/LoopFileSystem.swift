@@ -34,39 +34,59 @@ final class LoopFileSystem: Sendable {
   private let folder: TestDirectory
   /// Between the loop device and the file, where the disk can be made to fail.
   private let breaker: TestProcess?
+  /// A loop device of its own for the file system's log, which then never fails.
+  private let logDevice: String?
 
   /// Makes one and mounts it.
   ///
-  /// - Parameter isBreakable: writes to its disk fail when they are told to.
-  init(_ kind: Kind, isBreakable: Bool = false) async throws {
+  /// - Parameters:
+  ///   - isBreakable: writes to its disk fail when they are told to.
+  ///   - isLogApart: but not writes to its log: then it does not shut itself down, and goes on with the data it could not write.
+  init(_ kind: Kind, isBreakable: Bool = false, isLogApart: Bool = false) async throws {
     self.kind = kind
     folder = try TestDirectory()
     path = folder("mounted")
     try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
     let image = folder("image")
     try await Self.run(["truncate", "--size=320M", image])
-    switch kind {
-    case .ext4: try await Self.run(["mkfs.ext4", "-q", "-F", image])
-    case .xfs: try await Self.run(["mkfs.xfs", "-q", "-f", image])
-    }
+    let log = isLogApart ? try await Self.makeLogDevice(folder("log")) : nil
+    logDevice = log
+    try await Self.format(kind, image, log: log)
     breaker = isBreakable ? try await Self.startBreaker(folder) : nil
     try await mount()
+  }
+
+  private static func makeLogDevice(_ path: String) async throws -> String {
+    try await run(["truncate", "--size=128M", path])
+    return try await run(["losetup", "--find", "--show", path]).trimmingCharacters(in: .newlines)
+  }
+
+  private static func format(_ kind: Kind, _ image: String, log: String?) async throws {
+    switch (kind, log) {
+    case (.ext4, nil): try await run(["mkfs.ext4", "-q", "-F", image])
+    case (.ext4, let log?):
+      try await run(["mke2fs", "-q", "-F", "-b", "4096", "-O", "journal_dev", log])
+      try await run(["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "device=\(log)", image])
+    case (.xfs, nil): try await run(["mkfs.xfs", "-q", "-f", image])
+    case (.xfs, let log?): try await run(["mkfs.xfs", "-q", "-f", "-l", "logdev=\(log)", image])
+    }
   }
 
   /// Makes one for the length of the call.
   static func use<Value>(
     _ kind: Kind,
     isBreakable: Bool = false,
+    isLogApart: Bool = false,
     _ body: (LoopFileSystem) async throws -> Value
   ) async throws -> Value {
-    let made = try await LoopFileSystem(kind, isBreakable: isBreakable)
+    let made = try await LoopFileSystem(kind, isBreakable: isBreakable, isLogApart: isLogApart)
     do {
       let value = try await body(made)
       try await made.end()
       return value
     } catch {
       try await run(["umount", "--lazy", made.path])
-      try await made.endBreaker()
+      try await made.endDevices()
       throw error
     }
   }
@@ -94,7 +114,8 @@ final class LoopFileSystem: Sendable {
     return process
   }
 
-  private func endBreaker() async throws {
+  private func endDevices() async throws {
+    if let logDevice { try await Self.run(["losetup", "--detach", logDevice]) }
     guard let breaker else { return }
     try await Self.run(["fusermount3", "-u", "-z", folder("disk")])
     await breaker.ended()
@@ -102,7 +123,7 @@ final class LoopFileSystem: Sendable {
 
   private func end() async throws {
     try await unmount()
-    try await endBreaker()
+    try await endDevices()
   }
 
   /// From now on every write to the disk fails (EIO).
@@ -134,7 +155,10 @@ final class LoopFileSystem: Sendable {
     return outcome.text
   }
 
-  func mount() async throws { try await Self.run(["mount", "-o", "loop", image, path]) }
+  func mount() async throws {
+    let log = logDevice.map { kind == .ext4 ? ",journal_path=\($0)" : ",logdev=\($0)" }
+    try await Self.run(["mount", "-o", "loop" + (log ?? ""), image, path])
+  }
 
   /// A process that just ended may hold it for a moment longer.
   func unmount() async throws {

@@ -34,6 +34,25 @@ extension DiskCampaigns {
       }
     }
 
+    /// What the page cache shows after a failed sync is believed, and appended to.
+    @Test(arguments: LoopFileSystem.Kind.allCases)
+    func goingOnAfterAFailedSyncBlockErrorsFindIt(_ kind: LoopFileSystem.Kind) async throws {
+      guard LoopFileSystem.isPossible() else { return }
+      let name = "reopen and go on after a failed sync, \(kind)"
+      var generator = Campaign.generator(name)
+      let folder = try TestDirectory()
+      let (environment, program) = try await Mutant.reopenAndGoOn.build(in: folder)
+      let start = KillCampaign.Start(environment: environment, program: program)
+      let (rounds, counts) = try await BlockErrorCampaign.rounds(
+        Self.roundsMax,
+        kind,
+        isLogApart: true,
+        start,
+        &generator
+      )
+      reportMutant(name, rounds, counts.violations.first)
+    }
+
     /// The reader takes any damage for a torn tail: damage of what was acknowledged after the anchor was last written goes unnoticed.
     @Test func cuttingAnyDamagedTailDamageFindsIt() async throws {
       let name = "any damaged tail is cut off"
