@@ -67,4 +67,23 @@ import Testing
     for index in firstSector..<firstSector + 512 { torn[index] = 0 }
     #expect(try StorageFileReader.read(torn, tenant: fixture.tenant).validBytes == good.count)
   }
+
+  /// The length of the file became durable and the page that holds the batch did not, as ext4 has it where the write of that page fails: a
+  /// batch that is too short to have a sector of its own is zeros to the end of the file.
+  @Test func aBatchOfZerosToTheEndOfTheFileWasNeverWritten() throws {
+    let (store, position) = try fixture.filled(2)
+    try store.close()
+    let good = try fixture.bytes()
+    let count = try batch([try fixture.put("x")], position).count
+    #expect((good.count + 511) / 512 * 512 + 512 > good.count + count, "it has no whole sector")
+    let torn = good + [UInt8](repeating: 0, count: count)
+    #expect(try StorageFileReader.read(torn, tenant: fixture.tenant).validBytes == good.count)
+    for index in [0, 8, count / 2, count - 1] {
+      var damaged = torn
+      damaged[good.count + index] = 1
+      #expect(throws: StoreError.self, "byte \(index)") {
+        try StorageFileReader.read(damaged, tenant: fixture.tenant)
+      }
+    }
+  }
 }

@@ -249,15 +249,20 @@ public struct StorageFileReader {
 
   /// Decides whether the damage at `offset` is a tail that a crash tore: then, and only then, it may be cut off.
   ///
-  /// A crash leaves the file ending inside its last batch, or with whole sectors of that batch never written (zero). Nothing valid can lie behind.
+  /// A crash leaves the file ending inside its last batch, or with whole sectors of that batch never written (zero), or with none of a short
+  /// batch written (zeros from its first byte to the end of the file). Nothing valid can lie behind.
   ///
   /// - Parameter batchBytes: of the damaged batch; nil where its header does not say, and it may have all that is left.
   private func torn(_ what: String, within batchBytes: Int? = nil) throws(StoreError) -> String {
     let isCutOff = what.hasPrefix("the file ends")
-    guard isCutOff || hasZeroSector(unsafe batchBytes ?? bytes.count - offset) else { throw damaged(what) }
+    guard isCutOff || isZeroToTheEnd || hasZeroSector(unsafe batchBytes ?? bytes.count - offset) else {
+      throw damaged(what)
+    }
     guard !hasBatchHeaderBehind() else { throw damaged("\(what), and a batch lies behind it") }
     return unsafe "\(what), at byte \(offset) of \(bytes.count)"
   }
+
+  private var isZeroToTheEnd: Bool { unsafe bytes[offset...].allSatisfy { $0 == 0 } }
 
   /// A sector that is not wholly the batch's tells nothing: its other part was written before, or lies behind the end of the file; and a few
   /// zeros are in every batch, its last byte being one.
