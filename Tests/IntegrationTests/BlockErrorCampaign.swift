@@ -53,7 +53,7 @@ extension DiskCampaigns {
         while done < rounds, fleet.counts.violations.isEmpty {
           done += 1
           let pauses = [100, 60, 300].map { Int.random(in: 1...$0, using: &generator) }
-          try await fleet.write(throughFailures: true) { end, daemon in
+          try await fleet.write(failing: Set(fleet.members.indices)) { end, daemon in
             try await Task.sleep(for: .milliseconds(pauses[0]))
             try fileSystem.breakDisk()
             try await Task.sleep(for: .milliseconds(pauses[1]))

@@ -150,10 +150,10 @@ final class CampaignFleet {
   ///
   /// - Parameters:
   ///   - step: what all administrators do at first.
-  ///   - throughFailures: writers go on whatever fails, and administrators do nothing.
+  ///   - failing: whose writers go on whatever fails, and whose administrators do nothing.
   func write(
     all step: CampaignAdministrator.Step? = nil,
-    throughFailures: Bool = false,
+    failing: Set<Int> = [],
     until fault: @escaping @Sendable (CountingEnd, TestDaemon) async throws -> Void
   ) async throws {
     let end = CountingEnd()
@@ -166,7 +166,7 @@ final class CampaignFleet {
           let client = instances[index]
           group.addTask {
             var writer = writer
-            if throughFailures {
+            if failing.contains(index) {
               await writer.persevere(client, until: end)
             } else {
               await writer.run(client, until: end)
@@ -174,7 +174,7 @@ final class CampaignFleet {
             return .writer(index, number, writer)
           }
         }
-        if throughFailures { continue }
+        if failing.contains(index) { continue }
         group.addTask {
           var administrator = member.administrator
           await administrator.run(admin, first: step, until: end)
@@ -260,6 +260,16 @@ final class CampaignFleet {
     counts.refused = writers.reduce(0) { $0 + $1.refused }
     counts.unknown = writers.reduce(0) { $0 + $1.unknown }
     counts.violations += violations
+  }
+
+  /// Changes of a tenant that were refused, or of which it was not known, while its disk failed.
+  func failures(of member: Int) -> Int {
+    members[member].writers.reduce(0) { $0 + $1.refused + $1.unknown }
+  }
+
+  /// Changes of all tenants but the first that were acknowledged.
+  var acknowledgedByOthers: Int {
+    members.dropFirst().flatMap(\.writers).reduce(0) { $0 + $1.acknowledged }
   }
 
   func kill() async {

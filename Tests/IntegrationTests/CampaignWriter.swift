@@ -21,6 +21,21 @@ final class CountingEnd: Sendable {
   private let isCountingFlag = Atomic(true)
   var isCounting: Bool { isCountingFlag.load(ordering: .sequentiallyConsistent) }
   func end() { isCountingFlag.store(false, ordering: .sequentiallyConsistent) }
+
+  /// Changes of those who persevere that were acknowledged so far.
+  let acknowledged = Atomic(0)
+
+  /// Waits until some more are: the disk, or the file, that failed is written again.
+  func moreAcknowledged(_ more: Int = 4) async throws {
+    let wanted = acknowledged.load(ordering: .relaxed) + more
+    let deadline = ContinuousClock.now + .seconds(60)
+    while acknowledged.load(ordering: .relaxed) < wanted {
+      guard ContinuousClock.now < deadline else {
+        throw Violation("what failed is over, and nothing is written again")
+      }
+      try await Task.sleep(for: .milliseconds(2))
+    }
+  }
 }
 
 extension KeyringClient {
@@ -126,7 +141,10 @@ struct CampaignWriter: Sendable {
       model.send(change)
       var isRepeated = false
       while model.inDoubt != nil, violations.isEmpty {
-        guard await !attempt(change, isRepeated, client) else { break }
+        let before = acknowledged
+        let isKnown = await attempt(change, isRepeated, client)
+        end.acknowledged.add(acknowledged - before, ordering: .relaxed)
+        guard !isKnown else { break }
         isRepeated = true
         guard end.isCounting else { return }
         try? await Task.sleep(for: .milliseconds(2))  // never cancelled
