@@ -38,7 +38,7 @@ extension DiskCampaigns {
         let pause = Int.random(in: 100...400, using: &generator)
         let (before, others) = (fleet.failures(of: 0), fleet.acknowledgedByOthers)
         try await fleet.write(failing: [0]) { end, daemon in
-          let strace = try await Self.attach(to: daemon, file, fault)
+          let strace = try await Strace.attach(to: daemon, file, fault.call, "error=\(fault.error)")
           try await Task.sleep(for: .milliseconds(pause))
           strace.signal(SIGINT)
           await strace.ended()
@@ -62,28 +62,6 @@ extension DiskCampaigns {
           "refused": counts.refused, "unknown": counts.unknown, "violations": counts.violations.count,
         ]
       )
-    }
-
-    private static func attach(to daemon: TestDaemon, _ file: String, _ fault: Fault) async throws
-      -> TestProcess
-    {
-      let said = daemon.data("strace.log")
-      let strace = try TestProgram(path: "/usr/bin/strace").start(
-        [
-          "--follow-forks", "--trace-path=\(file)", "--trace=\(fault.call)",
-          "--inject=\(fault.call):error=\(fault.error)", "--output=\(daemon.data("trace"))",
-          "--attach=\(daemon.process.id)",
-        ],
-        environment: [:],
-        error: said
-      )
-      while try !String(contentsOfFile: said, encoding: .utf8).contains("attached") {
-        guard strace.isRunning else {
-          throw LoopFileSystem.Failure(description: try String(contentsOfFile: said, encoding: .utf8))
-        }
-        try await Task.sleep(for: .milliseconds(5))
-      }
-      return strace
     }
   }
 }
