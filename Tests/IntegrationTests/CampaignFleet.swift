@@ -245,7 +245,7 @@ final class CampaignFleet {
     for client in instances + [admin] { await client.close() }
     if !violations.isEmpty {
       let said = try daemon.log.split(separator: "\n").filter { $0.contains(" error ") }
-      violations += said.map { Violation("the server said: \($0)") }
+      violations += said.map { Violation("the server said: \($0)", isSaid: true) }
     }
     count(violations)
     return violations

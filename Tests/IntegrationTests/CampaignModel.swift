@@ -82,7 +82,11 @@ struct KeyringModel: Sendable {
 /// A promise that was broken.
 struct Violation: Error, CustomStringConvertible, Sendable {
   let description: String
-  init(_ description: String) { self.description = description }
+  /// No violation itself, but what the server said of one.
+  let isSaid: Bool
+  init(_ description: String, isSaid: Bool = false) {
+    (self.description, self.isSaid) = (description, isSaid)
+  }
 }
 
 /// What one writer changes, at random: keys of its own, a few, over and over.

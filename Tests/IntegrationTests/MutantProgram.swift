@@ -26,8 +26,8 @@ enum Mutant: Sendable {
   /// Any damage of the last batch is taken for a torn tail.
   static let cutAnyTail = Mutant.edited(
     file: "Platform/KeyringStorage/StorageFileReader.swift",
-    "guard isCutOff || hasZeroSector(",
-    by: "guard !what.isEmpty || isCutOff || hasZeroSector("
+    "let isCutOff = what.hasPrefix(\"the file ends\")",
+    by: "let isCutOff = !what.isEmpty"
   )
 
   struct Failure: Error, CustomStringConvertible { let description: String }
