@@ -45,7 +45,8 @@ struct CampaignAdministrator: Sendable {
   mutating func run(_ client: KeyringClient, first: Step? = nil, until end: CountingEnd) async {
     if let first { await make(first, client, until: end) }
     while end.isCounting, inDoubt == nil, violations.isEmpty {
-      try? await Task.sleep(for: .milliseconds(Int.random(in: 5...250, using: &generator)))  // never cancelled
+      let pause = Int.random(in: 5...250, using: &generator)
+      try? await Task.sleep(for: .milliseconds(pause))  // never cancelled
       guard end.isCounting else { return }
       await make(Step.allCases.randomElement(using: &generator) ?? .persist, client, until: end)
     }
@@ -72,7 +73,9 @@ struct CampaignAdministrator: Sendable {
   private mutating func planned(_ step: Step) -> Change {
     let known = cmks.keys.sorted()
     switch step {
-    case .persist: return .persist(ttl: "\(Int.random(in: 6...16, using: &generator) * 60 + 1)s")  // as it is shown, too
+    case .persist:
+      // Of no whole minutes: shown as it was set.
+      return .persist(ttl: "\(Int.random(in: 6...16, using: &generator) * 60 + 1)s")
     case .createCMK where known.count < 4: return .createCMK
     case .createCMK, .useCMK: return .useCMK(known.randomElement(using: &generator) ?? cmkID)
     case .rotateCMK: return .rotateCMK(cmkID)

@@ -88,7 +88,8 @@ extension DiskCampaigns {
           program: program,
           generator: &generator
         )
-        try await LoopFileSystem.run(["sync", "--file-system", fileSystem.path])  // only what comes now can be lost
+        // Only what comes now can be lost.
+        try await LoopFileSystem.run(["sync", "--file-system", fileSystem.path])
         var done = 0
         while done < Self.roundsMax, fleet.counts.violations.isEmpty {
           do {
