@@ -222,7 +222,8 @@ let tests: [Target] = [
     [
       "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "KeyringTestSupport",
       "SecureMemory", "TLSTransport", "WireProtocol", collections, nioCore, nioPosix,
-    ]
+    ],
+    exclude: ["Mutants"]
   ),
 ]
 

@@ -153,7 +153,8 @@ public final class KeyringClient: Sendable {
     }
   }
 
-  private func once(
+  /// Makes a call once, under an idempotency id of the caller's choice.
+  func once(
     _ call: Call,
     _ minSequence: UInt64,
     _ idempotencyID: IdempotencyID?,
