@@ -17,8 +17,16 @@ import Testing
     let interception: Interception
     var duration = FaultPlan.Duration.once
     var then: Interception?
+    var also: [SystemCall: Interception] = [:]
     /// True: only calls on the anchor's directory fail.
     var isOfAnchor = false
+
+    /// Nothing can be lost by it: what was taken of a batch is cut off again.
+    var isFullDisk: Bool {
+      guard call == .write, !isOfAnchor, also.isEmpty, duration == .persistent else { return false }
+      if case .fail(let code) = then ?? interception { return [ENOSPC, EDQUOT, EFBIG].contains(code) }
+      return false
+    }
 
     /// A signal, and a write of fewer bytes, are no failures.
     var mustPass: Bool {
@@ -49,9 +57,19 @@ import Testing
     for duration in FaultPlan.Duration.allCases {
       faults.append(Fault(call: .write, interception: .short, duration: duration))
     }
-    // What a full disk does: it takes a part, and then nothing.
-    for code in [ENOSPC, EDQUOT, EIO] {
-      faults.append(Fault(call: .write, interception: .short, duration: .persistent, then: .fail(code)))
+    // What a full disk does: it takes a part, and then nothing; and one where the part cannot be cut off again.
+    for code in [ENOSPC, EDQUOT, EFBIG, EIO] {
+      for also in [[:], [SystemCall.ftruncate: .fail(EIO)]] as [[SystemCall: Interception]] {
+        faults.append(
+          Fault(
+            call: .write,
+            interception: .short,
+            duration: .persistent,
+            then: .fail(code),
+            also: also
+          )
+        )
+      }
     }
     return faults
   }
@@ -69,10 +87,21 @@ import Testing
     for number in 1...60 {
       let swept = try SweptStore(action, isOfAnchor: fault.isOfAnchor)
       let place = "\(action), \(fault), at \(number)"
-      swept.plan.arm(fault.call, number, fault.interception, fault.duration, then: fault.then)
+      swept.plan.arm(
+        fault.call,
+        number,
+        fault.interception,
+        fault.duration,
+        then: fault.then,
+        also: fault.also
+      )
       let result = swept.attempt()
       let wasHit = swept.plan.wasHit
       if fault.mustPass || !wasHit { #expect(throws: Never.self, "\(place)") { try result.get() } }
+      if fault.isFullDisk, action == .append, number == 1 {
+        #expect(throws: StoreError.self, "\(place)") { try result.get() }
+        #expect(!swept.isInDoubt, "\(place): a full disk leaves no doubt")
+      }
       try swept.check("\(place): \(result)")
       if fault.duration == .persistent {
         swept.insist()
@@ -100,7 +129,7 @@ final class SweptStore {
   /// Where the file stands for certain.
   private var settled: StorePosition?
   /// True where one commit more may be there.
-  private var isInDoubt = false
+  private(set) var isInDoubt = false
   private var isAccepted = true
 
   init(_ action: Action, isOfAnchor: Bool) throws {

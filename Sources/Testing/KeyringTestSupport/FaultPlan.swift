@@ -17,6 +17,7 @@ public final class FaultPlan: Sendable {
     let interception: Interception
     let duration: Duration
     let then: Interception
+    let also: [SystemCall: Interception]
 
     func isHit(_ count: Int) -> Bool {
       switch duration {
@@ -43,8 +44,10 @@ public final class FaultPlan: Sendable {
       self.state.withLock { state in
         state.counts[call, default: 0] += 1
         state.log.append(call)
-        guard let target = state.target, target.call == call, target.isHit(state.counts[call, default: 0])
-        else { return .proceed }
+        guard let target = state.target else { return .proceed }
+        guard target.call == call, target.isHit(state.counts[call, default: 0]) else {
+          return state.hits > 0 ? target.also[call] ?? .proceed : .proceed
+        }
         state.hits += 1
         return state.hits == 1 ? target.interception : target.then
       }
@@ -53,13 +56,16 @@ public final class FaultPlan: Sendable {
 
   /// Counts from now on, and makes the call of this number (from 1) fail.
   ///
-  /// - Parameter then: what becomes of the calls behind it where the fault is persistent; nil for the same.
+  /// - Parameters:
+  ///   - then: what becomes of the calls behind it where the fault is persistent; nil for the same.
+  ///   - also: what becomes of calls of other kinds once it was hit.
   public func arm(
     _ call: SystemCall,
     _ number: Int,
     _ interception: Interception,
     _ duration: Duration = .once,
-    then: Interception? = nil
+    then: Interception? = nil,
+    also: [SystemCall: Interception] = [:]
   ) {
     state.withLock { state in
       state = State()
@@ -68,7 +74,8 @@ public final class FaultPlan: Sendable {
         number: number,
         interception: interception,
         duration: duration,
-        then: then ?? interception
+        then: then ?? interception,
+        also: also
       )
     }
   }
