@@ -167,15 +167,18 @@ import Testing
 
   /// Every checksum right, made by someone who has the disk and no wrapping key.
   private func forged(_ subject: Subject, _ batches: [[[UInt8]]]) throws -> [UInt8] {
-    let content = try StorageFileReader.read(subject.good, tenant: subject.fixture.tenant)
+    let origin = StorePosition(
+      sequence: number(subject.good[104..<112]),
+      digest: try #require(Digest(bytes: subject.good[112..<144]))
+    )
     var bytes = try StorageHeader(
       tenant: subject.fixture.tenant,
       keyring: subject.fixture.keyring,
       createdMilliseconds: 1,
-      replaced: content.replaced
+      origin: origin
     ).encode()
     var position = StorePosition(
-      sequence: content.replaced.sequence,
+      sequence: origin.sequence - min(1, origin.sequence),
       digest: try #require(Digest(bytes: bytes[144...]))
     )
     for messages in batches {

@@ -21,18 +21,23 @@ public final class TestDaemon: TestEndpoint {
   /// Starts it and waits for its ready line.
   ///
   /// - Parameters:
+  ///   - pki: of another daemon, or new certificates.
+  ///   - data: the folder of another daemon that ended: it goes on from there; or one that a test prepared.
   ///   - configuration: more lines of the configuration.
   ///   - rootKey: 64 hexadecimal digits.
   ///   - environment: more variables.
   ///   - wrapper: a command that ends with executing its arguments.
   public init(
+    pki: TestPKI? = nil,
+    data: TestDirectory? = nil,
     configuration: [String] = [],
     rootKey: String = String(repeating: "5a", count: 32),
     environment: [String: String] = [:],
     wrapper: [String] = []
   ) async throws {
-    pki = try TestPKI()
-    data = try TestDirectory()
+    let pki = try pki ?? TestPKI()
+    let data = try data ?? TestDirectory()
+    (self.pki, self.data) = (pki, data)
     try data.write("root.key", rootKey + "\n")
     let lines =
       [
