@@ -107,7 +107,7 @@ import WireProtocol
     let (id, asked) = (ModelClient.id(&generator), history.moment())
     let call = Call.change(try change.wire)
     var isInDoubt = false
-    while true {
+    for _ in 0..<1000 {
       let reply = await client.ask(server, call, id)
       if let reply, let version = reply.versions?.first {
         return history.add(
@@ -133,6 +133,7 @@ import WireProtocol
       }
       try await Task.sleep(for: .milliseconds(10))
     }
+    Issue.record("\(change): never answered, seed \(Campaign.seed)")
   }
 
   private static func fetch(

@@ -217,7 +217,7 @@ final class ModelRun {
   /// Asks until it is known what became of a change; nil where it definitely did not happen, for want of a disk.
   private func settled(_ call: Call, _ id: IdempotencyID, _ client: Int) async throws -> Reply? {
     var isInDoubt = false
-    while true {
+    for _ in 0..<1000 {
       let reply = await clients[client].ask(try endpoint, call, id)
       switch reply?.refusal?.reason {
       case .storageUnavailable?, .kmsUnreachable?, .shuttingDown?, .throttled?:
@@ -236,7 +236,11 @@ final class ModelRun {
       disarm()
       try await Task.sleep(for: .milliseconds(20))
     }
+    throw NeverAnswered(place: place)
   }
+
+  /// A thousand times the server did not say what became of a request.
+  private struct NeverAnswered: Error { let place: String }
 
   /// The same request again answers what the first did; another one under its id is refused.
   private func repeated() async throws {
@@ -256,7 +260,7 @@ final class ModelRun {
 
   /// Asks until there is an answer; nil while the disk fails.
   private func read(_ call: Call, _ client: Int) async throws -> Reply? {
-    while true {
+    for _ in 0..<1000 {
       let reply = await clients[client].ask(try endpoint, call)
       guard let refusal = reply?.refusal else {
         if let reply { return reply }
@@ -268,6 +272,7 @@ final class ModelRun {
       if plan.wasHit { return nil }
       try await Task.sleep(for: .milliseconds(20))
     }
+    throw NeverAnswered(place: place)
   }
 
   private func fetch(_ name: KeyringModel.Name, version: UInt32, _ any: Int) async throws {
