@@ -215,7 +215,8 @@ import Testing
       try subject.expectRefused(Array(moved), "batches \(order)")
       let forged = try forged(subject, order.map { batches[$0].messages })
       try subject.expectRefused(forged, "batches \(order), checksums put right")
-      if let content = try? StorageFileReader.read(forged, tenant: subject.fixture.tenant) {  // else nothing to anchor
+      // What cannot be read has nothing to anchor.
+      if let content = try? StorageFileReader.read(forged, tenant: subject.fixture.tenant) {
         try subject.writeAnchor(
           Anchor(keyring: subject.fixture.keyring, position: content.position, authentication: nil)
             .encode(tenant: subject.fixture.tenant)

@@ -119,7 +119,8 @@ import Testing
 /// One operation on a store of its own, and what is known of its outcome.
 final class SweptStore {
   enum Action: CaseIterable {
-    case append, replace, create, load, loadATornTail, loadWithALateAnchor, close, accept, anchor
+    case append, replace, replaceWhileAppending, create, load, loadATornTail, loadWithALateAnchor, close,
+      accept, anchor
   }
 
   let action: Action
@@ -143,7 +144,7 @@ final class SweptStore {
     )
     switch action {
     case .create: _ = try store.load()
-    case .append, .replace, .close, .anchor: settled = try fixture.filled(3, store).1
+    case .append, .replace, .replaceWhileAppending, .close, .anchor: settled = try fixture.filled(3, store).1
     case .load, .loadATornTail, .loadWithALateAnchor, .accept:
       let (first, position) = try fixture.filled(3, isLate ? .writtenBehind : .strict)
       settled = position
@@ -185,6 +186,7 @@ final class SweptStore {
       switch self.action {
       case .append: return try self.append(try self.known(), "new")
       case .replace: return try self.replace(try self.known())
+      case .replaceWhileAppending: return try self.replaceWhileAppending()
       case .create: return try self.create()
       case .load, .loadATornTail, .loadWithALateAnchor:
         let loaded = try self.store.load()
@@ -243,6 +245,28 @@ final class SweptStore {
       expecting: position,
       authenticator: fixture.authenticator
     )
+  }
+
+  /// A commit is made while the new file is written; it is durable in the old one whatever becomes of the new one.
+  private func replaceWhileAppending() throws -> StorePosition {
+    let (from, authenticator) = (try known(), fixture.authenticator)
+    let image = try fixture.image(try fixture.store().read().state)
+    let draft = try store.beginReplacement(with: image, at: from, authenticator: authenticator)
+    do {
+      let meanwhile = try commit(from, "meanwhile")
+      let position = try store.append([meanwhile], expecting: from, authenticator: authenticator)
+      settled = position
+      let last = fixture.commit(position.sequence + 1, [.replaced(position)])
+      return try draft.finish(
+        [meanwhile, last],
+        expecting: position,
+        former: authenticator,
+        authenticator: authenticator
+      )
+    } catch {
+      draft.abandon()
+      throw error
+    }
   }
 
   private func create() throws -> StorePosition {

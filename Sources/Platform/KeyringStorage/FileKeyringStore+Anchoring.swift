@@ -102,7 +102,8 @@ extension FileKeyringStore {
   func unauthenticated(_ anchor: Anchor?, _ content: StorageFileContent) -> [String] {
     guard let anchor, anchor.authentication == nil else { return [] }
     if anchor.position.sequence == 0 {
-      guard content.positions.count > 1 else { return [] }  // a creation that ended before its anchor was brought up
+      // With one batch it is a creation that ended before its anchor was brought up.
+      guard content.positions.count > 1 else { return [] }
       return [
         "\(path): its anchor is still that of its creation, and vouches for nothing since: the next commit brings one that does"
       ]
