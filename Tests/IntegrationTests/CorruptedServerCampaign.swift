@@ -167,6 +167,7 @@ final class CorruptedServer {
   func keep() throws -> (keyring: [UInt8], anchor: [UInt8]) { (try bytes(keyring), try bytes(anchor)) }
 
   func restore(_ good: (keyring: [UInt8], anchor: [UInt8])) throws {
+    unsafe _ = unlink(data("aside"))
     for (path, bytes) in [(keyring, good.keyring), (anchor, good.anchor)] {
       unsafe _ = unlink(path) == 0 || rmdir(path) == 0
       try Data(bytes).write(to: URL(filePath: path))

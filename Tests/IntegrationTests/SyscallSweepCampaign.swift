@@ -58,7 +58,12 @@ import WireProtocol
         for number in 1...(Campaign.isLong ? 40 : 6) {
           // A signal comes once; else a disk may fail once, or from then on.
           let isPersistent = fault.code != "EINTR" && (points + number) % 2 == 0
-          guard try await swept.hit(action, fault, number, isPersistent: isPersistent) else { break }
+          do {
+            guard try await swept.hit(action, fault, number, isPersistent: isPersistent) else { break }
+          } catch {
+            Issue.record("\(action), \(fault), at \(number), later \(isPersistent): \(error)\n\(swept.state)")
+            return
+          }
           points += 1
         }
       }
@@ -213,6 +218,12 @@ final class SweptDaemon {
     let content = try StorageFileReader.read(bytes, tenant: try TenantName("acme"))
     #expect(status.sequence == content.position.sequence, "\(place)")
     #expect(status.digest == hexadecimal(content.position.digest.bytes), "\(place)")
+  }
+
+  /// For a failure's message.
+  var state: String {
+    let log = (try? daemon.log) ?? ""  // there is none before it started
+    return "running: \(daemon.process.isRunning), status \(daemon.process.status)\n\(log.suffix(2000))"
   }
 
   // MARK: Restarts
