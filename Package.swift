@@ -120,7 +120,7 @@ let platform: [Target] = [
 ]
 
 let server: [Target] = [
-  .library("TenantRegistry", "Server", ["KeyringCore", "KeyringStorage", yams]),
+  .library("TenantRegistry", "Server", ["Cryptography", "KeyringCore", "KeyringStorage", yams]),
   .library(
     "KeyringService",
     "Server",

@@ -103,7 +103,7 @@ public final class FileKeyringStore: KeyringStore {
         return nil
       }
       let content = try checked(bytes, anchor)
-      var notices = unauthenticated(anchor)
+      var notices = unauthenticated(anchor, content)
       let isExact = content.tornTail == nil && anchor?.position == content.position && !state.mustRecover
       if isExact {
         try settleDirectory()

@@ -41,8 +41,9 @@ public final class TestDaemon: TestEndpoint {
   /// Starts it and waits for its ready line.
   ///
   /// - Parameters:
-  ///   - pki: of another, so that its clients' certificates serve.
-  ///   - directories: where `tenants`, `anchors` and `cmks` are; those of another that ended, and it goes on from there.
+  ///   - pki: of another daemon, so that its clients' certificates serve; or new certificates.
+  ///   - data: the folder of another daemon that ended: it goes on from there; or one that a test prepared.
+  ///   - directories: where `tenants`, `anchors` and `cmks` are, if not there; those of another that ended, and it goes on from them.
   ///   - configuration: more lines of the configuration.
   ///   - rootKey: 64 hexadecimal digits.
   ///   - environment: more variables.
@@ -50,6 +51,7 @@ public final class TestDaemon: TestEndpoint {
   ///   - program: instead of the keyringd that is built beside the tests.
   public init(
     pki: TestPKI? = nil,
+    data: TestDirectory? = nil,
     directories: Directories = Directories(),
     configuration: [String] = [],
     rootKey: String = String(repeating: "5a", count: 32),
@@ -58,8 +60,8 @@ public final class TestDaemon: TestEndpoint {
     program: TestProgram? = nil
   ) async throws {
     let pki = try pki ?? TestPKI()
-    self.pki = pki
-    data = try TestDirectory()
+    let data = try data ?? TestDirectory()
+    (self.pki, self.data) = (pki, data)
     try data.write("root.key", rootKey + "\n")
     let lines =
       [
