@@ -143,9 +143,8 @@ let clients: [Target] = [
     "keyringctl",
     "Clients",
     [
-      "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "SecureMemory", "TLSTransport",
-      "WireProtocol",
-      arguments,
+      "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "SecureMemory",
+      "TLSTransport", "WireProtocol", arguments, collections,
     ]
   ),
 ]
@@ -211,7 +210,10 @@ let tests: [Target] = [
   ),
   .tests(
     "KeyringServiceTests",
-    ["Cryptography", "KeyringCore", "KeyringService", "SecureMemory", "WireProtocol"]
+    [
+      "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
+      "WireProtocol",
+    ]
   ),
   .tests(
     "TLSTransportTests",

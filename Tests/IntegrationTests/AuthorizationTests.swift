@@ -23,6 +23,8 @@ import WireProtocol
       .tenantShow(tenant), .instanceList(tenant), .variablesList(tenant), .status(tenant),
       .variablesSet(tenant: tenant, name: "read_only", value: "true", .global), .rotateCMK(tenant),
       .rotateKeys(tenant, allowTransient: true), .cmk(tenant: tenant, .create, cmkID: "", days: 0),
+      .backup(tenant, .begin(allowUnproved: true)), .backup(tenant, .read(TransferID(value: 1), offset: 0)),
+      .backup(tenant, .end(TransferID(value: 1))),
     ]
   }
 
@@ -32,6 +34,9 @@ import WireProtocol
       .tenantCreate(TenantCreateCall(tenant: "epsilon")), .tenantList(pageSize: 0, after: ""), .status(""),
       .tenantDisable(tenant), .tenantEnable(tenant), .instanceAdd(tenant: tenant, instance: "x"),
       .tenantAccept(tenant, sequence: 1),
+      .restore(tenant, .begin(RestoreBeginCall(bytes: 1, digest: .zero, acceptRollback: true))),
+      .restore(tenant, .write(TransferID(value: 1), offset: 0, data: [1])),
+      .restore(tenant, .end(TransferID(value: 1))),
     ]
   }
 

@@ -8,9 +8,12 @@ import Testing
 struct Keyringctl {
   let server: TestServer
   let program: TestProgram
+  /// For files of a test: `#` in a command.
+  let folder: TestDirectory
 
   init() async throws {
-    server = try await TestServer()
+    server = try await TestServer(backupPassphrase: BackupTests.passphrase)
+    folder = try TestDirectory()
     program = try TestProgram(product: "keyringctl")
   }
 
@@ -28,7 +31,8 @@ struct Keyringctl {
     as identity: PeerIdentity,
     input: String = ""
   ) async throws -> TestProgram.Outcome {
-    try await program.run(arguments, environment: environment(identity), input: Data(input.utf8))
+    let arguments = arguments.map { $0.replacing("#", with: folder.path) }
+    return try await program.run(arguments, environment: environment(identity), input: Data(input.utf8))
   }
 
   /// Runs a command that succeeds, and answers what it printed.
@@ -76,7 +80,9 @@ struct Keyringctl {
       ("key fetch s@ --shared", db1, ""), ("key describe g@", db1, ""), ("key rotate g@", db1, ""),
       ("key list", db1, ""), ("key list --shared", db1, ""),
       ("key transact", db1, "generate x@ AES 16\nrotate x@\n"),
-      ("key remove g@", db1, ""), ("rotate-keys acme", tenantAdmin, ""), ("status", admin, ""),
+      ("backup acme #/b@", tenantAdmin, ""), ("restore acme #/b@", admin, ""), ("verify #/b@", db1, ""),
+      ("inspect #/b@ --keys", db1, ""), ("key remove g@", db1, ""), ("rotate-keys acme", tenantAdmin, ""),
+      ("status", admin, ""),
       ("status acme", tenantAdmin, ""), ("whoami", db1, ""),
     ]
   }

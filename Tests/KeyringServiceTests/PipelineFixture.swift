@@ -1,6 +1,7 @@
 import Cryptography
 import Dispatch
 import KeyringCore
+import KeyringStorage
 import SecureMemory
 import Synchronization
 
@@ -113,7 +114,7 @@ final class PipelineFixture: Sendable {
     let id = KeyringID(value: 1)
     let plaintext = try SystemRandom.secret(count: 32)
     let keyID = WrappingKeyID(value: 7)
-    let commitment = try HeldWrappingKey.commitment(to: plaintext, id: keyID, tenant: tenant, keyring: id)
+    let commitment = try UnwrappedKey.commitment(to: plaintext, id: keyID, tenant: tenant, keyring: id)
     writeKey = try HeldWrappingKey(
       id: keyID,
       plaintext: plaintext,

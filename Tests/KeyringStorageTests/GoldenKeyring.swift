@@ -301,6 +301,7 @@ struct GoldenKeyring {
       "first-accepted.anchor": try anchor(try #require(positions.last), nil),
       "replacement.keyring": newBytes,
       "replacement.anchor": try anchor(newPositions[1], second),
+      "first.backup": try backup(second),
     ]
   }
 }

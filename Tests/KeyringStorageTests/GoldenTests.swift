@@ -25,7 +25,7 @@ import Testing
 
   @Test func encodingTheContentGivesTheFilesToTheByte() throws {
     let files = try golden.files()
-    #expect(files.count == 6)
+    #expect(files.count == 7)
     for (name, made) in files {
       if ProcessInfo.processInfo.environment["KEYRING_GOLDEN"] == "write" {
         try Data(made).write(to: Self.folder.appending(path: name))
@@ -134,6 +134,30 @@ import Testing
     let (status, output) = try read(path, "\(name).anchor", keys: [golden.first, golden.second])
     #expect(status == 0)
     #expect(output == (listing + [anchor]).joined(separator: "\n") + "\n")
+  }
+
+  private func readBackup(_ file: String, keys: [KnownWrappingKey]) throws -> (Int32, String) {
+    var arguments = ["python3", "-B", Self.folder.appending(path: "read.py").path, "backup", file]
+    for key in keys { arguments += ["--wrapping-key", "\(key.wrappingKeyID)=\(hexadecimal(key.plaintext))"] }
+    return try run(arguments)
+  }
+
+  @Test func theIndependentReaderReadsTheBackupAsThisOneDoes() throws {
+    let backup = try Backup(try bytes("first.backup"))
+    let path = Self.folder.appending(path: "first.backup").path
+    let (status, output) = try readBackup(path, keys: [golden.first, golden.second])
+    let parts = backup.manifest.parts.map { "part \($0.name) \($0.length) sha256 \($0.digest)" }
+    let head =
+      "backup of acme at 1700000003000 by spiffe://keyring.example.org/admin sequence 7 hmac ok"
+    #expect(status == 0)
+    #expect(output == ([head] + parts + (try GoldenListing.first(golden))).joined(separator: "\n") + "\n")
+    let folder = try TestDirectory()
+    for place in stride(from: 3, to: try bytes("first.backup").count, by: 251) {
+      var bad = try bytes("first.backup")
+      bad[place] ^= 0x10
+      try Data(bad).write(to: URL(filePath: folder("bad")))
+      #expect(try readBackup(folder("bad"), keys: [golden.first, golden.second]).0 == 1, "byte \(place)")
+    }
   }
 
   @Test func theIndependentReaderRefusesAnyFlippedByte() throws {

@@ -126,6 +126,20 @@ import WireProtocol
       "a variable's persistence is GLOBAL or PERSIST", 7
     ),
     ("no action", id + Field.bytes(77, Field.text(1, "acme")), "a CMK's action is missing", 7),
+    (
+      "a transfer's id of 15 bytes",
+      id + Field.bytes(79, Field.text(1, "acme") + Field.bytes(2, Array(repeating: 1, count: 15))),
+      "the id of a backup or restore has 16 bytes", 7
+    ),
+    (
+      "a transfer without an id", id + Field.bytes(83, Field.text(1, "acme")),
+      "the id of a backup or restore has 16 bytes", 7
+    ),
+    (
+      "a SHA-256 of 31 bytes",
+      id + Field.bytes(81, Field.text(1, "acme") + Field.bytes(3, Array(repeating: 1, count: 31))),
+      "a SHA-256 has 32 bytes", 7
+    ),
   ]
 
   private static func changes(_ count: Int) -> [UInt8] {

@@ -80,7 +80,30 @@ import WireProtocol
     .service(service()), .service(ServiceStatus()), .tenant(tenant()),
     .tenant(TenantStatus(summary: summary)), .tenantAccept(sequence: .max),
     .cmk(id: "c", state: "enabled", version: 1),
+    .backup(.begun(TransferID(value: 1), bytes: .max, digest: .zero, summary(""))),
+    .backup(.begun(TransferID(value: .max), bytes: 0, digest: .zero, BackupSummary())),
+    .backup(.data([])), .backup(.data(Array(repeating: 1, count: TransferID.chunkBytes))), .backup(.ended),
+    .restore(.begun(TransferID(value: 3))), .restore(.written), .restore(.ended(RestoreReport())),
+    .restore(.ended(restored)),
   ]
+
+  static func summary(_ text: String) -> BackupSummary {
+    var summary = BackupSummary()
+    (summary.keyringID, summary.digest) = ("k" + text, "d" + text)
+    (summary.sequence, summary.keys, summary.records) = (1, 2, .max)
+    (summary.cmksNeeded, summary.cmksIncluded, summary.unprovedWrappingKeys) = (
+      ["a"], ["b", ""], ["c", "d"]
+    )
+    return summary
+  }
+
+  static var restored: RestoreReport {
+    var report = RestoreReport()
+    report.summary = summary("!")
+    (report.cmksMade, report.replacedSequence) = (["", "b"], .max)
+    (report.isDryRun, report.notices) = (true, ["a notice"])
+    return report
+  }
 
   @Test func whatIsEncodedIsDecoded() throws {
     let decoder = ReplyDecoder()
@@ -94,7 +117,7 @@ import WireProtocol
         #expect(ReplyEncoder.bytes(id: id, sequence: sequence, decoded) == bytes)
       }
     }
-    #expect(Self.results.count == 32)
+    #expect(Self.results.count == 41)
   }
 
   @Test(arguments: [1, 127, 128, 16_384])
@@ -151,7 +174,7 @@ import WireProtocol
       guard case .failure(let decoded) = reply.outcome else { throw UnexpectedReply() }
       #expect(decoded == status)
     }
-    #expect(Reason.allCases.count == 31)
+    #expect(Reason.allCases.count == 34)
   }
 
   @Test func aStatusIsCutAt1024BytesAndStaysText() throws {

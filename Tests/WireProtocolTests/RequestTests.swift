@@ -46,7 +46,32 @@ import WireProtocol
       .rotateCMK("acme"), .rotateKeys("acme", allowTransient: true),
       .rotateKeys("acme", allowTransient: false),
       .status(""), .status("acme"), .tenantAccept("acme", sequence: .max),
-    ] + CMKAction.allCases.map { .cmk(tenant: "acme", $0, cmkID: "c", days: 30) }
+    ] + CMKAction.allCases.map { .cmk(tenant: "acme", $0, cmkID: "c", days: 30) } + transferCalls
+
+  static let transferCalls: [AdminCall] = [
+    .backup("acme", .begin(allowUnproved: false)), .backup("acme", .begin(allowUnproved: true)),
+    .backup("acme", .read(TransferID(value: 1), offset: 0)),
+    .backup("", .read(TransferID(value: .max), offset: .max)), .backup("acme", .end(TransferID(value: 0))),
+    .restore("acme", .begin(RestoreBeginCall(bytes: 0, digest: .zero))),
+    .restore(
+      "acme",
+      .begin(
+        RestoreBeginCall(
+          bytes: .max,
+          digest: .zero,
+          acceptRollback: true,
+          acceptUnproved: true,
+          isDryRun: true
+        )
+      )
+    ),
+    .restore("acme", .write(TransferID(value: 1), offset: 0, data: [0])),
+    .restore(
+      "acme",
+      .write(TransferID(value: 1), offset: .max, data: Array(repeating: 9, count: 300))
+    ),
+    .restore("acme", .end(TransferID(value: 2))),
+  ]
 
   static func requests() throws -> [Request] {
     let id = IdempotencyID(bytes: Array(1...16))
@@ -74,7 +99,33 @@ import WireProtocol
       #expect(decoded.message == request.message)
       kinds += 1
     }
-    #expect(kinds > 70)
+    #expect(kinds > 90)
+  }
+
+  @Test func piecesOfABackupHaveOneTo49152BytesAndFitTheSmallestLimit() throws {
+    let decoder = RequestDecoder()
+    func request(_ count: Int) -> Request {
+      let data = [UInt8](repeating: 9, count: count)
+      let call = AdminCall.restore(
+        String(repeating: "a", count: 63),
+        .write(TransferID(value: .max), offset: .max, data: data)
+      )
+      return Request(id: .max, timeoutMilliseconds: .max, call: .admin(call))
+    }
+    for count in [1, TransferID.chunkBytes] {
+      let message = request(count).message
+      #expect(message.count <= Frame.messageBytesDefault)
+      #expect(try decoder.decode(message).message == message)
+    }
+    for count in [0, TransferID.chunkBytes + 1] {
+      #expect(throws: WireError.self) { try decoder.decode(request(count).message) }
+    }
+    let reply = ReplyEncoder.bytes(
+      id: .max,
+      sequence: .max,
+      .backup(.data(Array(repeating: 9, count: TransferID.chunkBytes)))
+    )
+    #expect(reply.count <= Frame.messageBytesDefault)
   }
 
   /// What an event loop answers where it lies in its frame is what the decoder reads, or nothing.

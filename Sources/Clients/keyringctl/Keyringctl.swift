@@ -7,7 +7,8 @@ import SecureMemory
 struct Keyringctl: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "keyringctl",
-    abstract: "Onboards tenants, changes variables, rotates CMKs and keys, and works with keys.",
+    abstract:
+      "Onboards tenants, changes variables, rotates CMKs and keys, backs up and restores, and works with keys.",
     discussion: """
       Most commands talk to a keyringd. They find it, and the certificate to show, in this order:
         options        --server HOST:PORT --cert FILE --key FILE --ca FILE
@@ -16,7 +17,8 @@ struct Keyringctl: AsyncParsableCommand {
                        lines `server: …`, `cert: …`, `key: …`, `ca: …`; paths are relative to the file
 
       Which commands a certificate may use follows from its identity: `key` wants an instance's, `tenant create` the
-      service administrator's, `set`, `rotate-keys` and `status TENANT` an administrator's of the service or the tenant.
+      service administrator's, `set`, `rotate-keys`, `backup` and `status TENANT` an administrator's of the service or the
+      tenant. `pki`, `verify` and `inspect` work on files, and talk to nobody.
 
       Exit status 0 means that it was done; anything else comes with one line on standard error that says what to do.
       `keyringctl --generate-completion-script bash|zsh|fish` prints a completion script.
@@ -25,7 +27,9 @@ struct Keyringctl: AsyncParsableCommand {
     subcommands: [
       PKI.self, TenantCommands.self, InstanceCommands.self, CMKCommands.self, SetCommands.self,
       VariablesCommand.self, RotateCMKCommand.self,
-      RotateKeysCommand.self, KeyCommands.self, StatusCommand.self, WhoAmICommand.self,
+      RotateKeysCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
+      InspectCommand.self,
+      KeyCommands.self, StatusCommand.self, WhoAmICommand.self,
     ]
   )
 

@@ -122,6 +122,8 @@ public enum AdminCall: Sendable, Equatable {
   case status(String)
   case tenantAccept(String, sequence: UInt64)
   case cmk(tenant: String, CMKAction, cmkID: String, days: UInt32)
+  case backup(String, BackupCall)
+  case restore(String, RestoreCall)
 }
 
 /// A call.

@@ -320,6 +320,8 @@ public enum ReplyResult: Sendable {
   case tenant(TenantStatus)
   case tenantAccept(sequence: UInt64)
   case cmk(id: String, state: String, version: UInt32)
+  case backup(BackupResult)
+  case restore(RestoreResult)
 }
 
 /// One reply.

@@ -69,7 +69,7 @@ extension ReplyDecoder {
       if let reply = unsafe message.cmk_manage?.pointee {
         return unsafe .cmk(id: text(reply.cmk_id), state: text(reply.state), version: reply.version)
       }
-    default: break  // a C enum
+    default: return try unsafe transferResult(message)
     }
     throw .malformed("the reply has no result that this client knows")
   }

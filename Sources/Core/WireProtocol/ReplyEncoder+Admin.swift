@@ -42,6 +42,8 @@ extension ReplyEncoder {
         inner.bytes(2, state.utf8)
         inner.number(3, UInt64(version))
       }
+    case .backup(let result): write(result, to: &message)
+    case .restore(let result): write(result, to: &message)
     case .fetch, .describe, .store, .generate, .remove, .rotate, .list, .transact, .whoAmI:
       preconditionFailure("not an administrator's reply")
     }

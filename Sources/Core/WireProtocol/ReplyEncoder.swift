@@ -97,7 +97,8 @@ public enum ReplyEncoder {
     case .transact(let versions): message.message(23) { $0.packed(1, versions) }
     case .whoAmI(let identity): message.message(24) { write(identity, to: &$0) }
     case .tenantCreate, .tenantList, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList,
-      .variablesSet, .variablesList, .rotateCMK, .rotateKeys, .service, .tenant, .tenantAccept, .cmk:
+      .variablesSet, .variablesList, .rotateCMK, .rotateKeys, .service, .tenant, .tenantAccept, .cmk,
+      .backup, .restore:
       writeAdmin(result, to: &message)
     }
   }

@@ -56,7 +56,7 @@ extension RequestDecoder {
         }
         return unsafe .cmk(tenant: text(call.tenant), action, cmkID: text(call.cmk_id), days: call.days)
       }
-    default: break  // a C enum
+    default: return try unsafe transfer(message)
     }
     throw .malformed("the request has no call that this server knows")
   }

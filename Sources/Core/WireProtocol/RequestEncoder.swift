@@ -155,6 +155,55 @@ public enum RequestEncoder {
         inner.bytes(3, cmkID.utf8)
         inner.number(4, UInt64(days))
       }
+    case .backup(let name, let call): return backup(name, call)
+    case .restore(let name, let call): return restore(name, call)
+    }
+  }
+
+  private static func backup(_ name: String, _ call: BackupCall) -> [UInt8] {
+    switch call {
+    case .begin(let allowUnproved):
+      return message(78) { inner in
+        inner.bytes(1, name.utf8)
+        inner.number(2, allowUnproved ? 1 : 0)
+      }
+    case .read(let id, let offset):
+      return message(79) { inner in
+        inner.bytes(1, name.utf8)
+        inner.bytes(2, id.bytes)
+        inner.number(3, offset)
+      }
+    case .end(let id):
+      return message(80) { inner in
+        inner.bytes(1, name.utf8)
+        inner.bytes(2, id.bytes)
+      }
+    }
+  }
+
+  private static func restore(_ name: String, _ call: RestoreCall) -> [UInt8] {
+    switch call {
+    case .begin(let call):
+      return message(81) { inner in
+        inner.bytes(1, name.utf8)
+        inner.number(2, call.bytes)
+        inner.bytes(3, call.digest.bytes)
+        inner.number(4, call.acceptRollback ? 1 : 0)
+        inner.number(5, call.acceptUnproved ? 1 : 0)
+        inner.number(6, call.isDryRun ? 1 : 0)
+      }
+    case .write(let id, let offset, let data):
+      return message(82) { inner in
+        inner.bytes(1, name.utf8)
+        inner.bytes(2, id.bytes)
+        inner.number(3, offset)
+        inner.bytes(4, data)
+      }
+    case .end(let id):
+      return message(83) { inner in
+        inner.bytes(1, name.utf8)
+        inner.bytes(2, id.bytes)
+      }
     }
   }
 }

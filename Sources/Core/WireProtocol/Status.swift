@@ -16,7 +16,7 @@ public enum Reason: Int32, Sendable, CaseIterable {
   case outcomeUnknown, throttled, wrappingKeyExhausted, idempotencyMismatch, stale, listExpired, timeout,
     variableInvalid
   case tenantExists, shuttingDown, internalError, messageTooLarge, cmkTransient, providerRefused, tenantAbsent
-  case configurationInvalid
+  case configurationInvalid, backupInvalid, restoreRefused, transferExpired
 
   /// As the contract spells it: `KEY_EXISTS`.
   public var name: String {
@@ -31,7 +31,7 @@ public enum Reason: Int32, Sendable, CaseIterable {
       .throttled, .wrappingKeyExhausted, .idempotencyMismatch, .stale, .listExpired, .timeout,
       .variableInvalid,
       .tenantExists, .shuttingDown, .internalError, .messageTooLarge, .providerRefused, .tenantAbsent,
-      .configurationInvalid:
+      .configurationInvalid, .backupInvalid, .restoreRefused, .transferExpired:
       return "\(self)".reduce(into: "") { text, letter in
         if letter.isUppercase { text += "_" }
         text += letter.uppercased()
@@ -46,12 +46,12 @@ public enum Reason: Int32, Sendable, CaseIterable {
     case .keyExists, .tenantExists: .alreadyExists
     case .keyAbsent, .tenantAbsent: .notFound
     case .nameInvalid, .typeInvalid, .lengthInvalid, .requestMalformed, .idempotencyMismatch,
-      .variableInvalid:
+      .variableInvalid, .backupInvalid:
       .invalidArgument
     case .forbidden: .permissionDenied
     case .tenantLocked, .tenantDisabled, .kmsDenied, .wrappingKeyExhausted, .stale, .listExpired,
       .cmkTransient,
-      .providerRefused, .configurationInvalid:
+      .providerRefused, .configurationInvalid, .restoreRefused, .transferExpired:
       .failedPrecondition
     case .tenantQuarantined, .storageChanged: .dataLoss
     case .kmsUnreachable, .storageUnavailable, .shuttingDown: .unavailable

@@ -40,7 +40,8 @@ public final class FileKeyringStore: KeyringStore {
   }
 
   let directory: DirectoryDescriptor
-  let name: String
+  /// Of the storage file, in the directory.
+  public let name: String
   let tenant: TenantName
   let anchorFile: AnchorFile
   let policy: AnchorPolicy
@@ -154,7 +155,7 @@ public final class FileKeyringStore: KeyringStore {
   }
 
   /// Gives up a replacement that is being written; it notices when it is finished.
-  private func forgetDraft(_ state: inout State) {
+  func forgetDraft(_ state: inout State) {
     guard state.draft != nil else { return }
     state.draft = nil
     // A leftover is removed by the next replacement or opening.
@@ -197,22 +198,7 @@ public final class FileKeyringStore: KeyringStore {
     guard let anchor else {
       throw .changed("\(path) has no anchor: it was not written by this server, or the anchor was deleted")
     }
-    guard anchor.keyring == content.state.id else {
-      throw .changed("\(path) is another keyring than its anchor's")
-    }
-    let at = anchor.position
-    // A creation that ended before its anchor was brought up: then there is one batch, and no more.
-    if at.sequence == 0 && content.replaced.sequence == 0 && content.positions.count == 1 { return content }
-    guard at.sequence <= content.position.sequence else {
-      throw .changed(
-        "\(path) is behind its anchor: it is at sequence \(content.position.sequence), and was at \(at.sequence); an older file was put back, or acknowledged commits are missing"
-      )
-    }
-    guard at.sequence > 0, at == content.replaced || content.positions.contains(at) else {
-      throw .changed(
-        "\(path) is not the file that its anchor knows: it has another history at sequence \(at.sequence)"
-      )
-    }
+    try anchor.check(content, path)
     return content
   }
 

@@ -14,8 +14,16 @@ extension Service {
     switch call {
     case .tenantCreate(let call):
       guard let name else { throw .forbidden }
-      return .tenantCreate(cmkID: try await create(name, call).text)
+      return .tenantCreate(
+        cmkID: try await tenants.claiming(name) { () async throws(ServiceError) in
+          try await create(name, call)
+        }.text
+      )
     case .tenantList(let pageSize, let after): return try await list(pageSize, after)
+    case .backup(_, let call): return .backup(try await backup(call, find(name, caller), caller))
+    case .restore(_, let call):
+      guard let name else { throw .forbidden }
+      return .restore(try await restore(call, name, caller))
     case .status(let text) where text.isEmpty: return .service(try await serviceStatus())
     case .status, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList, .variablesSet,
       .variablesList,
@@ -76,7 +84,7 @@ extension Service {
     case .cmk(_, let action, let cmkID, let days):
       let description = try await manage(action, cmkID, days, tenant)
       return .cmk(id: description.id.text, state: description.state.rawValue, version: description.version)
-    case .tenantCreate, .tenantList: throw .defect("not a call about a tenant")
+    case .tenantCreate, .tenantList, .backup, .restore: throw .defect("not a call about a tenant")
     }
   }
 
@@ -234,6 +242,8 @@ extension AdminCall {
     case .rotateKeys: "rotate-keys"
     case .status: "status"
     case .tenantAccept: "tenant accept"
+    case .backup: "backup"
+    case .restore: "restore"
     case .cmk(_, let action, let id, _): "cmk \(action) \(printable(String(id.prefix(64))))"
     }
   }

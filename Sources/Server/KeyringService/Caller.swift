@@ -9,6 +9,8 @@ struct Caller: Sendable {
   let notAfter: UInt64
   /// Where the caller's listings are kept.
   let listings: Listings
+  /// Names the connection.
+  let connection: UInt64
 
   /// The tenant that the certificate belongs to; nil for a service administrator.
   var tenant: TenantName? {
@@ -63,8 +65,9 @@ enum Authorization {
     case .status(let name): name.isEmpty ? (nil, true) : (name, false)
     case .tenantShow(let name), .instanceList(let name), .variablesSet(let name, _, _, _),
       .variablesList(let name),
-      .rotateCMK(let name), .rotateKeys(let name, _), .cmk(let name, _, _, _):
+      .rotateCMK(let name), .rotateKeys(let name, _), .cmk(let name, _, _, _), .backup(let name, _):
       (name, false)
+    case .restore(let name, _): (name, true)
     }
   }
 }

@@ -197,6 +197,8 @@ extension Call {
         .tenantAccept:
         true
       case .cmk(_, let action, _, _): action != .describe
+      case .restore(_, .end): true
+      case .backup, .restore: false
       case .tenantList, .tenantShow, .instanceList, .variablesList, .status: false
       }
     }

@@ -33,6 +33,8 @@ final class Connection: TLSConnectionDelegate {
   private var isHeldBack = false
   private var ticker: RepeatedTask?
 
+  /// Names it for as long as the server runs.
+  private let number: UInt64
   private let limits: Limits
   /// A connection without a request for this long is idle enough to give its buffers back.
   private static let restlessNanoseconds: UInt64 = 500_000_000
@@ -41,6 +43,7 @@ final class Connection: TLSConnectionDelegate {
 
   init(_ service: Service) {
     self.service = service
+    number = service.connectionsMade.add(1, ordering: .relaxed).newValue
     limits = Limits(service.resources.configuration.limits)
   }
 
@@ -73,7 +76,8 @@ final class Connection: TLSConnectionDelegate {
       identity: identity,
       uri: uri,
       notAfter: UInt64(clamping: peer.notAfter),
-      listings: Listings()
+      listings: Listings(),
+      connection: number
     )
     instance = caller?.instance
     service.logger.debug(
@@ -184,6 +188,7 @@ final class Connection: TLSConnectionDelegate {
   func closed(_ connection: TLSConnection, error: TLSError?) {
     isClosed = true
     ticker?.cancel()
+    service.transfers.drop(connection: number)
     if !isAuthenticated { service.connectionsUnauthenticated.subtract(1, ordering: .relaxed) }
     service.connections.subtract(1, ordering: .relaxed)
     if isAdmitted {

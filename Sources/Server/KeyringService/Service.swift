@@ -24,6 +24,8 @@ public final class Service: Sendable {
   let isShuttingDown = Atomic<Bool>(false)
   /// Tenants on their way: one call a name makes one.
   let creating = Mutex<Set<TenantName>>([])
+  let connectionsMade = Atomic<UInt64>(0)
+  let transfers = Transfers()
   /// Connections that no tenant counts.
   let strangers = ConnectionCounts()
   let secretShares: SecretShares

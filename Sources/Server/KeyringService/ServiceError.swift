@@ -47,6 +47,12 @@ public enum ServiceError: Error, Sendable, Equatable {
   case variableInvalid(String)
   /// rotate-keys while the cmk_id in force is not persisted.
   case cmkTransient
+  /// What was sent is no backup that can be used, or one that was made does not open.
+  case backupInvalid(String)
+  /// A backup is not put in the place of what is there.
+  case restoreRefused(String)
+  /// The backup or restore is over.
+  case transferExpired
   /// The server is shutting down.
   case shuttingDown
   /// A request that is well-formed but cannot be.

@@ -13,6 +13,12 @@ public struct ServiceResources: Sendable {
   let cmks: DirectoryDescriptor?
   let root: RootKey?
   let cmkLock: FileLock?
+  let backupPassphrase: BackupPassphrase?
+  let stretchingTurns = Turns()
+  /// Where backups lie on their way.
+  let transfers: DirectoryDescriptor
+  /// st_dev of that.
+  let transferDevice: UInt64
   let flushPools: FlushPools
   let anchorWriter: AnchorWriter
   let logger: Logger
@@ -39,6 +45,12 @@ public struct ServiceResources: Sendable {
       anchors = try DirectoryDescriptor(path: configuration.anchorDirectory, create: true, calls: calls)
       flushPools = FlushPools(threadsPerFileSystem: configuration.flushThreads)
       anchorWriter = AnchorWriter()
+      backupPassphrase = try configuration.backupPassphraseFile.map { file throws(CMKError) in
+        try BackupPassphrase(file: file)
+      }
+      transfers = try directory.directory(Self.transfersName, create: true)
+      transferDevice = try transfers.status().device
+      try SpoolFile.clean(transfers)
       guard let path = configuration.cmkDirectory, let source = configuration.rootKey else {
         (cmks, root, cmkLock) = (nil, nil, nil)
         return
@@ -55,6 +67,9 @@ public struct ServiceResources: Sendable {
     }
   }
 
+  /// No tenant's name.
+  static let transfersName = ".transfers"
+
   /// Looks at all that `init` and the listener open: the directories, the root key, the certificates. Changes nothing and takes no lock, so
   /// that it can be run beside a server.
   ///
@@ -69,6 +84,7 @@ public struct ServiceResources: Sendable {
         let source = try rootKeySource(source, credentialsDirectory)
         try RootKey.check(source, directory: try existing(path))
       }
+      if let file = configuration.backupPassphraseFile { _ = try BackupPassphrase(file: file) }
     } catch let error as ConfigurationError {
       throw error
     } catch {

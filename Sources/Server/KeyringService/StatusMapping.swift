@@ -44,6 +44,13 @@ extension ServiceError {
         .cmkTransient,
         "the cmk_id in force ends with the next restart: `set persist cmk_id` first, or --allow-transient"
       )
+    case .backupInvalid(let why): Status(.backupInvalid, why)
+    case .restoreRefused(let why): Status(.restoreRefused, why)
+    case .transferExpired:
+      Status(
+        .transferExpired,
+        "this backup or restore is over, or was begun on another connection: begin again"
+      )
     case .shuttingDown: Status(.shuttingDown, "the server is shutting down: connect again")
     case .malformed(let what): Status(.requestMalformed, what)
     case .defect: Status(.internalError, "an internal error; the server's log has it")

@@ -37,7 +37,7 @@ final class Tenant: Sendable {
   let queue: DispatchQueue
   let logger: Logger
   let state: Mutex<State>
-  private let settingsTurns = Turns()
+  let settingsTurns = Turns()
 
   /// - Parameter base: the bounded queue that all tenants' queues target.
   init(_ files: TenantFiles, _ resources: ServiceResources, base: DispatchQueue) throws(ConfigurationError) {
@@ -129,6 +129,14 @@ final class Tenant: Sendable {
       }
       state.withLock { $0.settings = next }
       return next
+    }
+  }
+
+  /// Takes the settings that files say anew; what was global is over.
+  func take(_ settings: TenantSettings, _ persisted: PersistedState) {
+    state.withLock { state in
+      state.settings = settings
+      state.persisted = persisted
     }
   }
 

@@ -1,6 +1,7 @@
 internal import CMKProviders
 internal import Cryptography
 internal import KeyringCore
+internal import KeyringStorage
 internal import SecureMemory
 import Synchronization
 
@@ -301,7 +302,7 @@ extension TenantKeyring {
         throw CMKError.invalidCiphertext("the provider does not give back the data key that it made")
       }
       let id = WrappingKeyID(value: try SystemRandom.uint128())
-      let commitment = try HeldWrappingKey.commitment(
+      let commitment = try UnwrappedKey.commitment(
         to: generated.plaintext,
         id: id,
         tenant: environment.tenant,

@@ -8,6 +8,8 @@ internal import TenantRegistry
 final class Tenants: Sendable {
   private let resources: ServiceResources
   private let known = Mutex<[TenantName: Tenant]>([:])
+  /// Names whose directory is being made, or restored.
+  private let claimed = Mutex<Set<TenantName>>([])
   /// All tenants' queues target this one, which the system bounds to the cores: nothing blocks on it.
   private let base = DispatchQueue(
     label: "keyring.tenants",
@@ -60,6 +62,18 @@ final class Tenants: Sendable {
   func names() async throws(ServiceError) -> [TenantName] {
     let tenants = resources.tenants
     return try await onDisk { () throws(ConfigurationError) in try tenants.names() }
+  }
+
+  /// Runs `body` while nobody else makes or restores a tenant of this name.
+  func claiming<Value>(
+    _ name: TenantName,
+    _ body: () async throws(ServiceError) -> Value
+  ) async throws(ServiceError) -> Value {
+    guard claimed.withLock({ $0.insert(name).inserted }) else {
+      throw .throttled("the tenant '\(name)' is being made or restored", retryAfterMilliseconds: 1000)
+    }
+    defer { _ = claimed.withLock { $0.remove(name) } }
+    return try await body()
   }
 
   /// Makes a tenant's directory and configuration.

@@ -57,6 +57,8 @@ public struct ServiceConfiguration: Sendable, Equatable {
   public let cmkDirectory: String?
   /// Of the local provider.
   public let rootKey: RootKeySource?
+  /// The passphrase under which local CMKs lie in backups; nil: no backups of local tenants.
+  public let backupPassphraseFile: String?
   /// Hosts that a tenant's endpoint may name.
   public let allowedEndpoints: [String]
   /// Locked memory, in bytes; a power of two; default: 4 MiB.
@@ -74,7 +76,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
 
   static let keys = [
     "listen", "health_listen", "trust_domain", "tls", "tenants_directory", "anchor_directory",
-    "local_provider",
+    "local_provider", "backup",
     "allowed_endpoints", "secure_memory_bytes", "allow_unlocked_memory", "event_loops", "flush_threads",
     "limits",
     "log_level",
@@ -82,6 +84,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
 
   static let tlsKeys = ["certificate", "key", "client_ca"]
   static let localProviderKeys = ["directory", "root_key_file", "root_key_credential", "passphrase_file"]
+  static let backupKeys = ["passphrase_file"]
   static let limitKeys = [
     "connections", "unauthenticated_connections", "connections_per_tenant",
     "requests_in_flight_per_connection", "tenant_in_flight_bytes", "handshake_timeout", "frame_timeout",
@@ -113,6 +116,9 @@ public struct ServiceConfiguration: Sendable, Equatable {
     anchorDirectory = path(try required("anchor_directory", &yaml))
     let local = try yaml.mapping("local_provider")
     (cmkDirectory, rootKey) = try Self.localProvider(local, path)
+    var backup = try yaml.mapping("backup")
+    backupPassphraseFile = try backup?.text("passphrase_file").map(path)
+    try backup?.finish(known: Self.backupKeys)
     allowedEndpoints =
       try yaml.words("allowed_endpoints") { text throws(ConfigurationError) in
         guard TenantConfiguration.endpointHost("https://\(text)") == text else {

@@ -15,15 +15,18 @@ public final class TenantFiles: Sendable {
     self.allowedEndpoints = allowedEndpoints
   }
 
-  private func read(_ name: String) throws(ConfigurationError) -> String? {
-    let bytes: [UInt8]
+  func bytes(_ name: String) throws(ConfigurationError) -> [UInt8]? {
     do {
-      bytes = try directory.readFile(name, bytesMax: StrictYAML.bytesMax)
+      return try directory.readFile(name, bytesMax: StrictYAML.bytesMax)
     } catch .absent {
       return nil
     } catch {
       throw ConfigurationError("\(error)")
     }
+  }
+
+  private func read(_ name: String) throws(ConfigurationError) -> String? {
+    guard let bytes = try bytes(name) else { return nil }
     guard let text = String(validating: bytes, as: UTF8.self) else {
       throw ConfigurationError("\(directory.path)/\(name): not UTF-8")
     }
@@ -69,7 +72,7 @@ public final class TenantFiles: Sendable {
 public final class TenantsDirectory: Sendable {
   /// The directory.
   public let directory: DirectoryDescriptor
-  private let allowedEndpoints: [String]
+  let allowedEndpoints: [String]
 
   /// - Parameter allowedEndpoints: hosts that a tenant's `endpoint` may name.
   public init(directory: DirectoryDescriptor, allowedEndpoints: [String]) {

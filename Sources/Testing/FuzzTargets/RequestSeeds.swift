@@ -48,7 +48,12 @@ enum RequestSeeds {
       .variablesSet(tenant: "acme", name: "profile", value: "any", .persist),
       .variablesSet(tenant: "acme", name: "read_only", value: "on", .global), .variablesList("acme"),
       .rotateCMK("acme"), .rotateKeys("acme", allowTransient: true), .status(""), .status("acme"),
-      .tenantAccept("acme", sequence: 7),
+      .tenantAccept("acme", sequence: 7), .backup("acme", .begin(allowUnproved: true)),
+      .backup("acme", .read(TransferID(value: 1), offset: 49_152)),
+      .backup("acme", .end(TransferID(value: 1))),
+      .restore("acme", .begin(RestoreBeginCall(bytes: 100, digest: .zero, acceptRollback: true))),
+      .restore("acme", .write(TransferID(value: 1), offset: 7, data: [1, 2, 3])),
+      .restore("acme", .end(TransferID(value: 1))),
     ] + CMKAction.allCases.map { .cmk(tenant: "acme", $0, cmkID: "local-1", days: 7) }
   }
 }

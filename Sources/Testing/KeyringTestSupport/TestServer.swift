@@ -23,18 +23,22 @@ public final class TestServer: TestEndpoint {
   /// - Parameters:
   ///   - limits: lines of the configuration's `limits`.
   ///   - port: to listen on; 0 for a free one.
+  ///   - backupPassphrase: under which CMKs lie in backups; nil for none.
+  ///   - rootKey: of a new folder: 64 hexadecimal digits.
   ///   - calls: its way to the disk, some of which a test makes fail.
   public init(
     pki: TestPKI? = nil,
     data: TestDirectory? = nil,
     limits: [String] = [],
     port: Int = 0,
+    backupPassphrase: String? = nil,
+    rootKey: String = String(repeating: "5a", count: 32),
     calls: SystemCalls = SystemCalls()
   ) async throws {
     let pki = try pki ?? TestPKI()
     let isNew = data == nil
     let data = try data ?? TestDirectory()
-    if isNew { try data.write("root.key", String(repeating: "5a", count: 32) + "\n") }
+    if isNew { try data.write("root.key", rootKey + "\n") }
     self.pki = pki
     self.data = data
     var yaml = """
@@ -48,6 +52,10 @@ public final class TestServer: TestEndpoint {
       event_loops: 1
 
       """
+    if let backupPassphrase {
+      try data.write("backup.passphrase", backupPassphrase + "\n")
+      yaml += "backup: {passphrase_file: backup.passphrase}\n"
+    }
     if !limits.isEmpty { yaml += "limits: {\(limits.joined(separator: ", "))}\n" }
     let configuration = try ServiceConfiguration(yaml: yaml, file: "test.yaml", directory: data.path)
     var logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })

@@ -3,6 +3,7 @@
 
     read.py keyring FILE [--anchor FILE] [--wrapping-key ID=KEY ...]     verifies all of it, lists the operations
     read.py cmk FILE --root-key KEY                                      verifies a CMK file of the local provider
+    read.py backup FILE [--wrapping-key ID=KEY ...]                      verifies a backup, lists what is in it
 
 IDs and keys are hexadecimal digits. The exit status is 1, with one line on stderr, for whatever is not as the document has it.
 """
@@ -52,6 +53,12 @@ IDEMPOTENCY = {1: BYTES, 2: BYTES, 3: PACKED, 4: TEXT, 5: VARINT, 6: VARINT}
 SNAPSHOT = {1: [WRAPPING_KEY], 2: [RECORD], 3: [IDEMPOTENCY], 4: VARINT}
 REPLACED = {1: VARINT, 2: BYTES}
 OPERATION = {1: RECORD, 2: IDENTITY, 3: WRAPPING_KEY, 4: SNAPSHOT, 5: REPLACED}
+BACKUP_CMK = {1: TEXT, 2: TEXT, 3: VARINT, 4: VARINT}
+BACKUP_PART = {1: TEXT, 2: VARINT, 3: BYTES}
+MANIFEST = {
+    1: TEXT, 2: BYTES, 3: VARINT, 4: BYTES, 5: VARINT, 6: TEXT, 7: VARINT, 8: VARINT, 9: [BACKUP_CMK], 10: [BACKUP_PART],
+    11: BYTES, 12: VARINT, 13: [BYTES],
+}
 COMMIT = {1: VARINT, 2: VARINT, 3: TEXT, 4: IDEMPOTENCY, 5: [OPERATION]}
 
 
@@ -91,6 +98,8 @@ def message(data, fields):
                     item, place = varint(value, place)
                     numbers.append(item)
                 value = numbers
+            elif kind == [BYTES]:
+                pass
             elif kind in (BYTES, TEXT):
                 need(value, "a default is written out")
                 value = value.decode("utf-8", "strict") if kind == TEXT else value
@@ -318,9 +327,60 @@ def read_cmk(data, root):
     return [f"cmk {words[2][1]} tenant {tenant} {' '.join(words[4])} versions {len(words) - 6}"]
 
 
+def part_limit(name):
+    return {"keyring": 1 << 32, "tenant.yaml": 65536, "persisted.json": 65536}.get(name, 16 << 20)
+
+
+def read_backup(data, keys):
+    need(len(data) >= 96 and data[:8] == b"KRBCKUP\0", "not a backup")
+    need(sha256(data[:-32]) == data[-32:], "the digest of the whole")
+    size = number(data[12:16])
+    need(data[8:12] == b"\0\1\0\0" and size <= 4 << 20 and 64 + size <= len(data) - 32, "the header")
+    encoded = data[16 : 16 + size]
+    fields = message(encoded, MANIFEST)
+    at, parts = 64 + size, {}
+    for part in fields[10]:
+        name, length = part[1][0], one(part, 2, 0)
+        need(name not in parts and length <= part_limit(name) and at + length <= len(data) - 32, "a part's length")
+        parts[name] = data[at : at + length]
+        need(sha256(parts[name]) == part[3][0], f"the digest of {name}")
+        at += length
+    need(at == len(data) - 32, "there is more than the parts")
+    names = list(parts)
+    fixed = ["keyring", "tenant.yaml"] + (["persisted.json"] if "persisted.json" in parts else [])
+    cmks = [(one(cmk, 1, ""), one(cmk, 2, "")) for cmk in fields.get(9, [])]
+    exported = names[len(fixed) :]
+    need(names[: len(fixed)] == fixed and exported == sorted(exported), "the parts' order")
+    need(all(("local", name[len("cmks/") :]) in cmks and name.startswith("cmks/") for name in exported), "a part's name")
+    need(cmks == sorted(set(cmks)), "the CMKs' order")
+    need(bool(exported) == (11 in fields) and len(one(fields, 11, bytes(16))) == 16, "the salt")
+    unproved = fields.get(13, [])
+    need(unproved == sorted(set(unproved)) and all(len(name) == 16 for name in unproved), "the unproved wrapping keys")
+
+    reader = Reader(parts["keyring"], keys)
+    reader.read()
+    need(fields[1][0].encode() == reader.tenant and fields[2][0] == reader.keyring, "the manifest's tenant or keyring")
+    need((fields[3][0], fields[4][0]) == (reader.sequence, reader.digest), "the manifest's position")
+    live = {name: version for name, (_, version) in reader.live.items()}
+    own = identity_bytes({1: [3], 4: [b"request-hash"]})
+    need(one(fields, 7, 0) == len(live) - (own in live), "the manifest's number of keys")
+    need(one(fields, 8, 0) == sum(live.values()), "the manifest's number of records")
+    for key in reader.wrapping_keys.values():
+        need((key[3][0], key[2][0]) in cmks, "a CMK is not in the manifest")
+    place, verdict = 16 + size, "none"
+    if data[place : place + 16] == bytes(16):
+        need(data[place + 16 : place + 48] == bytes(32), "an HMAC of nobody")
+    else:
+        text = reader.authenticated(b"keyring backup", fields[3][0], 0, bytes(32), sha256(encoded))
+        verdict = reader.check_mac(data[place : place + 16], data[place + 16 : place + 48], text, "the manifest")
+    lines = [f"backup of {fields[1][0]} at {one(fields, 5, 0)} by {one(fields, 6, '')} sequence {fields[3][0]} hmac {verdict}"]
+    lines += [f"part {name} {len(content)} sha256 {sha256(content).hex()}" for name, content in parts.items()]
+    return lines + reader.lines
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["keyring", "cmk"])
+    parser.add_argument("kind", choices=["keyring", "cmk", "backup"])
     parser.add_argument("file")
     parser.add_argument("--anchor")
     parser.add_argument("--wrapping-key", action="append", default=[])
@@ -332,7 +392,11 @@ def main():
         print("\n".join(read_cmk(data, bytes.fromhex(options.root_key))))
         return
     pairs = [text.split("=") for text in options.wrapping_key]
-    reader = Reader(data, {bytes.fromhex(name): bytes.fromhex(key) for name, key in pairs})
+    keys = {bytes.fromhex(name): bytes.fromhex(key) for name, key in pairs}
+    if options.kind == "backup":
+        print("\n".join(read_backup(data, keys)))
+        return
+    reader = Reader(data, keys)
     reader.read()
     if options.anchor:
         with open(options.anchor, "rb") as file:

@@ -124,13 +124,48 @@ struct LocalCMK: Equatable {
 
   /// The cipher of one version, made for one use: its key is not kept.
   func cipher(version number: Int, _ root: RootKey) throws(CryptographyError) -> RecordCipher {
+    try RecordCipher(key: material(version: number, root))
+  }
+
+  /// The same CMK under another root key: every version decrypted, and encrypted anew.
+  func rewrapped(from old: RootKey, to new: RootKey) throws(CryptographyError) -> LocalCMK {
+    var other = self
+    for (index, version) in versions.enumerated() {
+      let nonce = try SystemRandom.bytes(count: 12)
+      let sealed = try versionCipher(new).seal(
+        try material(version: index + 1, old),
+        nonce: nonce,
+        authenticatedData: versionData(index + 1)
+      )
+      other.versions[index] = Version(
+        createdMilliseconds: version.createdMilliseconds,
+        nonce: nonce,
+        sealed: sealed
+      )
+    }
+    return other
+  }
+
+  /// True where `other`, under a root key of its own, begins with the same versions.
+  func isExtended(by other: LocalCMK, _ root: RootKey, _ otherRoot: RootKey) throws(CryptographyError) -> Bool
+  {
+    guard id == other.id, tenant == other.tenant, createdMilliseconds == other.createdMilliseconds,
+      versions.count <= other.versions.count
+    else { return false }
+    for number in 1..<(versions.count + 1) {
+      let (mine, its) = (try material(version: number, root), try other.material(version: number, otherRoot))
+      guard mine.isEqual(to: its) else { return false }
+    }
+    return true
+  }
+
+  private func material(version number: Int, _ root: RootKey) throws(CryptographyError) -> Secret {
     let version = versions[number - 1]
-    let key = try versionCipher(root).open(
+    return try versionCipher(root).open(
       version.sealed,
       nonce: version.nonce,
       authenticatedData: versionData(number)
     )
-    return try RecordCipher(key: key)
   }
 
   private func versionCipher(_ root: RootKey) throws(CryptographyError) -> RecordCipher {

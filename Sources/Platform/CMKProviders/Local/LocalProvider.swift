@@ -10,10 +10,10 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
 
   /// Always `local`.
   public let kind = ProviderKind.local
-  private let tenant: TenantName
+  let tenant: TenantName
   private let parent: DirectoryDescriptor
-  private let root: RootKey
-  private let nowMilliseconds: @Sendable () -> UInt64
+  let root: RootKey
+  let nowMilliseconds: @Sendable () -> UInt64
   private let queue = DispatchQueue(label: "keyring.local-provider")
   private var directory: DirectoryDescriptor?
   private var loaded: [CMKID: LocalCMK] = [:]
@@ -36,7 +36,7 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   }
 
   /// File reads and writes are short, and happen here: on no event loop, none of Swift's threads, no tenant's queue.
-  private func onQueue<Value: Sendable>(
+  func onQueue<Value: Sendable>(
     _ body: @escaping @Sendable (LocalProvider) throws(CMKError) -> Value
   ) async throws(CMKError) -> Value {
     let result = await withCheckedContinuation { continuation in
@@ -82,7 +82,7 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
 
   /// What is known of a CMK.
   public func describe(cmk: CMKID) async throws(CMKError) -> CMKDescription {
-    try await onQueue { provider throws(CMKError) in try provider.description(provider.load(cmk)) }
+    try await onQueue { provider throws(CMKError) in try provider.load(cmk).described }
   }
 
   /// Adds a version, durably.
@@ -172,7 +172,7 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
 
   // MARK: On the queue
 
-  private func random(count: Int) throws(CMKError) -> Secret {
+  func random(count: Int) throws(CMKError) -> Secret {
     do {
       return try SystemRandom.secret(count: count)
     } catch {
@@ -180,7 +180,7 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
     }
   }
 
-  private func tenantDirectory() throws(CMKError) -> DirectoryDescriptor {
+  func tenantDirectory() throws(CMKError) -> DirectoryDescriptor {
     if let directory { return directory }
     do {
       let made = try parent.directory(tenant.text, create: true)
@@ -196,7 +196,7 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
     }
   }
 
-  private func load(_ id: CMKID) throws(CMKError) -> LocalCMK {
+  func load(_ id: CMKID) throws(CMKError) -> LocalCMK {
     dispatchPrecondition(condition: .onQueue(queue))
     let key: LocalCMK
     if let known = loaded[id] { key = known } else { key = try settled(id) }
@@ -215,7 +215,7 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   }
 
   /// What the file says, once that is what the disk has: a wrapping key made under a version that a crash takes away is lost.
-  private func settled(_ id: CMKID) throws(CMKError) -> LocalCMK {
+  func settled(_ id: CMKID) throws(CMKError) -> LocalCMK {
     let key = try read(id)
     guard unsettled.contains(id) else { return key }
     do {
@@ -227,10 +227,10 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
     return key
   }
 
-  private func read(_ id: CMKID) throws(CMKError) -> LocalCMK {
+  func read(_ id: CMKID) throws(CMKError) -> LocalCMK {
     // A name of the wrong form, a CMK of another tenant and one that is not there look alike.
     let absent = CMKError.denied("CMK \(id) is not there")
-    guard id.text.hasPrefix("local-"), hexadecimalBytes(id.text.dropFirst(6))?.count == 16 else {
+    guard LocalCMK.isID(id) else {
       throw absent
     }
     let bytes: [UInt8]
@@ -249,7 +249,7 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   /// Durable when it returns; memory changes after the file.
   ///
   /// - Throws: `CMKError.outcomeUnknown` where the file may be the old one or the new one; other errors where it is the old one.
-  private func store(_ key: LocalCMK) throws(CMKError) -> CMKDescription {
+  func store(_ key: LocalCMK) throws(CMKError) -> CMKDescription {
     loaded[key.id] = nil  // after a failure the file is read again
     do {
       let bytes = try key.encode(root)
@@ -266,71 +266,22 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
     }
     unsettled.remove(key.id)
     loaded[key.id] = key
-    return description(key)
-  }
-
-  private func description(_ key: LocalCMK) -> CMKDescription {
-    let state: CMKDescription.State
-    switch key.state {
-    case .enabled: state = .enabled
-    case .disabled: state = .disabled
-    case .pendingDeletion, .destroyed: state = .pendingDeletion
-    }
-    return CMKDescription(id: key.id, state: state, version: UInt32(key.versions.count))
+    return key.described
   }
 
   private func usable(_ id: CMKID) throws(CMKError) -> LocalCMK {
     let key = try load(id)
-    switch key.state {
-    case .enabled: return key
-    case .disabled: throw .denied("CMK \(id) is disabled")
-    case .pendingDeletion, .destroyed: throw .denied("CMK \(id) is pending deletion")
-    }
+    try key.checkUsable()
+    return key
   }
-
-  // MARK: Ciphertext: format (1), version (4), nonce (12), ciphertext and tag
 
   private func wrap(_ plaintext: Secret, _ id: CMKID, _ context: EncryptionContext) throws(CMKError)
     -> [UInt8]
   {
-    let key = try usable(id)
-    do {
-      let nonce = try SystemRandom.bytes(count: 12)
-      let sealed = try key.cipher(version: key.versions.count, root).seal(
-        plaintext,
-        nonce: nonce,
-        authenticatedData: authenticatedData(id, key.versions.count, context)
-      )
-      var blob: [UInt8] = [1]
-      appendBigEndian(UInt32(key.versions.count), to: &blob)
-      return blob + nonce + sealed
-    } catch {
-      throw .unreachable("CMK \(id) cannot encrypt: \(error)")
-    }
+    try usable(id).wrap(plaintext, context, root)
   }
 
   private func unwrap(_ blob: [UInt8], _ id: CMKID, _ context: EncryptionContext) throws(CMKError) -> Secret {
-    let key = try usable(id)
-    let invalid = CMKError.invalidCiphertext("not a ciphertext of CMK \(id) with this context")
-    guard blob.count > 33, blob[0] == 1 else { throw invalid }
-    let version = blob[1..<5].reduce(0) { $0 << 8 | Int($1) }
-    guard (1...key.versions.count).contains(version) else { throw invalid }
-    do {
-      return try key.cipher(version: version, root).open(
-        Array(blob[17...]),
-        nonce: Array(blob[5..<17]),
-        authenticatedData: authenticatedData(id, version, context)
-      )
-    } catch .authenticationFailed {
-      throw invalid
-    } catch {
-      throw .unreachable("CMK \(id) cannot decrypt: \(error)")
-    }
-  }
-
-  private func authenticatedData(_ id: CMKID, _ version: Int, _ context: EncryptionContext) -> [UInt8] {
-    lengthPrefixed(
-      ["cmk data", tenant.text, id.text, "\(version)"] + context.pairs.flatMap { [$0.name, $0.value] }
-    )
+    try usable(id).unwrap(blob, context, root)
   }
 }

@@ -40,6 +40,13 @@ public struct RootKey: Sendable {
     _ = try verified(source, directory)
   }
 
+  /// The root key of a directory of CMKs that is in use; changes nothing, and needs no lock.
+  ///
+  /// - Throws: as `load`.
+  public static func read(_ source: Source, directory: DirectoryDescriptor) throws(CMKError) -> RootKey {
+    try verified(source, directory).root
+  }
+
   /// - Returns: the root key, and what is to be recorded of it where nothing is.
   private static func verified(
     _ source: Source,
@@ -75,12 +82,18 @@ public struct RootKey: Sendable {
       let path = "\(directory)/\(name)"
       return try hexadecimalKey(try SecretFile.firstLine(path), path)
     case .passphrase(let path):
-      let passphrase = try SecretFile.firstLine(path)
-      guard passphrase.count >= 12 else {
-        throw CMKError.configuration("\(path): a passphrase has at least 12 bytes")
-      }
+      let passphrase = try passphrase(path)
       return try Scrypt.derive(from: passphrase, salt: check.salt, n: check.cost, count: 32)
     }
+  }
+
+  /// The one line of a file, of at least 12 bytes.
+  static func passphrase(_ path: String) throws -> Secret {
+    let passphrase = try SecretFile.firstLine(path)
+    guard passphrase.count >= 12 else {
+      throw CMKError.configuration("\(path): a passphrase has at least 12 bytes")
+    }
+    return passphrase
   }
 
   private static func hexadecimalKey(_ text: Secret, _ path: String) throws -> Secret {

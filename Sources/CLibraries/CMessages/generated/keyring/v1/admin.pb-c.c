@@ -1582,6 +1582,591 @@ void   keyring__v1__tenant_accept_reply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__tenant_accept_reply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   keyring__v1__backup_begin_request__init
+                     (Keyring__V1__BackupBeginRequest         *message)
+{
+  static const Keyring__V1__BackupBeginRequest init_value = KEYRING__V1__BACKUP_BEGIN_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__backup_begin_request__get_packed_size
+                     (const Keyring__V1__BackupBeginRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_begin_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__backup_begin_request__pack
+                     (const Keyring__V1__BackupBeginRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_begin_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__backup_begin_request__pack_to_buffer
+                     (const Keyring__V1__BackupBeginRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_begin_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__BackupBeginRequest *
+       keyring__v1__backup_begin_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__BackupBeginRequest *)
+     protobuf_c_message_unpack (&keyring__v1__backup_begin_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__backup_begin_request__free_unpacked
+                     (Keyring__V1__BackupBeginRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__backup_begin_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__backup_begin_reply__init
+                     (Keyring__V1__BackupBeginReply         *message)
+{
+  static const Keyring__V1__BackupBeginReply init_value = KEYRING__V1__BACKUP_BEGIN_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__backup_begin_reply__get_packed_size
+                     (const Keyring__V1__BackupBeginReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_begin_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__backup_begin_reply__pack
+                     (const Keyring__V1__BackupBeginReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_begin_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__backup_begin_reply__pack_to_buffer
+                     (const Keyring__V1__BackupBeginReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_begin_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__BackupBeginReply *
+       keyring__v1__backup_begin_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__BackupBeginReply *)
+     protobuf_c_message_unpack (&keyring__v1__backup_begin_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__backup_begin_reply__free_unpacked
+                     (Keyring__V1__BackupBeginReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__backup_begin_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__backup_summary__init
+                     (Keyring__V1__BackupSummary         *message)
+{
+  static const Keyring__V1__BackupSummary init_value = KEYRING__V1__BACKUP_SUMMARY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__backup_summary__get_packed_size
+                     (const Keyring__V1__BackupSummary *message)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_summary__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__backup_summary__pack
+                     (const Keyring__V1__BackupSummary *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_summary__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__backup_summary__pack_to_buffer
+                     (const Keyring__V1__BackupSummary *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_summary__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__BackupSummary *
+       keyring__v1__backup_summary__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__BackupSummary *)
+     protobuf_c_message_unpack (&keyring__v1__backup_summary__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__backup_summary__free_unpacked
+                     (Keyring__V1__BackupSummary *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__backup_summary__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__backup_read_request__init
+                     (Keyring__V1__BackupReadRequest         *message)
+{
+  static const Keyring__V1__BackupReadRequest init_value = KEYRING__V1__BACKUP_READ_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__backup_read_request__get_packed_size
+                     (const Keyring__V1__BackupReadRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_read_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__backup_read_request__pack
+                     (const Keyring__V1__BackupReadRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_read_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__backup_read_request__pack_to_buffer
+                     (const Keyring__V1__BackupReadRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_read_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__BackupReadRequest *
+       keyring__v1__backup_read_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__BackupReadRequest *)
+     protobuf_c_message_unpack (&keyring__v1__backup_read_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__backup_read_request__free_unpacked
+                     (Keyring__V1__BackupReadRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__backup_read_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__backup_read_reply__init
+                     (Keyring__V1__BackupReadReply         *message)
+{
+  static const Keyring__V1__BackupReadReply init_value = KEYRING__V1__BACKUP_READ_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__backup_read_reply__get_packed_size
+                     (const Keyring__V1__BackupReadReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_read_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__backup_read_reply__pack
+                     (const Keyring__V1__BackupReadReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_read_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__backup_read_reply__pack_to_buffer
+                     (const Keyring__V1__BackupReadReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_read_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__BackupReadReply *
+       keyring__v1__backup_read_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__BackupReadReply *)
+     protobuf_c_message_unpack (&keyring__v1__backup_read_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__backup_read_reply__free_unpacked
+                     (Keyring__V1__BackupReadReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__backup_read_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__backup_end_request__init
+                     (Keyring__V1__BackupEndRequest         *message)
+{
+  static const Keyring__V1__BackupEndRequest init_value = KEYRING__V1__BACKUP_END_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__backup_end_request__get_packed_size
+                     (const Keyring__V1__BackupEndRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_end_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__backup_end_request__pack
+                     (const Keyring__V1__BackupEndRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_end_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__backup_end_request__pack_to_buffer
+                     (const Keyring__V1__BackupEndRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_end_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__BackupEndRequest *
+       keyring__v1__backup_end_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__BackupEndRequest *)
+     protobuf_c_message_unpack (&keyring__v1__backup_end_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__backup_end_request__free_unpacked
+                     (Keyring__V1__BackupEndRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__backup_end_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__backup_end_reply__init
+                     (Keyring__V1__BackupEndReply         *message)
+{
+  static const Keyring__V1__BackupEndReply init_value = KEYRING__V1__BACKUP_END_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__backup_end_reply__get_packed_size
+                     (const Keyring__V1__BackupEndReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_end_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__backup_end_reply__pack
+                     (const Keyring__V1__BackupEndReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_end_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__backup_end_reply__pack_to_buffer
+                     (const Keyring__V1__BackupEndReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__backup_end_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__BackupEndReply *
+       keyring__v1__backup_end_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__BackupEndReply *)
+     protobuf_c_message_unpack (&keyring__v1__backup_end_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__backup_end_reply__free_unpacked
+                     (Keyring__V1__BackupEndReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__backup_end_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__restore_begin_request__init
+                     (Keyring__V1__RestoreBeginRequest         *message)
+{
+  static const Keyring__V1__RestoreBeginRequest init_value = KEYRING__V1__RESTORE_BEGIN_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__restore_begin_request__get_packed_size
+                     (const Keyring__V1__RestoreBeginRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_begin_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__restore_begin_request__pack
+                     (const Keyring__V1__RestoreBeginRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_begin_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__restore_begin_request__pack_to_buffer
+                     (const Keyring__V1__RestoreBeginRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_begin_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__RestoreBeginRequest *
+       keyring__v1__restore_begin_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__RestoreBeginRequest *)
+     protobuf_c_message_unpack (&keyring__v1__restore_begin_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__restore_begin_request__free_unpacked
+                     (Keyring__V1__RestoreBeginRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__restore_begin_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__restore_begin_reply__init
+                     (Keyring__V1__RestoreBeginReply         *message)
+{
+  static const Keyring__V1__RestoreBeginReply init_value = KEYRING__V1__RESTORE_BEGIN_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__restore_begin_reply__get_packed_size
+                     (const Keyring__V1__RestoreBeginReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_begin_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__restore_begin_reply__pack
+                     (const Keyring__V1__RestoreBeginReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_begin_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__restore_begin_reply__pack_to_buffer
+                     (const Keyring__V1__RestoreBeginReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_begin_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__RestoreBeginReply *
+       keyring__v1__restore_begin_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__RestoreBeginReply *)
+     protobuf_c_message_unpack (&keyring__v1__restore_begin_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__restore_begin_reply__free_unpacked
+                     (Keyring__V1__RestoreBeginReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__restore_begin_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__restore_write_request__init
+                     (Keyring__V1__RestoreWriteRequest         *message)
+{
+  static const Keyring__V1__RestoreWriteRequest init_value = KEYRING__V1__RESTORE_WRITE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__restore_write_request__get_packed_size
+                     (const Keyring__V1__RestoreWriteRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_write_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__restore_write_request__pack
+                     (const Keyring__V1__RestoreWriteRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_write_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__restore_write_request__pack_to_buffer
+                     (const Keyring__V1__RestoreWriteRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_write_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__RestoreWriteRequest *
+       keyring__v1__restore_write_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__RestoreWriteRequest *)
+     protobuf_c_message_unpack (&keyring__v1__restore_write_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__restore_write_request__free_unpacked
+                     (Keyring__V1__RestoreWriteRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__restore_write_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__restore_write_reply__init
+                     (Keyring__V1__RestoreWriteReply         *message)
+{
+  static const Keyring__V1__RestoreWriteReply init_value = KEYRING__V1__RESTORE_WRITE_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__restore_write_reply__get_packed_size
+                     (const Keyring__V1__RestoreWriteReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_write_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__restore_write_reply__pack
+                     (const Keyring__V1__RestoreWriteReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_write_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__restore_write_reply__pack_to_buffer
+                     (const Keyring__V1__RestoreWriteReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_write_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__RestoreWriteReply *
+       keyring__v1__restore_write_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__RestoreWriteReply *)
+     protobuf_c_message_unpack (&keyring__v1__restore_write_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__restore_write_reply__free_unpacked
+                     (Keyring__V1__RestoreWriteReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__restore_write_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__restore_end_request__init
+                     (Keyring__V1__RestoreEndRequest         *message)
+{
+  static const Keyring__V1__RestoreEndRequest init_value = KEYRING__V1__RESTORE_END_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__restore_end_request__get_packed_size
+                     (const Keyring__V1__RestoreEndRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_end_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__restore_end_request__pack
+                     (const Keyring__V1__RestoreEndRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_end_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__restore_end_request__pack_to_buffer
+                     (const Keyring__V1__RestoreEndRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_end_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__RestoreEndRequest *
+       keyring__v1__restore_end_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__RestoreEndRequest *)
+     protobuf_c_message_unpack (&keyring__v1__restore_end_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__restore_end_request__free_unpacked
+                     (Keyring__V1__RestoreEndRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__restore_end_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__restore_end_reply__init
+                     (Keyring__V1__RestoreEndReply         *message)
+{
+  static const Keyring__V1__RestoreEndReply init_value = KEYRING__V1__RESTORE_END_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__restore_end_reply__get_packed_size
+                     (const Keyring__V1__RestoreEndReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_end_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__restore_end_reply__pack
+                     (const Keyring__V1__RestoreEndReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_end_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__restore_end_reply__pack_to_buffer
+                     (const Keyring__V1__RestoreEndReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__restore_end_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__RestoreEndReply *
+       keyring__v1__restore_end_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__RestoreEndReply *)
+     protobuf_c_message_unpack (&keyring__v1__restore_end_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__restore_end_reply__free_unpacked
+                     (Keyring__V1__RestoreEndReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__restore_end_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 static const ProtobufCFieldDescriptor keyring__v1__tenant_create_request__field_descriptors[6] =
 {
   {
@@ -3736,6 +4321,811 @@ const ProtobufCMessageDescriptor keyring__v1__tenant_accept_reply__descriptor =
   (ProtobufCMessageInit) keyring__v1__tenant_accept_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor keyring__v1__backup_begin_request__field_descriptors[2] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupBeginRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "allow_unproved",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupBeginRequest, allow_unproved),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__backup_begin_request__field_indices_by_name[] = {
+  1,   /* field[1] = allow_unproved */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__backup_begin_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor keyring__v1__backup_begin_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.BackupBeginRequest",
+  "BackupBeginRequest",
+  "Keyring__V1__BackupBeginRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__BackupBeginRequest),
+  2,
+  keyring__v1__backup_begin_request__field_descriptors,
+  keyring__v1__backup_begin_request__field_indices_by_name,
+  1,  keyring__v1__backup_begin_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__backup_begin_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__backup_begin_reply__field_descriptors[4] =
+{
+  {
+    "id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupBeginReply, id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "bytes",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupBeginReply, bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "sha256",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupBeginReply, sha256),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "summary",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupBeginReply, summary),
+    &keyring__v1__backup_summary__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__backup_begin_reply__field_indices_by_name[] = {
+  1,   /* field[1] = bytes */
+  0,   /* field[0] = id */
+  2,   /* field[2] = sha256 */
+  3,   /* field[3] = summary */
+};
+static const ProtobufCIntRange keyring__v1__backup_begin_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor keyring__v1__backup_begin_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.BackupBeginReply",
+  "BackupBeginReply",
+  "Keyring__V1__BackupBeginReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__BackupBeginReply),
+  4,
+  keyring__v1__backup_begin_reply__field_descriptors,
+  keyring__v1__backup_begin_reply__field_indices_by_name,
+  1,  keyring__v1__backup_begin_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__backup_begin_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__backup_summary__field_descriptors[8] =
+{
+  {
+    "keyring_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupSummary, keyring_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "sequence",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupSummary, sequence),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "digest",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupSummary, digest),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "keys",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupSummary, keys),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "records",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupSummary, records),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cmks_needed",
+    6,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Keyring__V1__BackupSummary, n_cmks_needed),
+    offsetof(Keyring__V1__BackupSummary, cmks_needed),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cmks_included",
+    7,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Keyring__V1__BackupSummary, n_cmks_included),
+    offsetof(Keyring__V1__BackupSummary, cmks_included),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "unproved_wrapping_keys",
+    8,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Keyring__V1__BackupSummary, n_unproved_wrapping_keys),
+    offsetof(Keyring__V1__BackupSummary, unproved_wrapping_keys),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__backup_summary__field_indices_by_name[] = {
+  6,   /* field[6] = cmks_included */
+  5,   /* field[5] = cmks_needed */
+  2,   /* field[2] = digest */
+  0,   /* field[0] = keyring_id */
+  3,   /* field[3] = keys */
+  4,   /* field[4] = records */
+  1,   /* field[1] = sequence */
+  7,   /* field[7] = unproved_wrapping_keys */
+};
+static const ProtobufCIntRange keyring__v1__backup_summary__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 8 }
+};
+const ProtobufCMessageDescriptor keyring__v1__backup_summary__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.BackupSummary",
+  "BackupSummary",
+  "Keyring__V1__BackupSummary",
+  "keyring.v1",
+  sizeof(Keyring__V1__BackupSummary),
+  8,
+  keyring__v1__backup_summary__field_descriptors,
+  keyring__v1__backup_summary__field_indices_by_name,
+  1,  keyring__v1__backup_summary__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__backup_summary__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__backup_read_request__field_descriptors[3] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupReadRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupReadRequest, id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "offset",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupReadRequest, offset),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__backup_read_request__field_indices_by_name[] = {
+  1,   /* field[1] = id */
+  2,   /* field[2] = offset */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__backup_read_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor keyring__v1__backup_read_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.BackupReadRequest",
+  "BackupReadRequest",
+  "Keyring__V1__BackupReadRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__BackupReadRequest),
+  3,
+  keyring__v1__backup_read_request__field_descriptors,
+  keyring__v1__backup_read_request__field_indices_by_name,
+  1,  keyring__v1__backup_read_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__backup_read_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__backup_read_reply__field_descriptors[1] =
+{
+  {
+    "data",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupReadReply, data),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__backup_read_reply__field_indices_by_name[] = {
+  0,   /* field[0] = data */
+};
+static const ProtobufCIntRange keyring__v1__backup_read_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__backup_read_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.BackupReadReply",
+  "BackupReadReply",
+  "Keyring__V1__BackupReadReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__BackupReadReply),
+  1,
+  keyring__v1__backup_read_reply__field_descriptors,
+  keyring__v1__backup_read_reply__field_indices_by_name,
+  1,  keyring__v1__backup_read_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__backup_read_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__backup_end_request__field_descriptors[2] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupEndRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__BackupEndRequest, id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__backup_end_request__field_indices_by_name[] = {
+  1,   /* field[1] = id */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__backup_end_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor keyring__v1__backup_end_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.BackupEndRequest",
+  "BackupEndRequest",
+  "Keyring__V1__BackupEndRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__BackupEndRequest),
+  2,
+  keyring__v1__backup_end_request__field_descriptors,
+  keyring__v1__backup_end_request__field_indices_by_name,
+  1,  keyring__v1__backup_end_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__backup_end_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define keyring__v1__backup_end_reply__field_descriptors NULL
+#define keyring__v1__backup_end_reply__field_indices_by_name NULL
+#define keyring__v1__backup_end_reply__number_ranges NULL
+const ProtobufCMessageDescriptor keyring__v1__backup_end_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.BackupEndReply",
+  "BackupEndReply",
+  "Keyring__V1__BackupEndReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__BackupEndReply),
+  0,
+  keyring__v1__backup_end_reply__field_descriptors,
+  keyring__v1__backup_end_reply__field_indices_by_name,
+  0,  keyring__v1__backup_end_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__backup_end_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__restore_begin_request__field_descriptors[6] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreBeginRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "bytes",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreBeginRequest, bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "sha256",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreBeginRequest, sha256),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "accept_rollback",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreBeginRequest, accept_rollback),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "accept_unproved",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreBeginRequest, accept_unproved),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "dry_run",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreBeginRequest, dry_run),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__restore_begin_request__field_indices_by_name[] = {
+  3,   /* field[3] = accept_rollback */
+  4,   /* field[4] = accept_unproved */
+  1,   /* field[1] = bytes */
+  5,   /* field[5] = dry_run */
+  2,   /* field[2] = sha256 */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__restore_begin_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 6 }
+};
+const ProtobufCMessageDescriptor keyring__v1__restore_begin_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.RestoreBeginRequest",
+  "RestoreBeginRequest",
+  "Keyring__V1__RestoreBeginRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__RestoreBeginRequest),
+  6,
+  keyring__v1__restore_begin_request__field_descriptors,
+  keyring__v1__restore_begin_request__field_indices_by_name,
+  1,  keyring__v1__restore_begin_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__restore_begin_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__restore_begin_reply__field_descriptors[1] =
+{
+  {
+    "id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreBeginReply, id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__restore_begin_reply__field_indices_by_name[] = {
+  0,   /* field[0] = id */
+};
+static const ProtobufCIntRange keyring__v1__restore_begin_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__restore_begin_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.RestoreBeginReply",
+  "RestoreBeginReply",
+  "Keyring__V1__RestoreBeginReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__RestoreBeginReply),
+  1,
+  keyring__v1__restore_begin_reply__field_descriptors,
+  keyring__v1__restore_begin_reply__field_indices_by_name,
+  1,  keyring__v1__restore_begin_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__restore_begin_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__restore_write_request__field_descriptors[4] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreWriteRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreWriteRequest, id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "offset",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreWriteRequest, offset),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "data",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreWriteRequest, data),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__restore_write_request__field_indices_by_name[] = {
+  3,   /* field[3] = data */
+  1,   /* field[1] = id */
+  2,   /* field[2] = offset */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__restore_write_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor keyring__v1__restore_write_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.RestoreWriteRequest",
+  "RestoreWriteRequest",
+  "Keyring__V1__RestoreWriteRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__RestoreWriteRequest),
+  4,
+  keyring__v1__restore_write_request__field_descriptors,
+  keyring__v1__restore_write_request__field_indices_by_name,
+  1,  keyring__v1__restore_write_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__restore_write_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define keyring__v1__restore_write_reply__field_descriptors NULL
+#define keyring__v1__restore_write_reply__field_indices_by_name NULL
+#define keyring__v1__restore_write_reply__number_ranges NULL
+const ProtobufCMessageDescriptor keyring__v1__restore_write_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.RestoreWriteReply",
+  "RestoreWriteReply",
+  "Keyring__V1__RestoreWriteReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__RestoreWriteReply),
+  0,
+  keyring__v1__restore_write_reply__field_descriptors,
+  keyring__v1__restore_write_reply__field_indices_by_name,
+  0,  keyring__v1__restore_write_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__restore_write_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__restore_end_request__field_descriptors[2] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreEndRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreEndRequest, id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__restore_end_request__field_indices_by_name[] = {
+  1,   /* field[1] = id */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__restore_end_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor keyring__v1__restore_end_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.RestoreEndRequest",
+  "RestoreEndRequest",
+  "Keyring__V1__RestoreEndRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__RestoreEndRequest),
+  2,
+  keyring__v1__restore_end_request__field_descriptors,
+  keyring__v1__restore_end_request__field_indices_by_name,
+  1,  keyring__v1__restore_end_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__restore_end_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__restore_end_reply__field_descriptors[5] =
+{
+  {
+    "summary",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreEndReply, summary),
+    &keyring__v1__backup_summary__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cmks_made",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Keyring__V1__RestoreEndReply, n_cmks_made),
+    offsetof(Keyring__V1__RestoreEndReply, cmks_made),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "replaced_sequence",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreEndReply, replaced_sequence),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "dry_run",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__RestoreEndReply, dry_run),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "notices",
+    5,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Keyring__V1__RestoreEndReply, n_notices),
+    offsetof(Keyring__V1__RestoreEndReply, notices),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__restore_end_reply__field_indices_by_name[] = {
+  1,   /* field[1] = cmks_made */
+  3,   /* field[3] = dry_run */
+  4,   /* field[4] = notices */
+  2,   /* field[2] = replaced_sequence */
+  0,   /* field[0] = summary */
+};
+static const ProtobufCIntRange keyring__v1__restore_end_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor keyring__v1__restore_end_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.RestoreEndReply",
+  "RestoreEndReply",
+  "Keyring__V1__RestoreEndReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__RestoreEndReply),
+  5,
+  keyring__v1__restore_end_reply__field_descriptors,
+  keyring__v1__restore_end_reply__field_indices_by_name,
+  1,  keyring__v1__restore_end_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__restore_end_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCEnumValue keyring__v1__tenant_state__enum_values_by_number[7] =
 {
   { "TENANT_STATE_UNSPECIFIED", "KEYRING__V1__TENANT_STATE__TENANT_STATE_UNSPECIFIED", 0 },
@@ -3842,7 +5232,7 @@ const ProtobufCEnumDescriptor keyring__v1__cmk_action__descriptor =
   keyring__v1__cmk_action__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[14] =
+static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[20] =
 {
   { "TenantCreate", &keyring__v1__tenant_create_request__descriptor, &keyring__v1__tenant_create_reply__descriptor },
   { "TenantList", &keyring__v1__tenant_list_request__descriptor, &keyring__v1__tenant_list_reply__descriptor },
@@ -3858,11 +5248,23 @@ static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[14
   { "RotateKeys", &keyring__v1__rotate_keys_request__descriptor, &keyring__v1__rotate_keys_reply__descriptor },
   { "Status", &keyring__v1__status_request__descriptor, &keyring__v1__status_reply__descriptor },
   { "TenantAccept", &keyring__v1__tenant_accept_request__descriptor, &keyring__v1__tenant_accept_reply__descriptor },
+  { "BackupBegin", &keyring__v1__backup_begin_request__descriptor, &keyring__v1__backup_begin_reply__descriptor },
+  { "BackupRead", &keyring__v1__backup_read_request__descriptor, &keyring__v1__backup_read_reply__descriptor },
+  { "BackupEnd", &keyring__v1__backup_end_request__descriptor, &keyring__v1__backup_end_reply__descriptor },
+  { "RestoreBegin", &keyring__v1__restore_begin_request__descriptor, &keyring__v1__restore_begin_reply__descriptor },
+  { "RestoreWrite", &keyring__v1__restore_write_request__descriptor, &keyring__v1__restore_write_reply__descriptor },
+  { "RestoreEnd", &keyring__v1__restore_end_request__descriptor, &keyring__v1__restore_end_reply__descriptor },
 };
 const unsigned keyring__v1__admin__method_indices_by_name[] = {
+  14,        /* BackupBegin */
+  16,        /* BackupEnd */
+  15,        /* BackupRead */
   9,        /* CmkManage */
   5,        /* InstanceAdd */
   6,        /* InstanceList */
+  17,        /* RestoreBegin */
+  19,        /* RestoreEnd */
+  18,        /* RestoreWrite */
   10,        /* RotateCmk */
   11,        /* RotateKeys */
   12,        /* Status */
@@ -3882,7 +5284,7 @@ const ProtobufCServiceDescriptor keyring__v1__admin__descriptor =
   "Admin",
   "Keyring__V1__Admin",
   "keyring.v1",
-  14,
+  20,
   keyring__v1__admin__method_descriptors,
   keyring__v1__admin__method_indices_by_name
 };
@@ -3997,6 +5399,54 @@ void keyring__v1__admin__tenant_accept(ProtobufCService *service,
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
   service->invoke(service, 13, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__backup_begin(ProtobufCService *service,
+                                      const Keyring__V1__BackupBeginRequest *input,
+                                      Keyring__V1__BackupBeginReply_Closure closure,
+                                      void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 14, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__backup_read(ProtobufCService *service,
+                                     const Keyring__V1__BackupReadRequest *input,
+                                     Keyring__V1__BackupReadReply_Closure closure,
+                                     void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 15, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__backup_end(ProtobufCService *service,
+                                    const Keyring__V1__BackupEndRequest *input,
+                                    Keyring__V1__BackupEndReply_Closure closure,
+                                    void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 16, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__restore_begin(ProtobufCService *service,
+                                       const Keyring__V1__RestoreBeginRequest *input,
+                                       Keyring__V1__RestoreBeginReply_Closure closure,
+                                       void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 17, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__restore_write(ProtobufCService *service,
+                                       const Keyring__V1__RestoreWriteRequest *input,
+                                       Keyring__V1__RestoreWriteReply_Closure closure,
+                                       void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 18, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__restore_end(ProtobufCService *service,
+                                     const Keyring__V1__RestoreEndRequest *input,
+                                     Keyring__V1__RestoreEndReply_Closure closure,
+                                     void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 19, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
                                Keyring__V1__Admin_ServiceDestroy destroy)

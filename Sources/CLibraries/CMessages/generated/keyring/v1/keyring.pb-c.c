@@ -1132,7 +1132,7 @@ void   keyring__v1__who_am_ireply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__who_am_ireply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[28] =
+static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[34] =
 {
   {
     "id",
@@ -1470,8 +1470,83 @@ static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[28
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "backup_begin",
+    78,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, backup_begin),
+    &keyring__v1__backup_begin_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backup_read",
+    79,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, backup_read),
+    &keyring__v1__backup_read_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backup_end",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, backup_end),
+    &keyring__v1__backup_end_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "restore_begin",
+    81,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, restore_begin),
+    &keyring__v1__restore_begin_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "restore_write",
+    82,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, restore_write),
+    &keyring__v1__restore_write_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "restore_end",
+    83,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, restore_end),
+    &keyring__v1__restore_end_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__request__field_indices_by_name[] = {
+  28,   /* field[28] = backup_begin */
+  30,   /* field[30] = backup_end */
+  29,   /* field[29] = backup_read */
   27,   /* field[27] = cmk_manage */
   6,   /* field[6] = describe */
   5,   /* field[5] = fetch */
@@ -1483,6 +1558,9 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   11,   /* field[11] = list */
   4,   /* field[4] = min_sequence */
   9,   /* field[9] = remove */
+  31,   /* field[31] = restore_begin */
+  33,   /* field[33] = restore_end */
+  32,   /* field[32] = restore_write */
   10,   /* field[10] = rotate */
   23,   /* field[23] = rotate_cmk */
   24,   /* field[24] = rotate_keys */
@@ -1506,7 +1584,7 @@ static const ProtobufCIntRange keyring__v1__request__number_ranges[3 + 1] =
   { 1, 0 },
   { 16, 5 },
   { 64, 14 },
-  { 0, 28 }
+  { 0, 34 }
 };
 const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
 {
@@ -1516,14 +1594,14 @@ const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
   "Keyring__V1__Request",
   "keyring.v1",
   sizeof(Keyring__V1__Request),
-  28,
+  34,
   keyring__v1__request__field_descriptors,
   keyring__v1__request__field_indices_by_name,
   3,  keyring__v1__request__number_ranges,
   (ProtobufCMessageInit) keyring__v1__request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[26] =
+static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[32] =
 {
   {
     "id",
@@ -1837,8 +1915,83 @@ static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[26] 
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "backup_begin",
+    78,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, backup_begin),
+    &keyring__v1__backup_begin_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backup_read",
+    79,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, backup_read),
+    &keyring__v1__backup_read_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backup_end",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, backup_end),
+    &keyring__v1__backup_end_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "restore_begin",
+    81,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, restore_begin),
+    &keyring__v1__restore_begin_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "restore_write",
+    82,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, restore_write),
+    &keyring__v1__restore_write_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "restore_end",
+    83,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, restore_end),
+    &keyring__v1__restore_end_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__reply__field_indices_by_name[] = {
+  26,   /* field[26] = backup_begin */
+  28,   /* field[28] = backup_end */
+  27,   /* field[27] = backup_read */
   25,   /* field[25] = cmk_manage */
   4,   /* field[4] = describe */
   3,   /* field[3] = fetch */
@@ -1848,6 +2001,9 @@ static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   18,   /* field[18] = instance_list */
   9,   /* field[9] = list */
   7,   /* field[7] = remove */
+  29,   /* field[29] = restore_begin */
+  31,   /* field[31] = restore_end */
+  30,   /* field[30] = restore_write */
   8,   /* field[8] = rotate */
   21,   /* field[21] = rotate_cmk */
   22,   /* field[22] = rotate_keys */
@@ -1871,7 +2027,7 @@ static const ProtobufCIntRange keyring__v1__reply__number_ranges[3 + 1] =
   { 1, 0 },
   { 16, 3 },
   { 64, 12 },
-  { 0, 26 }
+  { 0, 32 }
 };
 const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
 {
@@ -1881,7 +2037,7 @@ const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
   "Keyring__V1__Reply",
   "keyring.v1",
   sizeof(Keyring__V1__Reply),
-  26,
+  32,
   keyring__v1__reply__field_descriptors,
   keyring__v1__reply__field_indices_by_name,
   3,  keyring__v1__reply__number_ranges,
@@ -3209,7 +3365,7 @@ const ProtobufCEnumDescriptor keyring__v1__code__descriptor =
   keyring__v1__code__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCEnumValue keyring__v1__reason__enum_values_by_number[31] =
+static const ProtobufCEnumValue keyring__v1__reason__enum_values_by_number[34] =
 {
   { "REASON_UNSPECIFIED", "KEYRING__V1__REASON__REASON_UNSPECIFIED", 0 },
   { "KEY_EXISTS", "KEYRING__V1__REASON__KEY_EXISTS", 1 },
@@ -3242,12 +3398,16 @@ static const ProtobufCEnumValue keyring__v1__reason__enum_values_by_number[31] =
   { "PROVIDER_REFUSED", "KEYRING__V1__REASON__PROVIDER_REFUSED", 28 },
   { "TENANT_ABSENT", "KEYRING__V1__REASON__TENANT_ABSENT", 29 },
   { "CONFIGURATION_INVALID", "KEYRING__V1__REASON__CONFIGURATION_INVALID", 30 },
+  { "BACKUP_INVALID", "KEYRING__V1__REASON__BACKUP_INVALID", 31 },
+  { "RESTORE_REFUSED", "KEYRING__V1__REASON__RESTORE_REFUSED", 32 },
+  { "TRANSFER_EXPIRED", "KEYRING__V1__REASON__TRANSFER_EXPIRED", 33 },
 };
 static const ProtobufCIntRange keyring__v1__reason__value_ranges[] = {
-{0, 0},{0, 31}
+{0, 0},{0, 34}
 };
-static const ProtobufCEnumValueIndex keyring__v1__reason__enum_values_by_name[31] =
+static const ProtobufCEnumValueIndex keyring__v1__reason__enum_values_by_name[34] =
 {
+  { "BACKUP_INVALID", 31 },
   { "CMK_TRANSIENT", 27 },
   { "CONFIGURATION_INVALID", 30 },
   { "FORBIDDEN", 7 },
@@ -3265,6 +3425,7 @@ static const ProtobufCEnumValueIndex keyring__v1__reason__enum_values_by_name[31
   { "PROVIDER_REFUSED", 28 },
   { "REASON_UNSPECIFIED", 0 },
   { "REQUEST_MALFORMED", 6 },
+  { "RESTORE_REFUSED", 32 },
   { "SHUTTING_DOWN", 24 },
   { "STALE", 19 },
   { "STORAGE_CHANGED", 13 },
@@ -3276,6 +3437,7 @@ static const ProtobufCEnumValueIndex keyring__v1__reason__enum_values_by_name[31
   { "TENANT_QUARANTINED", 10 },
   { "THROTTLED", 16 },
   { "TIMEOUT", 21 },
+  { "TRANSFER_EXPIRED", 33 },
   { "TYPE_INVALID", 4 },
   { "VARIABLE_INVALID", 22 },
   { "WRAPPING_KEY_EXHAUSTED", 17 },
@@ -3287,9 +3449,9 @@ const ProtobufCEnumDescriptor keyring__v1__reason__descriptor =
   "Reason",
   "Keyring__V1__Reason",
   "keyring.v1",
-  31,
+  34,
   keyring__v1__reason__enum_values_by_number,
-  31,
+  34,
   keyring__v1__reason__enum_values_by_name,
   1,
   keyring__v1__reason__value_ranges,

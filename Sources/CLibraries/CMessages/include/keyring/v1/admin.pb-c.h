@@ -50,6 +50,19 @@ typedef struct Keyring__V1__TenantStatus Keyring__V1__TenantStatus;
 typedef struct Keyring__V1__WrappingKeyStatus Keyring__V1__WrappingKeyStatus;
 typedef struct Keyring__V1__TenantAcceptRequest Keyring__V1__TenantAcceptRequest;
 typedef struct Keyring__V1__TenantAcceptReply Keyring__V1__TenantAcceptReply;
+typedef struct Keyring__V1__BackupBeginRequest Keyring__V1__BackupBeginRequest;
+typedef struct Keyring__V1__BackupBeginReply Keyring__V1__BackupBeginReply;
+typedef struct Keyring__V1__BackupSummary Keyring__V1__BackupSummary;
+typedef struct Keyring__V1__BackupReadRequest Keyring__V1__BackupReadRequest;
+typedef struct Keyring__V1__BackupReadReply Keyring__V1__BackupReadReply;
+typedef struct Keyring__V1__BackupEndRequest Keyring__V1__BackupEndRequest;
+typedef struct Keyring__V1__BackupEndReply Keyring__V1__BackupEndReply;
+typedef struct Keyring__V1__RestoreBeginRequest Keyring__V1__RestoreBeginRequest;
+typedef struct Keyring__V1__RestoreBeginReply Keyring__V1__RestoreBeginReply;
+typedef struct Keyring__V1__RestoreWriteRequest Keyring__V1__RestoreWriteRequest;
+typedef struct Keyring__V1__RestoreWriteReply Keyring__V1__RestoreWriteReply;
+typedef struct Keyring__V1__RestoreEndRequest Keyring__V1__RestoreEndRequest;
+typedef struct Keyring__V1__RestoreEndReply Keyring__V1__RestoreEndReply;
 
 
 /* --- enums --- */
@@ -855,6 +868,280 @@ struct  Keyring__V1__TenantAcceptReply
     , 0 }
 
 
+struct  Keyring__V1__BackupBeginRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+  /*
+   * True: also where a wrapping key cannot be had, so that what lies under it is not proved to open.
+   */
+  protobuf_c_boolean allow_unproved;
+};
+#define KEYRING__V1__BACKUP_BEGIN_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__backup_begin_request__descriptor) \
+    , (char *)protobuf_c_empty_string, 0 }
+
+
+struct  Keyring__V1__BackupBeginReply
+{
+  ProtobufCMessage base;
+  /*
+   * 16 bytes: names this backup on this connection.
+   */
+  ProtobufCBinaryData id;
+  /*
+   * Of the whole file.
+   */
+  uint64_t bytes;
+  /*
+   * 32 bytes: SHA-256 of the whole file.
+   */
+  ProtobufCBinaryData sha256;
+  /*
+   * What is in it.
+   */
+  Keyring__V1__BackupSummary *summary;
+};
+#define KEYRING__V1__BACKUP_BEGIN_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__backup_begin_reply__descriptor) \
+    , {0,NULL}, 0, {0,NULL}, NULL }
+
+
+struct  Keyring__V1__BackupSummary
+{
+  ProtobufCMessage base;
+  /*
+   * 32 hexadecimal digits.
+   */
+  char *keyring_id;
+  /*
+   * Where the storage file in it stands: it has every change that was acknowledged before BackupBegin was sent.
+   */
+  uint64_t sequence;
+  /*
+   * 64 hexadecimal digits: the checksum of the whole keyring.
+   */
+  char *digest;
+  /*
+   * The server's own not counted.
+   */
+  uint64_t keys;
+  /*
+   * Versions of keys, and the server's own.
+   */
+  uint64_t records;
+  /*
+   * CMKs that it needs, and does not have in it.
+   */
+  size_t n_cmks_needed;
+  char **cmks_needed;
+  /*
+   * CMKs that are in it, under the service's backup passphrase.
+   */
+  size_t n_cmks_included;
+  char **cmks_included;
+  /*
+   * Wrapping keys that could not be had: what lies under them is not proved to open.
+   */
+  size_t n_unproved_wrapping_keys;
+  char **unproved_wrapping_keys;
+};
+#define KEYRING__V1__BACKUP_SUMMARY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__backup_summary__descriptor) \
+    , (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0, 0, 0,NULL, 0,NULL, 0,NULL }
+
+
+struct  Keyring__V1__BackupReadRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+  /*
+   * Required: from BackupBegin.
+   */
+  ProtobufCBinaryData id;
+  /*
+   * Of the first byte to be read; less than the file's length.
+   */
+  uint64_t offset;
+};
+#define KEYRING__V1__BACKUP_READ_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__backup_read_request__descriptor) \
+    , (char *)protobuf_c_empty_string, {0,NULL}, 0 }
+
+
+struct  Keyring__V1__BackupReadReply
+{
+  ProtobufCMessage base;
+  /*
+   * 49,152 bytes, fewer at the end of the file.
+   */
+  ProtobufCBinaryData data;
+};
+#define KEYRING__V1__BACKUP_READ_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__backup_read_reply__descriptor) \
+    , {0,NULL} }
+
+
+struct  Keyring__V1__BackupEndRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+  /*
+   * Required: from BackupBegin.
+   */
+  ProtobufCBinaryData id;
+};
+#define KEYRING__V1__BACKUP_END_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__backup_end_request__descriptor) \
+    , (char *)protobuf_c_empty_string, {0,NULL} }
+
+
+struct  Keyring__V1__BackupEndReply
+{
+  ProtobufCMessage base;
+};
+#define KEYRING__V1__BACKUP_END_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__backup_end_reply__descriptor) \
+     }
+
+
+struct  Keyring__V1__RestoreBeginRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required: the tenant that the backup was taken of.
+   */
+  char *tenant;
+  /*
+   * Required: length of the backup file.
+   */
+  uint64_t bytes;
+  /*
+   * Required, 32 bytes: SHA-256 of the backup file.
+   */
+  ProtobufCBinaryData sha256;
+  /*
+   * True: in the place of a keyring that is newer, another one, or cannot be read; what that has beyond the backup is given up.
+   */
+  protobuf_c_boolean accept_rollback;
+  /*
+   * True: also a backup, or a part of one, that cannot be proved to open here.
+   */
+  protobuf_c_boolean accept_unproved;
+  /*
+   * True: everything is proved, and nothing changed.
+   */
+  protobuf_c_boolean dry_run;
+};
+#define KEYRING__V1__RESTORE_BEGIN_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__restore_begin_request__descriptor) \
+    , (char *)protobuf_c_empty_string, 0, {0,NULL}, 0, 0, 0 }
+
+
+struct  Keyring__V1__RestoreBeginReply
+{
+  ProtobufCMessage base;
+  /*
+   * 16 bytes: names this restore on this connection.
+   */
+  ProtobufCBinaryData id;
+};
+#define KEYRING__V1__RESTORE_BEGIN_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__restore_begin_reply__descriptor) \
+    , {0,NULL} }
+
+
+struct  Keyring__V1__RestoreWriteRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+  /*
+   * Required: from RestoreBegin.
+   */
+  ProtobufCBinaryData id;
+  /*
+   * Of the first byte of `data` in the file.
+   */
+  uint64_t offset;
+  /*
+   * 1 to 49,152 bytes.
+   */
+  ProtobufCBinaryData data;
+};
+#define KEYRING__V1__RESTORE_WRITE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__restore_write_request__descriptor) \
+    , (char *)protobuf_c_empty_string, {0,NULL}, 0, {0,NULL} }
+
+
+struct  Keyring__V1__RestoreWriteReply
+{
+  ProtobufCMessage base;
+};
+#define KEYRING__V1__RESTORE_WRITE_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__restore_write_reply__descriptor) \
+     }
+
+
+struct  Keyring__V1__RestoreEndRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+  /*
+   * Required: from RestoreBegin.
+   */
+  ProtobufCBinaryData id;
+};
+#define KEYRING__V1__RESTORE_END_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__restore_end_request__descriptor) \
+    , (char *)protobuf_c_empty_string, {0,NULL} }
+
+
+struct  Keyring__V1__RestoreEndReply
+{
+  ProtobufCMessage base;
+  /*
+   * What was restored, or would be.
+   */
+  Keyring__V1__BackupSummary *summary;
+  /*
+   * Local CMKs that were made, or given versions that they lacked.
+   */
+  size_t n_cmks_made;
+  char **cmks_made;
+  /*
+   * The sequence of the keyring that was there; 0 where there was none.
+   */
+  uint64_t replaced_sequence;
+  /*
+   * True where nothing was changed, as asked.
+   */
+  protobuf_c_boolean dry_run;
+  /*
+   * What an operator should know, in words.
+   */
+  size_t n_notices;
+  char **notices;
+};
+#define KEYRING__V1__RESTORE_END_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__restore_end_reply__descriptor) \
+    , NULL, 0,NULL, 0, 0, 0,NULL }
+
+
 /* Keyring__V1__TenantCreateRequest methods */
 void   keyring__v1__tenant_create_request__init
                      (Keyring__V1__TenantCreateRequest         *message);
@@ -1520,6 +1807,253 @@ Keyring__V1__TenantAcceptReply *
 void   keyring__v1__tenant_accept_reply__free_unpacked
                      (Keyring__V1__TenantAcceptReply *message,
                       ProtobufCAllocator *allocator);
+/* Keyring__V1__BackupBeginRequest methods */
+void   keyring__v1__backup_begin_request__init
+                     (Keyring__V1__BackupBeginRequest         *message);
+size_t keyring__v1__backup_begin_request__get_packed_size
+                     (const Keyring__V1__BackupBeginRequest   *message);
+size_t keyring__v1__backup_begin_request__pack
+                     (const Keyring__V1__BackupBeginRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__backup_begin_request__pack_to_buffer
+                     (const Keyring__V1__BackupBeginRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__BackupBeginRequest *
+       keyring__v1__backup_begin_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__backup_begin_request__free_unpacked
+                     (Keyring__V1__BackupBeginRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__BackupBeginReply methods */
+void   keyring__v1__backup_begin_reply__init
+                     (Keyring__V1__BackupBeginReply         *message);
+size_t keyring__v1__backup_begin_reply__get_packed_size
+                     (const Keyring__V1__BackupBeginReply   *message);
+size_t keyring__v1__backup_begin_reply__pack
+                     (const Keyring__V1__BackupBeginReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__backup_begin_reply__pack_to_buffer
+                     (const Keyring__V1__BackupBeginReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__BackupBeginReply *
+       keyring__v1__backup_begin_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__backup_begin_reply__free_unpacked
+                     (Keyring__V1__BackupBeginReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__BackupSummary methods */
+void   keyring__v1__backup_summary__init
+                     (Keyring__V1__BackupSummary         *message);
+size_t keyring__v1__backup_summary__get_packed_size
+                     (const Keyring__V1__BackupSummary   *message);
+size_t keyring__v1__backup_summary__pack
+                     (const Keyring__V1__BackupSummary   *message,
+                      uint8_t             *out);
+size_t keyring__v1__backup_summary__pack_to_buffer
+                     (const Keyring__V1__BackupSummary   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__BackupSummary *
+       keyring__v1__backup_summary__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__backup_summary__free_unpacked
+                     (Keyring__V1__BackupSummary *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__BackupReadRequest methods */
+void   keyring__v1__backup_read_request__init
+                     (Keyring__V1__BackupReadRequest         *message);
+size_t keyring__v1__backup_read_request__get_packed_size
+                     (const Keyring__V1__BackupReadRequest   *message);
+size_t keyring__v1__backup_read_request__pack
+                     (const Keyring__V1__BackupReadRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__backup_read_request__pack_to_buffer
+                     (const Keyring__V1__BackupReadRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__BackupReadRequest *
+       keyring__v1__backup_read_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__backup_read_request__free_unpacked
+                     (Keyring__V1__BackupReadRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__BackupReadReply methods */
+void   keyring__v1__backup_read_reply__init
+                     (Keyring__V1__BackupReadReply         *message);
+size_t keyring__v1__backup_read_reply__get_packed_size
+                     (const Keyring__V1__BackupReadReply   *message);
+size_t keyring__v1__backup_read_reply__pack
+                     (const Keyring__V1__BackupReadReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__backup_read_reply__pack_to_buffer
+                     (const Keyring__V1__BackupReadReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__BackupReadReply *
+       keyring__v1__backup_read_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__backup_read_reply__free_unpacked
+                     (Keyring__V1__BackupReadReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__BackupEndRequest methods */
+void   keyring__v1__backup_end_request__init
+                     (Keyring__V1__BackupEndRequest         *message);
+size_t keyring__v1__backup_end_request__get_packed_size
+                     (const Keyring__V1__BackupEndRequest   *message);
+size_t keyring__v1__backup_end_request__pack
+                     (const Keyring__V1__BackupEndRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__backup_end_request__pack_to_buffer
+                     (const Keyring__V1__BackupEndRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__BackupEndRequest *
+       keyring__v1__backup_end_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__backup_end_request__free_unpacked
+                     (Keyring__V1__BackupEndRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__BackupEndReply methods */
+void   keyring__v1__backup_end_reply__init
+                     (Keyring__V1__BackupEndReply         *message);
+size_t keyring__v1__backup_end_reply__get_packed_size
+                     (const Keyring__V1__BackupEndReply   *message);
+size_t keyring__v1__backup_end_reply__pack
+                     (const Keyring__V1__BackupEndReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__backup_end_reply__pack_to_buffer
+                     (const Keyring__V1__BackupEndReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__BackupEndReply *
+       keyring__v1__backup_end_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__backup_end_reply__free_unpacked
+                     (Keyring__V1__BackupEndReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__RestoreBeginRequest methods */
+void   keyring__v1__restore_begin_request__init
+                     (Keyring__V1__RestoreBeginRequest         *message);
+size_t keyring__v1__restore_begin_request__get_packed_size
+                     (const Keyring__V1__RestoreBeginRequest   *message);
+size_t keyring__v1__restore_begin_request__pack
+                     (const Keyring__V1__RestoreBeginRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__restore_begin_request__pack_to_buffer
+                     (const Keyring__V1__RestoreBeginRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__RestoreBeginRequest *
+       keyring__v1__restore_begin_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__restore_begin_request__free_unpacked
+                     (Keyring__V1__RestoreBeginRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__RestoreBeginReply methods */
+void   keyring__v1__restore_begin_reply__init
+                     (Keyring__V1__RestoreBeginReply         *message);
+size_t keyring__v1__restore_begin_reply__get_packed_size
+                     (const Keyring__V1__RestoreBeginReply   *message);
+size_t keyring__v1__restore_begin_reply__pack
+                     (const Keyring__V1__RestoreBeginReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__restore_begin_reply__pack_to_buffer
+                     (const Keyring__V1__RestoreBeginReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__RestoreBeginReply *
+       keyring__v1__restore_begin_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__restore_begin_reply__free_unpacked
+                     (Keyring__V1__RestoreBeginReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__RestoreWriteRequest methods */
+void   keyring__v1__restore_write_request__init
+                     (Keyring__V1__RestoreWriteRequest         *message);
+size_t keyring__v1__restore_write_request__get_packed_size
+                     (const Keyring__V1__RestoreWriteRequest   *message);
+size_t keyring__v1__restore_write_request__pack
+                     (const Keyring__V1__RestoreWriteRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__restore_write_request__pack_to_buffer
+                     (const Keyring__V1__RestoreWriteRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__RestoreWriteRequest *
+       keyring__v1__restore_write_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__restore_write_request__free_unpacked
+                     (Keyring__V1__RestoreWriteRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__RestoreWriteReply methods */
+void   keyring__v1__restore_write_reply__init
+                     (Keyring__V1__RestoreWriteReply         *message);
+size_t keyring__v1__restore_write_reply__get_packed_size
+                     (const Keyring__V1__RestoreWriteReply   *message);
+size_t keyring__v1__restore_write_reply__pack
+                     (const Keyring__V1__RestoreWriteReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__restore_write_reply__pack_to_buffer
+                     (const Keyring__V1__RestoreWriteReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__RestoreWriteReply *
+       keyring__v1__restore_write_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__restore_write_reply__free_unpacked
+                     (Keyring__V1__RestoreWriteReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__RestoreEndRequest methods */
+void   keyring__v1__restore_end_request__init
+                     (Keyring__V1__RestoreEndRequest         *message);
+size_t keyring__v1__restore_end_request__get_packed_size
+                     (const Keyring__V1__RestoreEndRequest   *message);
+size_t keyring__v1__restore_end_request__pack
+                     (const Keyring__V1__RestoreEndRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__restore_end_request__pack_to_buffer
+                     (const Keyring__V1__RestoreEndRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__RestoreEndRequest *
+       keyring__v1__restore_end_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__restore_end_request__free_unpacked
+                     (Keyring__V1__RestoreEndRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__RestoreEndReply methods */
+void   keyring__v1__restore_end_reply__init
+                     (Keyring__V1__RestoreEndReply         *message);
+size_t keyring__v1__restore_end_reply__get_packed_size
+                     (const Keyring__V1__RestoreEndReply   *message);
+size_t keyring__v1__restore_end_reply__pack
+                     (const Keyring__V1__RestoreEndReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__restore_end_reply__pack_to_buffer
+                     (const Keyring__V1__RestoreEndReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__RestoreEndReply *
+       keyring__v1__restore_end_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__restore_end_reply__free_unpacked
+                     (Keyring__V1__RestoreEndReply *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Keyring__V1__TenantCreateRequest_Closure)
@@ -1627,6 +2161,45 @@ typedef void (*Keyring__V1__TenantAcceptRequest_Closure)
 typedef void (*Keyring__V1__TenantAcceptReply_Closure)
                  (const Keyring__V1__TenantAcceptReply *message,
                   void *closure_data);
+typedef void (*Keyring__V1__BackupBeginRequest_Closure)
+                 (const Keyring__V1__BackupBeginRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__BackupBeginReply_Closure)
+                 (const Keyring__V1__BackupBeginReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__BackupSummary_Closure)
+                 (const Keyring__V1__BackupSummary *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__BackupReadRequest_Closure)
+                 (const Keyring__V1__BackupReadRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__BackupReadReply_Closure)
+                 (const Keyring__V1__BackupReadReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__BackupEndRequest_Closure)
+                 (const Keyring__V1__BackupEndRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__BackupEndReply_Closure)
+                 (const Keyring__V1__BackupEndReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__RestoreBeginRequest_Closure)
+                 (const Keyring__V1__RestoreBeginRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__RestoreBeginReply_Closure)
+                 (const Keyring__V1__RestoreBeginReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__RestoreWriteRequest_Closure)
+                 (const Keyring__V1__RestoreWriteRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__RestoreWriteReply_Closure)
+                 (const Keyring__V1__RestoreWriteReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__RestoreEndRequest_Closure)
+                 (const Keyring__V1__RestoreEndRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__RestoreEndReply_Closure)
+                 (const Keyring__V1__RestoreEndReply *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -1690,6 +2263,30 @@ struct Keyring__V1__Admin_Service
                         const Keyring__V1__TenantAcceptRequest *input,
                         Keyring__V1__TenantAcceptReply_Closure closure,
                         void *closure_data);
+  void (*backup_begin)(Keyring__V1__Admin_Service *service,
+                       const Keyring__V1__BackupBeginRequest *input,
+                       Keyring__V1__BackupBeginReply_Closure closure,
+                       void *closure_data);
+  void (*backup_read)(Keyring__V1__Admin_Service *service,
+                      const Keyring__V1__BackupReadRequest *input,
+                      Keyring__V1__BackupReadReply_Closure closure,
+                      void *closure_data);
+  void (*backup_end)(Keyring__V1__Admin_Service *service,
+                     const Keyring__V1__BackupEndRequest *input,
+                     Keyring__V1__BackupEndReply_Closure closure,
+                     void *closure_data);
+  void (*restore_begin)(Keyring__V1__Admin_Service *service,
+                        const Keyring__V1__RestoreBeginRequest *input,
+                        Keyring__V1__RestoreBeginReply_Closure closure,
+                        void *closure_data);
+  void (*restore_write)(Keyring__V1__Admin_Service *service,
+                        const Keyring__V1__RestoreWriteRequest *input,
+                        Keyring__V1__RestoreWriteReply_Closure closure,
+                        void *closure_data);
+  void (*restore_end)(Keyring__V1__Admin_Service *service,
+                      const Keyring__V1__RestoreEndRequest *input,
+                      Keyring__V1__RestoreEndReply_Closure closure,
+                      void *closure_data);
 };
 typedef void (*Keyring__V1__Admin_ServiceDestroy)(Keyring__V1__Admin_Service *);
 void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
@@ -1711,7 +2308,13 @@ void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
       function_prefix__ ## rotate_cmk,\
       function_prefix__ ## rotate_keys,\
       function_prefix__ ## status,\
-      function_prefix__ ## tenant_accept  }
+      function_prefix__ ## tenant_accept,\
+      function_prefix__ ## backup_begin,\
+      function_prefix__ ## backup_read,\
+      function_prefix__ ## backup_end,\
+      function_prefix__ ## restore_begin,\
+      function_prefix__ ## restore_write,\
+      function_prefix__ ## restore_end  }
 void keyring__v1__admin__tenant_create(ProtobufCService *service,
                                        const Keyring__V1__TenantCreateRequest *input,
                                        Keyring__V1__TenantCreateReply_Closure closure,
@@ -1768,6 +2371,30 @@ void keyring__v1__admin__tenant_accept(ProtobufCService *service,
                                        const Keyring__V1__TenantAcceptRequest *input,
                                        Keyring__V1__TenantAcceptReply_Closure closure,
                                        void *closure_data);
+void keyring__v1__admin__backup_begin(ProtobufCService *service,
+                                      const Keyring__V1__BackupBeginRequest *input,
+                                      Keyring__V1__BackupBeginReply_Closure closure,
+                                      void *closure_data);
+void keyring__v1__admin__backup_read(ProtobufCService *service,
+                                     const Keyring__V1__BackupReadRequest *input,
+                                     Keyring__V1__BackupReadReply_Closure closure,
+                                     void *closure_data);
+void keyring__v1__admin__backup_end(ProtobufCService *service,
+                                    const Keyring__V1__BackupEndRequest *input,
+                                    Keyring__V1__BackupEndReply_Closure closure,
+                                    void *closure_data);
+void keyring__v1__admin__restore_begin(ProtobufCService *service,
+                                       const Keyring__V1__RestoreBeginRequest *input,
+                                       Keyring__V1__RestoreBeginReply_Closure closure,
+                                       void *closure_data);
+void keyring__v1__admin__restore_write(ProtobufCService *service,
+                                       const Keyring__V1__RestoreWriteRequest *input,
+                                       Keyring__V1__RestoreWriteReply_Closure closure,
+                                       void *closure_data);
+void keyring__v1__admin__restore_end(ProtobufCService *service,
+                                     const Keyring__V1__RestoreEndRequest *input,
+                                     Keyring__V1__RestoreEndReply_Closure closure,
+                                     void *closure_data);
 
 /* --- descriptors --- */
 
@@ -1809,6 +2436,19 @@ extern const ProtobufCMessageDescriptor keyring__v1__tenant_status__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__wrapping_key_status__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_accept_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_accept_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__backup_begin_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__backup_begin_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__backup_summary__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__backup_read_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__backup_read_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__backup_end_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__backup_end_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__restore_begin_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__restore_begin_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__restore_write_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__restore_write_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__restore_end_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__restore_end_reply__descriptor;
 extern const ProtobufCServiceDescriptor keyring__v1__admin__descriptor;
 
 PROTOBUF_C__END_DECLS

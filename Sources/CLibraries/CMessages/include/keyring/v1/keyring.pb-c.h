@@ -194,7 +194,20 @@ typedef enum _Keyring__V1__Reason {
   /*
    * [FAILED_PRECONDITION] The tenant's configuration cannot be used; the message says where it is wrong.
    */
-  KEYRING__V1__REASON__CONFIGURATION_INVALID = 30
+  KEYRING__V1__REASON__CONFIGURATION_INVALID = 30,
+  /*
+   * [INVALID_ARGUMENT] What was sent is no backup of this tenant, or damaged, or does not open; or one that was made does not open.
+   */
+  KEYRING__V1__REASON__BACKUP_INVALID = 31,
+  /*
+   * [FAILED_PRECONDITION] (RestoreEnd) The backup is good, and is not put in the place of what is there; the message says what would be
+   * given up and how to allow it. Nothing changed.
+   */
+  KEYRING__V1__REASON__RESTORE_REFUSED = 32,
+  /*
+   * [FAILED_PRECONDITION] The backup or restore of this id is over: ended, begun on another connection, or idle for too long.
+   */
+  KEYRING__V1__REASON__TRANSFER_EXPIRED = 33
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REASON)
 } Keyring__V1__Reason;
 /*
@@ -242,7 +255,13 @@ typedef enum {
   KEYRING__V1__REQUEST__CALL_ROTATE_KEYS = 74,
   KEYRING__V1__REQUEST__CALL_STATUS = 75,
   KEYRING__V1__REQUEST__CALL_TENANT_ACCEPT = 76,
-  KEYRING__V1__REQUEST__CALL_CMK_MANAGE = 77
+  KEYRING__V1__REQUEST__CALL_CMK_MANAGE = 77,
+  KEYRING__V1__REQUEST__CALL_BACKUP_BEGIN = 78,
+  KEYRING__V1__REQUEST__CALL_BACKUP_READ = 79,
+  KEYRING__V1__REQUEST__CALL_BACKUP_END = 80,
+  KEYRING__V1__REQUEST__CALL_RESTORE_BEGIN = 81,
+  KEYRING__V1__REQUEST__CALL_RESTORE_WRITE = 82,
+  KEYRING__V1__REQUEST__CALL_RESTORE_END = 83
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REQUEST__CALL__CASE)
 } Keyring__V1__Request__CallCase;
 
@@ -300,6 +319,12 @@ struct  Keyring__V1__Request
     Keyring__V1__StatusRequest *status;
     Keyring__V1__TenantAcceptRequest *tenant_accept;
     Keyring__V1__CmkManageRequest *cmk_manage;
+    Keyring__V1__BackupBeginRequest *backup_begin;
+    Keyring__V1__BackupReadRequest *backup_read;
+    Keyring__V1__BackupEndRequest *backup_end;
+    Keyring__V1__RestoreBeginRequest *restore_begin;
+    Keyring__V1__RestoreWriteRequest *restore_write;
+    Keyring__V1__RestoreEndRequest *restore_end;
   };
 };
 #define KEYRING__V1__REQUEST__INIT \
@@ -331,7 +356,13 @@ typedef enum {
   KEYRING__V1__REPLY__RESULT_ROTATE_KEYS = 74,
   KEYRING__V1__REPLY__RESULT_STATUS_REPORT = 75,
   KEYRING__V1__REPLY__RESULT_TENANT_ACCEPT = 76,
-  KEYRING__V1__REPLY__RESULT_CMK_MANAGE = 77
+  KEYRING__V1__REPLY__RESULT_CMK_MANAGE = 77,
+  KEYRING__V1__REPLY__RESULT_BACKUP_BEGIN = 78,
+  KEYRING__V1__REPLY__RESULT_BACKUP_READ = 79,
+  KEYRING__V1__REPLY__RESULT_BACKUP_END = 80,
+  KEYRING__V1__REPLY__RESULT_RESTORE_BEGIN = 81,
+  KEYRING__V1__REPLY__RESULT_RESTORE_WRITE = 82,
+  KEYRING__V1__REPLY__RESULT_RESTORE_END = 83
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REPLY__RESULT__CASE)
 } Keyring__V1__Reply__ResultCase;
 
@@ -379,6 +410,12 @@ struct  Keyring__V1__Reply
     Keyring__V1__StatusReply *status_report;
     Keyring__V1__TenantAcceptReply *tenant_accept;
     Keyring__V1__CmkManageReply *cmk_manage;
+    Keyring__V1__BackupBeginReply *backup_begin;
+    Keyring__V1__BackupReadReply *backup_read;
+    Keyring__V1__BackupEndReply *backup_end;
+    Keyring__V1__RestoreBeginReply *restore_begin;
+    Keyring__V1__RestoreWriteReply *restore_write;
+    Keyring__V1__RestoreEndReply *restore_end;
   };
 };
 #define KEYRING__V1__REPLY__INIT \

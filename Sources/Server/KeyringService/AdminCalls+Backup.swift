@@ -1,0 +1,150 @@
+internal import KeyringCore
+internal import KeyringStorage
+internal import Logging
+internal import TenantRegistry
+internal import WireProtocol
+
+extension Service {
+  // MARK: Backup
+
+  /// Executes a call about a backup of a tenant. What leaves the server is encrypted keys, and CMKs under the service's passphrase.
+  func backup(_ call: BackupCall, _ tenant: Tenant, _ caller: Caller) async throws(ServiceError)
+    -> BackupResult
+  {
+    switch call {
+    case .begin(let allowUnproved):
+      let id = try transfers.reserve(.backup, tenant.name, connection: caller.connection)
+      do throws(ServiceError) {
+        let made = try await makeBackup(tenant, caller, allowUnproved)
+        try transfers.fill(id, made.spool)
+        return .begun(
+          id,
+          bytes: UInt64(made.spool.size),
+          digest: made.backup.digest,
+          BackupSummary(made.backup)
+        )
+      } catch {
+        transfers.drop(id)
+        throw error
+      }
+    case .read(let id, let offset):
+      let (kind, spool) = try transfers.use(id, tenant.name, connection: caller.connection)
+      guard kind == .backup else { throw .transferExpired }
+      return .data(try await read(spool, offset))
+    case .end(let id):
+      let (kind, _) = try transfers.use(id, tenant.name, connection: caller.connection)
+      guard kind == .backup else { throw .transferExpired }
+      transfers.drop(id)
+      return .ended
+    }
+  }
+
+  private func makeBackup(
+    _ tenant: Tenant,
+    _ caller: Caller,
+    _ allowUnproved: Bool
+  ) async throws(ServiceError) -> BackupMaker.Made {
+    let maker = BackupMaker(
+      tenant: tenant,
+      resources: resources,
+      caller: caller.uri,
+      allowUnproved: allowUnproved
+    )
+    let made = try await maker.make(try await makeSpool())
+    let unproved = made.backup.manifest.unproved.isEmpty ? "" : ", NOT proved to open as a whole"
+    logger.notice(
+      "backup at sequence \(made.backup.manifest.position.sequence) by \(caller.uri)\(unproved)",
+      metadata: ["tenant": "\(tenant.name)"]
+    )
+    return made
+  }
+
+  func makeSpool() async throws(ServiceError) -> SpoolFile {
+    let directory = resources.transfers
+    let result = await resources.flushPools.value(device: resources.transferDevice) {
+      Result { () throws(FileError) in
+        try SpoolFile(in: directory, name: "\(KeyringID(value: .random(in: 1...UInt128.max)))")
+      }
+    }
+    switch result {
+    case .success(let spool): return spool
+    case .failure(let error): throw .storageUnavailable("\(error)")
+    }
+  }
+
+  private func read(_ spool: SpoolFile, _ offset: UInt64) async throws(ServiceError) -> [UInt8] {
+    guard offset < UInt64(spool.size) else { throw .malformed("the backup has \(spool.size) bytes") }
+    let count = min(TransferID.chunkBytes, spool.size - Int(offset))
+    let result = await resources.flushPools.value(device: resources.transferDevice) {
+      Result { () throws(BackupError) in try spool.read(at: Int(offset), count: count) }
+    }
+    switch result {
+    case .success(let bytes): return bytes
+    case .failure(let error): throw ServiceError(error)
+    }
+  }
+
+  // MARK: Restore
+
+  /// The longest backup that is taken: a storage file, and room for the rest.
+  static let restoreBytesMax = UInt64(1 << 32) + UInt64(1 << 30)
+
+  /// Executes a call about a restore, for a service administrator.
+  func restore(_ call: RestoreCall, _ name: TenantName, _ caller: Caller) async throws(ServiceError)
+    -> RestoreResult
+  {
+    switch call {
+    case .begin(let call):
+      guard (1...Self.restoreBytesMax).contains(call.bytes) else {
+        throw .malformed("a backup has 1 to \(Self.restoreBytesMax) bytes")
+      }
+      let id = try transfers.reserve(.restore(call), name, connection: caller.connection)
+      do throws(ServiceError) {
+        try transfers.fill(id, try await makeSpool())
+        return .begun(id)
+      } catch {
+        transfers.drop(id)
+        throw error
+      }
+    case .write(let id, let offset, let data):
+      let (kind, spool) = try transfers.use(id, name, connection: caller.connection)
+      guard case .restore(let call) = kind else { throw .transferExpired }
+      guard offset <= call.bytes, UInt64(data.count) <= call.bytes - offset else {
+        throw .malformed("the backup was said to have \(call.bytes) bytes")
+      }
+      try await write(spool, data, at: Int(offset))
+      return .written
+    case .end(let id):
+      let (kind, spool) = try transfers.use(id, name, connection: caller.connection, isLast: true)
+      defer { transfers.drop(id) }
+      guard case .restore(let call) = kind else { throw .transferExpired }
+      return .ended(try await restore(spool, call, name, caller))
+    }
+  }
+
+  private func write(_ spool: SpoolFile, _ data: [UInt8], at offset: Int) async throws(ServiceError) {
+    let result = await resources.flushPools.value(device: resources.transferDevice) {
+      Result { () throws(BackupError) in try spool.write(data, at: offset) }
+    }
+    if case .failure(let error) = result { throw ServiceError(error) }
+  }
+
+  private func restore(
+    _ spool: SpoolFile,
+    _ call: RestoreBeginCall,
+    _ name: TenantName,
+    _ caller: Caller
+  ) async throws(ServiceError) -> RestoreReport {
+    let restorer = Restorer(name: name, resources: resources, tenants: tenants, call: call)
+    let report = try await tenants.claiming(name) { () async throws(ServiceError) in
+      try await restorer.restore(spool)
+    }
+    guard !report.isDryRun else { return report }
+    let given = report.notices.isEmpty ? "" : ": " + report.notices.joined(separator: "; ")
+    logger.warning(
+      "restored to sequence \(report.summary.sequence), from \(report.replacedSequence), by \(caller.uri)\(call.acceptRollback ? ", who accepted a rollback" : "")\(call.acceptUnproved ? ", who accepted what is not proved" : "")\(given)",
+      metadata: ["tenant": "\(name)"]
+    )
+    return report
+  }
+}

@@ -1,0 +1,215 @@
+internal import CMKProviders
+internal import KeyringCore
+internal import KeyringStorage
+internal import Synchronization
+internal import TenantRegistry
+internal import WireProtocol
+
+/// Restores one tenant from one backup. First everything is proved, and nothing changed; then, in this order: CMKs, storage file, anchor,
+/// `persisted.json`, `tenant.yaml`. Whatever ends it in between, the same call completes it: until then the tenant is absent (no
+/// `tenant.yaml`), quarantined (file and anchor differ), or as it was; never without a key that the backup has.
+struct Restorer: Sendable {
+  let name: TenantName
+  let resources: ServiceResources
+  let tenants: Tenants
+  let call: RestoreBeginCall
+
+  /// A backup that was proved, and what it is to be opened with.
+  struct Proved: Sendable {
+    let backup: Backup
+    let configuration: RestoredConfiguration
+    /// Nil where the backup has no CMKs.
+    let cmks: LocalCMKSet?
+    let provider: LocalProvider?
+    var adoptions: [CMKID: LocalProvider.Adoption] = [:]
+    let unwrapped: UnwrappedKeys
+    let notices: [String]
+  }
+
+  func restore(_ spool: SpoolFile) async throws(ServiceError) -> RestoreReport {
+    let present = try await presentTenant()
+    let proved = try await prove(try await read(spool), present)
+    defer { proved.unwrapped.wipe() }
+    var report = RestoreReport()
+    report.summary = BackupSummary(proved.backup)
+    report.cmksMade = proved.adoptions.filter { $0.value != .keep }.map(\.key.text).sorted()
+    report.isDryRun = call.isDryRun
+    report.notices = proved.notices
+    if let present {
+      try await put(proved, into: present, &report)
+    } else {
+      try await putAnew(proved, &report)
+    }
+    return report
+  }
+
+  /// The tenant, where there is one whose configuration can be read.
+  private func presentTenant() async throws(ServiceError) -> Tenant? {
+    do throws(ServiceError) {
+      return try await tenants.find(name)
+    } catch {
+      // What a restore that ended in between left: a directory without tenant.yaml.
+      guard case .configuration = error else { throw error }
+      return nil
+    }
+  }
+
+  // MARK: Proving
+
+  private func read(_ spool: SpoolFile) async throws(ServiceError) -> Backup {
+    let result = await onDisk { () throws(BackupError) in try Backup(spool) }
+    let backup: Backup
+    switch result {
+    case .success(let read): backup = read
+    case .failure(let error): throw ServiceError(error)
+    }
+    guard backup.digest == call.digest else {
+      throw .backupInvalid("what was received is not the file that was announced: send it again")
+    }
+    guard backup.manifest.tenant == name else {
+      throw .backupInvalid(
+        "the backup is of the tenant '\(backup.manifest.tenant)', and is restored as that one only: its keys and HMACs are bound to the name"
+      )
+    }
+    return backup
+  }
+
+  private func prove(_ backup: Backup, _ present: Tenant?) async throws(ServiceError) -> Proved {
+    let configuration = try checked(backup, present)
+    let (cmks, provider) = try await localCMKs(backup, present)
+    var adoptions: [CMKID: LocalProvider.Adoption] = [:]
+    if let cmks, let provider {
+      do throws(CMKError) {
+        adoptions = try await provider.adoption(of: cmks)
+      } catch {
+        throw .restoreRefused("\(error)")
+      }
+    }
+    let unwrapped = await UnwrappedKeys.ask(for: backup.content.state) {
+      kind throws(CMKError) -> any CMKProvider in
+      if kind == .local, let cmks { return cmks }
+      return try self.provider(kind, present)
+    }
+    let notices = try await notices(backup, unwrapped, provider, adoptions)
+    return Proved(
+      backup: backup,
+      configuration: configuration,
+      cmks: cmks,
+      provider: provider,
+      adoptions: adoptions,
+      unwrapped: unwrapped,
+      notices: notices
+    )
+  }
+
+  private func checked(_ backup: Backup, _ present: Tenant?) throws(ServiceError) -> RestoredConfiguration {
+    let configuration: RestoredConfiguration
+    do {
+      configuration = try resources.tenants.check(
+        yaml: backup.part(BackupPartName.configuration) ?? [],
+        persisted: backup.part(BackupPartName.persisted)
+      )
+    } catch {
+      throw .configuration("\(error)")
+    }
+    let file = configuration.settings.file.storageFile
+    if let name = present?.store.name, name != file {
+      throw .restoreRefused(
+        "the tenant's storage_file is '\(name)', and '\(file)' in the backup: with the server stopped, rename the file and change tenant.yaml"
+      )
+    }
+    return configuration
+  }
+
+  private func provider(_ kind: ProviderKind, _ present: Tenant?) throws(CMKError) -> any CMKLifecycle {
+    if let present { return try present.provider(kind) }
+    return try resources.provider(kind, name)
+  }
+
+  private func localCMKs(
+    _ backup: Backup,
+    _ present: Tenant?
+  ) async throws(ServiceError) -> (LocalCMKSet?, LocalProvider?) {
+    guard let stretching = backup.manifest.stretching else { return (nil, nil) }
+    do throws(CMKError) {
+      let root = try await resources.backupRootKey(stretching)
+      return (try LocalCMKSet(backup, root: root), try provider(.local, present) as? LocalProvider)
+    } catch {
+      throw ServiceError(error)
+    }
+  }
+
+  /// Opens all there is; what cannot be opened is a refusal, or, where that is accepted, a notice.
+  private func notices(
+    _ backup: Backup,
+    _ unwrapped: UnwrappedKeys,
+    _ provider: LocalProvider?,
+    _ adoptions: [CMKID: LocalProvider.Adoption]
+  ) async throws(ServiceError) -> [String] {
+    var unproved: [String] = []
+    if backup.authentication == nil {
+      unproved.append("the backup has no HMAC: it was taken while no wrapping key could be had")
+    }
+    for (id, error) in unwrapped.refused { unproved.append("the wrapping key \(id) cannot be had: \(error)") }
+    for id in adoptions.filter({ $0.value == .keep }).keys {
+      if let why = await disabled(id, provider) { unproved.append(why) }
+    }
+    unproved.sort()
+    if let first = unproved.first, !call.acceptUnproved {
+      throw .restoreRefused("\(first); --accept-unproved restores it all the same")
+    }
+    let result = await onDisk { () throws(StoreError) in
+      try KeyringProof(backup.content, also: backup.authentication.map { [$0] } ?? [], under: unwrapped)
+    }
+    switch result {
+    case .success: return unproved
+    case .failure(.damaged(let what)): throw .backupInvalid("the backup does not open: \(what)")
+    case .failure(let error): throw ServiceError(error)
+    }
+  }
+
+  private func disabled(_ id: CMKID, _ provider: LocalProvider?) async -> String? {
+    do throws(CMKError) {
+      guard let description = try await provider?.describe(cmk: id), description.state != .enabled else {
+        return nil
+      }
+      return "CMK \(id) is \(description.state.rawValue) here"
+    } catch {
+      return "CMK \(id): \(error)"
+    }
+  }
+
+  func onDisk<Value: Sendable, Failure: Error>(
+    _ body: @escaping @Sendable () throws(Failure) -> Value
+  ) async -> Result<Value, Failure> {
+    await resources.flushPools.value(device: resources.transferDevice) {
+      Result { () throws(Failure) in try body() }
+    }
+  }
+
+  // MARK: What is there
+
+  /// Refuses to give up what is there, unless that is accepted.
+  func check(_ standing: StandingKeyring, _ backup: Backup, _ report: inout RestoreReport)
+    throws(ServiceError)
+  {
+    let given: String
+    switch standing {
+    case .none: return
+    case .keyring(let id, let sequence):
+      report.replacedSequence = sequence
+      if id == backup.manifest.keyring, sequence <= backup.manifest.position.sequence { return }
+      given =
+        id == backup.manifest.keyring
+        ? "the keyring is at sequence \(sequence), and the backup at \(backup.manifest.position.sequence): what was changed after it would be given up"
+        : "another keyring (\(id), at sequence \(sequence)) is there: all its keys would be given up"
+    case .unreadable(let what):
+      given = "what is there cannot be read, and may be newer than the backup: \(what)"
+    case .mixed: given = "the storage file and the anchor that are there are of two keyrings"
+    }
+    guard call.acceptRollback else {
+      throw .restoreRefused("\(given); --accept-rollback restores it all the same")
+    }
+    report.notices.append("accepted: \(given)")
+  }
+}
