@@ -43,7 +43,8 @@ extension KeyringClient {
 
   /// One call, sent once.
   func once(_ call: Call, _ id: IdempotencyID? = nil) async throws(KeyringClientError) -> ReplyResult {
-    try await once(call, 0, id, .now + Self.patience).1
+    var isSent = false
+    return try await once(call, 0, id, .now + Self.patience, &isSent).1
   }
 }
 
@@ -66,7 +67,7 @@ extension KeyringClientError {
 
 /// One client of a tenant that changes keys of its own, one change at a time, and knows what must be there.
 struct CampaignWriter: Sendable {
-  var model = KeyringModel()
+  var model = FleetModel()
   var plan: ChangePlan
   /// Changes that were acknowledged in time.
   private(set) var acknowledged = 0

@@ -1,5 +1,6 @@
 import Foundation
 import KeyringCore
+import KeyringTestSupport
 import Testing
 
 @testable import KeyringStorage

@@ -18,7 +18,7 @@ struct PlannedChange: Sendable {
 }
 
 /// The keys of one writer as a plain dictionary, and what is not known of them: no more than the one change that was under way.
-struct KeyringModel: Sendable {
+struct FleetModel: Sendable {
   /// What was acknowledged, and found after the last fault.
   private(set) var keys: [KeyName: Versions] = [:]
   /// Sent, and not answered, or answered that it is not known.
