@@ -67,7 +67,12 @@ import WireProtocol
           points += 1
         }
       }
-      try await swept.restart()
+      do {
+        try await swept.restart()
+      } catch {
+        Issue.record("after \(fault): \(error)\n\(swept.state)")
+        return
+      }
     }
     let counts = swept.counts
     await swept.end()
