@@ -120,7 +120,7 @@ let platform: [Target] = [
 ]
 
 let server: [Target] = [
-  .library("TenantRegistry", "Server", ["KeyringCore", "KeyringStorage", yams]),
+  .library("TenantRegistry", "Server", ["Cryptography", "KeyringCore", "KeyringStorage", yams]),
   .library(
     "KeyringService",
     "Server",
@@ -223,8 +223,9 @@ let tests: [Target] = [
     "IntegrationTests",
     [
       "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "KeyringTestSupport",
-      "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix,
-    ]
+      "SecureMemory", "TLSTransport", "WireProtocol", collections, nioCore, nioPosix,
+    ],
+    exclude: ["Mutants"]
   ),
 ]
 

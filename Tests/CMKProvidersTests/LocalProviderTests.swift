@@ -70,47 +70,6 @@ import Testing
     }
   }
 
-  /// A failing call of each kind, at each place, in a rotation: the file is the old one or the new one, and what was encrypted opens.
-  @Test func aFailedRotationLeavesTheOldStateOrTheNew() async throws {
-    var hits = 0
-    for call in [SystemCall.open, .write, .fsync, .rename, .unlink, .stat] {
-      for number in 1...8 {
-        let fixture = try LocalFixture()
-        let cmk = try await fixture.provider().create().id
-        let wrapped = try await fixture.provider().generateDataKey(cmk: cmk, context: fixture.context())
-        let counts = Mutex<(isArmed: Bool, now: Int, hit: Bool)>((false, 0, false))
-        let failing = try fixture.provider(
-          calls: SystemCalls { made in
-            counts.withLock { counts in
-              guard counts.isArmed, made == call else { return .proceed }
-              counts.now += 1
-              guard counts.now == number else { return .proceed }
-              counts.hit = true
-              return .fail(EIO)
-            }
-          }
-        )
-        counts.withLock { $0.isArmed = true }
-        let result = await Result { try await failing.rotate(cmk: cmk) }
-        guard counts.withLock({ $0.hit }) else { break }
-        hits += 1
-        let version = try await fixture.provider().describe(cmk: cmk).version
-        switch result {
-        case .success(let description): #expect(description.version == 2 && version == 2, "\(call) \(number)")
-        case .failure: #expect(version == 1 || version == 2, "\(call) \(number)")
-        }
-        // The provider that failed agrees with the file, and all go on.
-        #expect(try await failing.describe(cmk: cmk).version == version, "\(call) \(number)")
-        let opened = try await failing.decrypt(wrapped.wrapped, cmk: cmk, context: fixture.context())
-        #expect(opened.isEqual(to: wrapped.plaintext))
-        #expect(try await failing.rotate(cmk: cmk).version == version + 1)
-        let names = try FileManager.default.contentsOfDirectory(atPath: fixture.folder("cmks/acme"))
-        #expect(names == ["\(cmk)"], "\(call) \(number)")
-      }
-    }
-    #expect(hits >= 6)
-  }
-
   /// The rename is made and the directory's sync fails: the page cache has the new file, the disk perhaps the old one.
   @Test func afterAnUnknownOutcomeTheFileIsWrittenAnewBeforeAnyUse() async throws {
     let fixture = try LocalFixture()

@@ -22,7 +22,7 @@ final class RawClient: Sendable {
   private let events: AsyncStream<Event>
 
   /// Connects as an instance, and waits for no more than the TCP connection.
-  init(_ server: TestServer, _ tenant: String, _ instance: String = "db1") async throws {
+  init(_ server: any TestEndpoint, _ tenant: String, _ instance: String = "db1") async throws {
     let identity = PeerIdentity.instance(try TenantName(tenant), try InstanceName(instance))
     let context = try TLSContext(server.pki.client(identity), role: .client)
     let (events, continuation) = AsyncStream.makeStream(of: Event.self)
@@ -44,7 +44,7 @@ final class RawClient: Sendable {
 
   /// Connects, and waits until the server has taken it; nil where it did not.
   static func connected(
-    _ server: TestServer,
+    _ server: any TestEndpoint,
     _ tenant: String,
     _ instance: String = "db1"
   ) async throws -> RawClient? {

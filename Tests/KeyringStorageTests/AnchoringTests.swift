@@ -1,6 +1,7 @@
 import Dispatch
 import Foundation
 import KeyringCore
+import KeyringTestSupport
 import Synchronization
 import Testing
 

@@ -79,46 +79,6 @@ import Testing
     #expect(loaded.state.keyCount == 3)
   }
 
-  @Test func everyFlippedByteIsRefusedAndNothingIsTouched() throws {
-    let fixture = try StoreFixture()
-    let (store, _) = try fixture.filled(3)
-    try store.close()
-    let good = try fixture.bytes()
-    for index in good.indices {
-      var bad = good
-      bad[index] ^= 0x40
-      // A flipped byte of an HMAC shows when it is checked, which comes before anything is read under its wrapping key.
-      let isRefused: Bool
-      do {
-        isRefused = try StorageFileReader.read(bad, tenant: fixture.tenant).pendingAuthentications.contains {
-          try fixture.authenticator.authenticate($0.message) != $0.mac
-        }
-      } catch {
-        isRefused = true
-      }
-      #expect(isRefused, "byte \(index)")
-    }
-    var bad = good
-    bad[good.count / 2] ^= 1
-    try fixture.overwrite(bad)
-    #expect(throws: StoreError.self) { try fixture.store().load() }
-    #expect(try fixture.bytes() == bad)
-  }
-
-  @Test func everyTruncationIsRefusedSinceAllOfItWasAcknowledged() throws {
-    let fixture = try StoreFixture()
-    let (store, _) = try fixture.filled(3)
-    try store.close()
-    let good = try fixture.bytes()
-    for count in 0..<good.count {
-      try fixture.overwrite(Array(good[..<count]))
-      #expect(throws: StoreError.self, "\(count) bytes") { try fixture.store().load() }
-      #expect(try fixture.bytes().count == count)
-    }
-    try fixture.overwrite(good)
-    #expect(try fixture.store().load()?.state.keyCount == 3)
-  }
-
   @Test func aTornTailThatNobodyWasToldOfIsCutOff() throws {
     let fixture = try StoreFixture()
     let (store, position) = try fixture.filled(3)
@@ -232,28 +192,6 @@ import Testing
     } catch {
       return error as? StoreError
     }
-  }
-
-  @Test func linksDirectoriesPipesAndOpenModesAreRefused() throws {
-    let fixture = try StoreFixture()
-    try fixture.filled(2).0.close()
-    let manager = FileManager.default
-    let aside = fixture.folder("aside")
-    try manager.moveItem(atPath: fixture.file, toPath: aside)
-    try manager.createSymbolicLink(atPath: fixture.file, withDestinationPath: aside)
-    #expect(throws: StoreError.self) { try fixture.store().load() }
-    try manager.removeItem(atPath: fixture.file)
-    try manager.createDirectory(atPath: fixture.file, withIntermediateDirectories: false)
-    #expect(throws: StoreError.self) { try fixture.store().load() }
-    try manager.removeItem(atPath: fixture.file)
-    unsafe #expect(mkfifo(fixture.file, 0o600) == 0)
-    #expect(throws: StoreError.self) { try fixture.store().load() }
-    try manager.removeItem(atPath: fixture.file)
-    try manager.moveItem(atPath: aside, toPath: fixture.file)
-    try manager.setAttributes([.posixPermissions: 0o644], ofItemAtPath: fixture.file)
-    #expect(throws: StoreError.self) { try fixture.store().load() }
-    try manager.setAttributes([.posixPermissions: 0o600], ofItemAtPath: fixture.file)
-    #expect(try fixture.store().load()?.state.keyCount == 2)
   }
 
   @Test func aFileExchangedUnderARunningStoreIsNotWrittenTo() throws {

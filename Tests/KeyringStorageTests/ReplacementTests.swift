@@ -1,5 +1,6 @@
 import Foundation
 import KeyringCore
+import KeyringTestSupport
 import Testing
 
 @testable import KeyringStorage
@@ -135,5 +136,91 @@ import Testing
       )
       _ = try StorageFileReader.read(try fixture.bytes(), tenant: fixture.tenant).position == next
     }
+  }
+
+  /// A batch that finds no room is cut off again, durably: else a crash could leave its remains behind the next one.
+  @Test func whatFoundNoRoomIsDurablyCutOff() throws {
+    let (plan, fixture) = (FaultPlan(), try StoreFixture())
+    let (store, position) = try fixture.filled(2, calls: plan.calls)
+    let commit = fixture.commit(3, [try fixture.put("k3")])
+    func append() throws -> StorePosition {
+      try store.append([commit], expecting: position, authenticator: fixture.authenticator)
+    }
+    plan.arm(.write, 1, .fail(ENOSPC))
+    #expect(throws: StoreError.unavailable("cannot write \(fixture.file): No space left on device")) {
+      try append()
+    }
+    #expect(
+      plan.log.filter { [.write, .fdatasync, .ftruncate, .fsync].contains($0) } == [
+        .write, .ftruncate, .fsync,
+      ]
+    )
+    // The next one works, without anything being loaded again.
+    plan.disarm()
+    #expect(try append().sequence == 3)
+  }
+
+  /// An anchor at sequence 0 is of a creation that did not end: of one batch, and no more.
+  @Test func anAnchorOfACreationOpensNoLaterFile() throws {
+    for count in [1, 2] {
+      let fixture = try StoreFixture()
+      let (store, _) = try fixture.filled(count)
+      try store.close()
+      let nothing = StorePosition(sequence: 0, digest: .zero)
+      let anchor = try Anchor.make(
+        tenant: fixture.tenant,
+        keyring: fixture.keyring,
+        position: nothing,
+        authenticator: nil
+      )
+      try Data(try anchor.encode(tenant: fixture.tenant)).write(to: URL(filePath: fixture.anchor))
+      try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: fixture.anchor)
+      if count == 1 {
+        #expect(try fixture.store().load()?.position.sequence == 1)
+      } else {
+        #expect(throws: StoreError.self) { try fixture.store().load() }
+      }
+    }
+  }
+
+  /// Clocks that were put back leave times in a window that reading it must not judge again.
+  @Test func whatAWindowRemembersIsReadAsItIs() throws {
+    var window = IdempotencyWindow()
+    for (index, time) in [1_000_000_000, 1_000, 1_000_000_500].enumerated() {
+      window.insert(
+        fixture.commit(
+          UInt64(index + 1),
+          [],
+          idempotency: Commit.Idempotency(
+            id: IdempotencyID(value: UInt128(index + 1) << 80),
+            requestHash: .zero,
+            versions: []
+          ),
+          time: UInt64(time)
+        )
+      )
+    }
+    #expect(window.entries.count == 3)
+    var state = KeyringState(tenant: fixture.tenant, id: fixture.keyring)
+    try state.apply(fixture.commit(1, [.addWrappingKey(try fixture.wrappingKey)]))
+    let image = KeyringImage(
+      tenant: fixture.tenant,
+      id: fixture.keyring,
+      sequence: 1,
+      timeMilliseconds: 1,
+      caller: "keyringd",
+      wrappingKeys: [try fixture.wrappingKey],
+      keys: state.keys,
+      idempotency: window
+    )
+    let bytes = CommitCodec.encode(image)
+    let decoded = try unsafe bytes.withUnsafeBytes {
+      try unsafe CommitCodec.decode($0, tenant: fixture.tenant, keyring: fixture.keyring)
+    }
+    guard case .image(let read, _) = decoded else {
+      Issue.record("no image")
+      return
+    }
+    #expect(read.idempotency.entries == window.entries)
   }
 }

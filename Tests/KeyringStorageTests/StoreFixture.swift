@@ -3,7 +3,6 @@ import Foundation
 import KeyringCore
 import KeyringTestSupport
 import SecureMemory
-import Synchronization
 
 @testable import KeyringStorage
 
@@ -106,11 +105,12 @@ struct StoreFixture {
   func commit(
     _ sequence: UInt64,
     _ operations: [KeyringCore.Operation],
-    idempotency: Commit.Idempotency? = nil
+    idempotency: Commit.Idempotency? = nil,
+    time: UInt64? = nil
   ) -> Commit {
     Commit(
       sequence: sequence,
-      timeMilliseconds: 1000 + sequence,
+      timeMilliseconds: time ?? 1000 + sequence,
       caller: "spiffe://t/tenant/acme/instance/a",
       idempotency: idempotency,
       operations: operations
@@ -199,41 +199,4 @@ extension FileKeyringStore {
       authenticator: authenticator
     )
   }
-}
-
-/// Makes the Nth call of a kind fail, and remembers the calls made.
-final class FaultPlan: Sendable {
-  private struct State {
-    var counts: [SystemCall: Int] = [:]
-    var log: [SystemCall] = []
-    var target: (call: SystemCall, number: Int, interception: Interception)?
-    var hits = 0
-  }
-  private let state = Mutex(State())
-
-  var calls: SystemCalls {
-    SystemCalls { call in
-      self.state.withLock { state in
-        state.counts[call, default: 0] += 1
-        state.log.append(call)
-        guard let target = state.target, target.call == call, state.counts[call] == target.number else {
-          return .proceed
-        }
-        state.hits += 1
-        return target.interception
-      }
-    }
-  }
-
-  /// Counts from now on, and makes the given call fail.
-  func arm(_ call: SystemCall, _ number: Int, _ interception: Interception) {
-    state.withLock { state in
-      state = State()
-      state.target = (call, number, interception)
-    }
-  }
-
-  func disarm() { state.withLock { $0 = State() } }
-  var wasHit: Bool { state.withLock { $0.hits > 0 } }
-  var log: [SystemCall] { state.withLock { $0.log } }
 }

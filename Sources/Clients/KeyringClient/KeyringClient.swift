@@ -122,13 +122,14 @@ public final class KeyringClient: Sendable {
     let deadline = ContinuousClock.now + (timeout ?? configuration.timeout)
     let idempotencyID = call.isChange ? Self.makeIdempotencyID() : nil
     var attempt = 0
-    var isInDoubt = false
+    var (isSent, isInDoubt) = (false, false)
     while true {
       attempt += 1
       do throws(KeyringClientError) {
-        return try await once(call, minSequence, idempotencyID, deadline)
+        isSent = false
+        return try await once(call, minSequence, idempotencyID, deadline, &isSent)
       } catch {
-        isInDoubt = isInDoubt || call.isChange && error.leavesInDoubt
+        isInDoubt = isInDoubt || call.isChange && isSent && error.leavesInDoubt
         guard attempt < configuration.attempts, error.mayBeRepeated(call, isInDoubt),
           ContinuousClock.now < deadline
         else { throw isInDoubt ? error.inDoubt : error }
@@ -152,11 +153,13 @@ public final class KeyringClient: Sendable {
     }
   }
 
-  private func once(
+  /// Makes a call once, under an idempotency id of the caller's choice.
+  func once(
     _ call: Call,
     _ minSequence: UInt64,
     _ idempotencyID: IdempotencyID?,
-    _ deadline: ContinuousClock.Instant
+    _ deadline: ContinuousClock.Instant,
+    _ isSent: inout Bool
   ) async throws(KeyringClientError) -> (UInt64, ReplyResult) {
     let link = try await connected()
     let left = deadline - ContinuousClock.now
@@ -169,6 +172,7 @@ public final class KeyringClient: Sendable {
       minSequence: minSequence,
       call: call
     )
+    isSent = true
     let reply = try await link.send(request, milliseconds: milliseconds).get()
     switch reply.outcome {
     case .success(let result): return (reply.sequence, result)
@@ -282,11 +286,11 @@ extension KeyringClientError {
     if case .refused(let status) = self { status.retryAfterMilliseconds } else { 0 }
   }
 
-  /// True where the call may have happened all the same.
+  /// True where a call that was sent may have happened all the same.
   fileprivate var leavesInDoubt: Bool {
     switch self {
-    case .configuration, .wire: false
-    case .connection, .timeout: true
+    case .configuration: false
+    case .connection, .timeout, .wire: true
     case .refused(let status): status.reason == .outcomeUnknown
     }
   }

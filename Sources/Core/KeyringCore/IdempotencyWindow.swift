@@ -56,6 +56,24 @@ public struct IdempotencyWindow: Sendable, Equatable {
   /// A window without entries.
   public init(horizonMilliseconds: UInt64 = 0) { self.horizonMilliseconds = horizonMilliseconds }
 
+  /// The window that an image of a keyring holds: nothing more is forgotten, whatever the entries' times.
+  ///
+  /// - Throws: `KeyringError.inconsistent` where there are more than `entriesMax`, or one is there twice.
+  public init(restoring entries: [Entry], horizonMilliseconds: UInt64) throws(KeyringError) {
+    self.horizonMilliseconds = horizonMilliseconds
+    guard entries.count <= Self.entriesMax else {
+      throw .inconsistent("more idempotency ids than are ever remembered")
+    }
+    for entry in entries {
+      let name = Name(caller: entry.caller, id: entry.idempotency.id)
+      guard byName.updateValue(entry, forKey: name) == nil else {
+        throw .inconsistent("an idempotency id is there twice")
+      }
+      order.append(name)
+      usefulBytes += Compaction.usefulBytes(of: entry)
+    }
+  }
+
   /// What is remembered, oldest first.
   public var entries: [Entry] { order[oldest...].compactMap { byName[$0] } }
 

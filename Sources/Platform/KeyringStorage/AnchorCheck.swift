@@ -14,7 +14,7 @@ extension Anchor {
         "\(path) is behind its anchor: it is at sequence \(content.position.sequence), and was at \(position.sequence); an older file was put back, or acknowledged commits are missing"
       )
     }
-    guard position == content.replaced || content.positions.contains(position) else {
+    guard position.sequence > 0, position == content.replaced || content.positions.contains(position) else {
       throw .changed(
         "\(path) is not the file that its anchor knows: it has another history at sequence \(position.sequence)"
       )

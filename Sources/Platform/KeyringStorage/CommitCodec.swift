@@ -254,10 +254,10 @@ enum CommitCodec {
       guard let record = unsafe snapshot.records[index]?.pointee else { throw .inconsistent("no record") }
       try keys.add(try unsafe decode(record))
     }
-    var window = unsafe IdempotencyWindow(horizonMilliseconds: snapshot.idempotency_horizon_ms)
+    var entries: [IdempotencyWindow.Entry] = []
     for index in 0..<(unsafe snapshot.n_idempotency) {
       guard let entry = unsafe snapshot.idempotency[index]?.pointee else { throw .inconsistent("no entry") }
-      window.insert(
+      entries.append(
         unsafe IdempotencyWindow.Entry(
           caller: text(entry.caller),
           idempotency: try decode(entry),
@@ -274,7 +274,10 @@ enum CommitCodec {
       caller: text(commit.caller),
       wrappingKeys: wrappingKeys,
       keys: TreeDictionary(uniqueKeysWithValues: keys.listed.lazy.map { ($0.identity, $0.key) }),
-      idempotency: window
+      idempotency: try IdempotencyWindow(
+        restoring: entries,
+        horizonMilliseconds: snapshot.idempotency_horizon_ms
+      )
     )
     return .image(image, keys.listed)
   }

@@ -71,7 +71,7 @@ public final class DirectoryDescriptor: Sendable {
     }
     guard number >= 0 else { throw Self.openError(path) }
     descriptor = FileDescriptor(takingOwnership: number)
-    if requirePrivate { try Self.checkPrivate(number, path) }
+    if requirePrivate { try Self.checkPrivate(number, path, calls) }
   }
 
   private static func openError(_ path: String) -> FileError {
@@ -82,9 +82,13 @@ public final class DirectoryDescriptor: Sendable {
     }
   }
 
-  private static func checkPrivate(_ number: Int32, _ path: String) throws(FileError) {
+  private static func checkPrivate(
+    _ number: Int32,
+    _ path: String,
+    _ calls: SystemCalls
+  ) throws(FileError) {
     var status = stat()
-    guard unsafe fstat(number, &status) == 0 else {
+    guard calls.make(.stat, { unsafe fstat(number, &status) }) == 0 else {
       throw .unchanged("cannot stat \(path): \(lastErrorText())")
     }
     guard status.st_mode & 0o077 == 0 else {
@@ -114,13 +118,13 @@ public final class DirectoryDescriptor: Sendable {
     guard number >= 0 else { throw Self.openError("\(path)/\(name)") }
     let file = FileDescriptor(takingOwnership: number)
     var status = stat()
-    guard unsafe fstat(number, &status) == 0 else {
+    guard calls.make(.stat, { unsafe fstat(number, &status) }) == 0 else {
       throw .unchanged("cannot stat \(path)/\(name): \(lastErrorText())")
     }
     guard status.st_mode & S_IFMT == S_IFREG else {
       throw .unacceptable("\(path)/\(name) is not a regular file")
     }
-    if requirePrivate { try Self.checkPrivate(number, "\(path)/\(name)") }
+    if requirePrivate { try Self.checkPrivate(number, "\(path)/\(name)", calls) }
     return file
   }
 
@@ -143,7 +147,7 @@ public final class DirectoryDescriptor: Sendable {
   /// What the directory itself is.
   public func status() throws(FileError) -> FileStatus {
     var status = stat()
-    guard unsafe fstat(descriptor.number, &status) == 0 else {
+    guard calls.make(.stat, { unsafe fstat(descriptor.number, &status) }) == 0 else {
       throw .unchanged("cannot stat \(path): \(lastErrorText())")
     }
     return FileStatus(device: UInt64(status.st_dev), inode: UInt64(status.st_ino), size: 0)
@@ -213,9 +217,9 @@ public final class DirectoryDescriptor: Sendable {
   func begin(_ temporary: String) { writing.withLock { _ = $0.insert(temporary) } }
   func end(_ temporary: String) { writing.withLock { _ = $0.remove(temporary) } }
 
-  /// Removes what a crash left of replacements: every temporary file that nobody in this process is writing. For one who is the only writer.
-  public func removeLeftovers() throws(FileError) {
-    for name in try names() where name.hasSuffix(AtomicFile.temporarySuffix) { try removeLeftover(name) }
+  /// Removes what a crash left of replacements of these files, unless they are being written in this process. For one who is the only writer.
+  public func removeLeftovers(of names: [String]) throws(FileError) {
+    for name in names { try removeLeftover(name + AtomicFile.temporarySuffix) }
   }
 
   /// Removes one temporary file, unless it is being written.

@@ -156,9 +156,13 @@ extension FileKeyringStore {
       if isAsLongAsItWas(open) { throw .unavailable(what) }
       throw failed(&state, what)
     } catch .noRoom(let what) {
-      // What was taken is less than a batch, and never was synced: cut off again, it did not happen, and readers go on.
-      let isCutOff = directory.calls.make(.ftruncate) { ftruncate(open.file.number, off_t(open.size)) } == 0
-      if isCutOff, isAsLongAsItWas(open) { throw .unavailable(what) }
+      // What was taken is less than a batch: once it is durably cut off, it did not happen, and readers go on. Without the sync a crash could
+      // leave it behind the next batch.
+      let calls = directory.calls
+      let isCutOff = calls.make(.ftruncate) { ftruncate(open.file.number, off_t(open.size)) } == 0
+      if isCutOff, isAsLongAsItWas(open), calls.make(.fsync, { fsync(open.file.number) }) == 0 {
+        throw .unavailable(what)
+      }
       throw failed(&state, what)
     } catch {
       throw failed(&state, "\(error)")

@@ -104,7 +104,7 @@ public final class FileKeyringStore: KeyringStore {
         return nil
       }
       let content = try checked(bytes, anchor)
-      var notices = unauthenticated(anchor)
+      var notices = unauthenticated(anchor, content)
       let isExact = content.tornTail == nil && anchor?.position == content.position && !state.mustRecover
       if isExact {
         try settleDirectory()
@@ -218,7 +218,7 @@ public final class FileKeyringStore: KeyringStore {
       guard status.size == content.validBytes else {
         throw FileError.unchanged("\(path) changed while it was read")
       }
-      try directory.removeLeftovers()
+      try directory.removeLeftovers(of: [name, "persisted.json", "tenant.yaml"])
       return OpenFile(
         file: file,
         status: status,

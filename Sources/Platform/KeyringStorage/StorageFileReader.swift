@@ -249,7 +249,7 @@ public struct StorageFileReader {
 
   /// Decides whether the damage at `offset` is a tail that a crash tore: then, and only then, it may be cut off.
   ///
-  /// A crash leaves the file ending inside its last batch, or with whole sectors of that batch never written (zero). Nothing valid can lie behind.
+  /// A crash leaves the file ending inside its last batch, or with sectors of that batch never written (zero). Nothing valid can lie behind.
   ///
   /// - Parameter batchBytes: of the damaged batch; nil where its header does not say, and it may have all that is left.
   private func torn(_ what: String, within batchBytes: Int? = nil) throws(StoreError) -> String {
@@ -259,13 +259,13 @@ public struct StorageFileReader {
     return unsafe "\(what), at byte \(offset) of \(bytes.count)"
   }
 
-  /// A sector that is not wholly the batch's tells nothing: its other part was written before, or lies behind the end of the file; and a few
-  /// zeros are in every batch, its last byte being one.
+  /// True where the batch has nothing but zeros in one of its sectors. Of the first, what is before the batch was written before; of the last, what
+  /// is behind the file is zeros, too. A single zero tells nothing: a batch ends in one.
   private func hasZeroSector(_ batchBytes: Int) -> Bool {
-    let size = StorageFormat.sectorBytes
-    let first = (offset + size - 1) / size * size
-    return stride(from: first, through: offset + batchBytes - size, by: size).contains { sector in
-      unsafe bytes[sector..<sector + size].allSatisfy { $0 == 0 }
+    let (size, end) = (StorageFormat.sectorBytes, offset + batchBytes)
+    return stride(from: offset / size * size, to: end, by: size).contains { sector in
+      let part = max(sector, offset)..<min(sector + size, end)
+      return unsafe part.count > 1 && bytes[part].allSatisfy { $0 == 0 }
     }
   }
 

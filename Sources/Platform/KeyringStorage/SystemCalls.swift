@@ -3,7 +3,7 @@ internal import Glibc
 
 /// The system calls that change a disk or read it, by name: what a test makes fail.
 public enum SystemCall: String, Sendable, CaseIterable {
-  case open, read, write, fsync, fdatasync, ftruncate, close, rename, unlink, stat, lock, mkdir
+  case open, read, write, fsync, fdatasync, ftruncate, rename, unlink, stat, lock, mkdir
 }
 
 /// What becomes of a system call in a test.
@@ -36,8 +36,7 @@ public struct SystemCalls: Sendable {
   func make(_ call: SystemCall, _ body: () -> Int32) -> Int32 {
     while true {
       let result = allowed(call) ? body() : -1
-      // close(2) is not repeated: the descriptor is gone on Linux whatever it answers.
-      if result == -1, errno == EINTR, call != .close { continue }
+      if result == -1, errno == EINTR { continue }
       return result
     }
   }
@@ -64,9 +63,9 @@ public struct SystemCalls: Sendable {
   /// One pread(2).
   func read(_ descriptor: Int32, into bytes: UnsafeMutableRawBufferPointer, at offset: Int) -> Int {
     while true {
-      guard allowed(.read) else { return -1 }
       // SAFETY: the buffer has `bytes.count` bytes.
-      let count = unsafe pread(descriptor, bytes.baseAddress, bytes.count, off_t(offset))
+      let count =
+        allowed(.read) ? unsafe pread(descriptor, bytes.baseAddress, bytes.count, off_t(offset)) : -1
       if count == -1, errno == EINTR { continue }
       return count
     }
@@ -107,6 +106,7 @@ func lastErrorText() -> String {
 public final class FileDescriptor: Sendable {
   let number: Int32
   init(takingOwnership number: Int32) { self.number = number }
-  // Nothing was written through it that a failed close could still lose: writes are synced first.
+  // Nothing was written through it that a failed close could still lose: writes are synced first. close(2) is not repeated: on Linux the
+  // descriptor is gone whatever it answers.
   deinit { _ = Glibc.close(number) }
 }

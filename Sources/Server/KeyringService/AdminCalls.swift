@@ -91,6 +91,14 @@ extension Service {
   // MARK: Tenants
 
   private func create(_ name: TenantName, _ call: TenantCreateCall) async throws(ServiceError) -> CMKID {
+    guard creating.withLock({ $0.insert(name).inserted }) else {
+      throw .throttled("the tenant is being created", retryAfterMilliseconds: 100)
+    }
+    defer { creating.withLock { _ = $0.remove(name) } }
+    return try await createAlone(name, call)
+  }
+
+  private func createAlone(_ name: TenantName, _ call: TenantCreateCall) async throws(ServiceError) -> CMKID {
     if try await tenants.find(name) != nil { throw .tenantExists(name) }
     var yaml = "provider: local\n"
     if !call.profile.isEmpty { yaml += "profile: \(try profile(call.profile).rawValue)\n" }

@@ -38,6 +38,13 @@ extension CommitPipeline {
   /// So often, at most, commits are added while new ones go on; then they wait, however many these are.
   static let roundsMax = 8
 
+  /// A tail with more commits than this ends the replacement: memory is bounded.
+  static let tailMax = 250_000
+
+  private static let tailTooLong = ServiceError.storageUnavailable(
+    "too much changed while the storage was written anew"
+  )
+
   /// Writes storage anew. `make` is run off the queue with the durable state; `adapt` with each commit made durable from then on, and answers
   /// what it is in the new file.
   func replace(_ wanted: PendingReplacement) {
@@ -55,7 +62,7 @@ extension CommitPipeline {
     replacement = ReplacementUnderWay(wanted: wanted)
     let source = ReplacementSource(state: durable, idempotency: window)
     let (store, position) = (self.store, self.position)
-    runOnDisk(.long) {
+    runOnDisk(.rewriting) {
       let result = Result { () throws(ReplacementFailure) in
         try Self.begin(wanted.make(source), in: store, at: position)
       }
@@ -105,6 +112,7 @@ extension CommitPipeline {
       replacement = underWay
     }
     if let refusal { return endReplacement(.failure(.notMade(overtaken(by: refusal)))) }
+    if underWay.tail.count > Self.tailMax { return endReplacement(.failure(.notMade(Self.tailTooLong))) }
     if underWay.isSwitching { return switchIfIdle() }
     addTail()
   }
@@ -118,7 +126,7 @@ extension CommitPipeline {
     guard let underWay = replacement, let draft = underWay.draft else { return }
     let commits = takeTail()
     replacement?.isBusy = true
-    runOnDisk(.long) {
+    runOnDisk(.rewriting) {
       let result = Result { () throws(ReplacementFailure) in
         let (adapted, next) = try Self.adapted(commits, to: draft, underWay.wanted.adapt)
         do throws(StoreError) {
@@ -166,6 +174,7 @@ extension CommitPipeline {
       !isFlushing, waiting.isEmpty
     else { return }
     if let refusal { return endReplacement(.failure(.notMade(overtaken(by: refusal)))) }
+    if underWay.tail.count > Self.tailMax { return endReplacement(.failure(.notMade(Self.tailTooLong))) }
     replacement?.isBusy = true
     flushBegan.store(monotonicNanoseconds(), ordering: .relaxed)
     let (commits, expecting, wanted) = (takeTail(), position, underWay.wanted)
@@ -228,7 +237,7 @@ extension CommitPipeline {
     case .failure(let failure):
       if let draft = ended.draft {
         let file = draft.file
-        runOnDisk(.long) { file.abandon() }
+        runOnDisk(.rewriting) { file.abandon() }
       }
       fail(ended.wanted, failure)
     }

@@ -339,7 +339,8 @@ final class CommitPipeline: @unchecked Sendable {
 
   func publish(_ batch: [Accepted], at position: StorePosition) {
     self.position = position
-    replacement?.tail += batch.map(\.commit)
+    // Of a replacement that gives up for its tail, that no more is kept.
+    if let tail = replacement?.tail.count, tail <= Self.tailMax { replacement?.tail += batch.map(\.commit) }
     for item in batch {
       window.insert(item.commit)
       guard let idempotency = item.commit.idempotency else { continue }

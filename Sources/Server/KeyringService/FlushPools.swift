@@ -3,7 +3,8 @@ internal import NIOPosix
 import Synchronization
 
 /// The threads that read and write storage: a small fixed number for each file system, so that a disk that hangs holds its own tenants only;
-/// and of each, some for commits alone, so that opening a large keyring, or writing one anew, holds up nobody's commit.
+/// and of each, some for commits alone, and some for writing files anew, so that opening a large keyring holds up nobody's commit, and writing
+/// one anew nobody's opening.
 ///
 /// Nothing that blocks on a disk runs anywhere else: not on a tenant's queue, an event loop, or Swift's own threads.
 public final class FlushPools: Sendable {
@@ -14,8 +15,10 @@ public final class FlushPools: Sendable {
   public enum Kind: Sendable {
     /// The append and sync of one batch.
     case commit
-    /// Anything that may take longer.
+    /// What may take longer: opening, settings.
     case long
+    /// What may take seconds, and is waited for by nobody who opens a tenant: writing a whole file anew, backups.
+    case rewriting
   }
 
   private struct Place: Hashable {

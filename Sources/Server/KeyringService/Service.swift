@@ -22,6 +22,8 @@ public final class Service: Sendable {
   let connections = Atomic<Int>(0)
   let connectionsUnauthenticated = Atomic<Int>(0)
   let isShuttingDown = Atomic<Bool>(false)
+  /// Tenants on their way: one call a name makes one.
+  let creating = Mutex<Set<TenantName>>([])
   let connectionsMade = Atomic<UInt64>(0)
   let transfers = Transfers()
   /// Connections that no tenant counts.
@@ -99,7 +101,7 @@ public final class Service: Sendable {
     case .fetch, .describe, .change, .list, .transact:
       guard case .instance(let name, let instance) = caller.identity else { throw .forbidden }
       guard let tenant = try await tenants.find(name), tenant.allows(instance) else { throw .forbidden }
-      let keyring = try await request.call.isChange ? tenant.keyring() : tenant.keyringForReading()
+      let keyring = try await keyring(of: tenant, for: request)
       let session = InstanceSession(
         keyring: keyring,
         instance: instance,
@@ -108,6 +110,16 @@ public final class Service: Sendable {
         deadline: deadline
       )
       return try await session.execute()
+    }
+  }
+
+  private func keyring(of tenant: Tenant, for request: Request) async throws(ServiceError) -> TenantKeyring {
+    guard request.call.isChange else { return try await tenant.keyringForReading() }
+    do throws(ServiceError) {
+      return try await tenant.keyring()
+    } catch .storageUnavailable(let why) where request.idempotencyID != nil {
+      // It may have been sent before, and have happened then: only the storage could tell.
+      throw .outcomeUnknown(why)
     }
   }
 }

@@ -57,7 +57,7 @@ public struct ServiceResources: Sendable {
       }
       let opened = try DirectoryDescriptor(path: path, create: true, calls: calls)
       cmkLock = try opened.lockFile(".lock")  // first: two servers would each make a salt
-      try opened.removeLeftovers()
+      try opened.removeLeftovers(of: ["root-check"])
       root = try RootKey.load(try Self.rootKeySource(source, credentialsDirectory), directory: opened)
       cmks = opened
     } catch let error as ConfigurationError {

@@ -6,17 +6,29 @@ internal import Synchronization
 internal import TenantRegistry
 
 extension Tenant {
-  /// A keyring whose storage failed so that only reading it again tells what it holds: nothing more is written by this one, and readers go on
-  /// with what was durable before.
+  /// Storage that must be read again before anybody knows what it holds, or that could not be opened. Of a keyring that was open nothing more
+  /// is written, and readers go on with what was durable before.
   struct Recovery {
-    /// After a try that failed, nanoseconds to the next; the first comes at once.
-    static let pause: ClosedRange<UInt64> = 250_000_000...4_000_000_000
+    /// After a try that failed, nanoseconds to the next: doubled each time, and at least four times as long as the try took, so that a large
+    /// file on a full disk is not all that the disk does. The first try comes at once.
+    static let pauses: ClosedRange<UInt64> = 250_000_000...60_000_000_000
 
-    let keyring: TenantKeyring
+    let keyring: TenantKeyring?
     let why: String
     /// Monotonic nanoseconds.
     var retryAt: UInt64 = 0
-    var pause = Recovery.pause.lowerBound
+    var pause = Recovery.pauses.lowerBound
+
+    /// What follows a try that began then and failed at `now`.
+    func next(_ why: String, began: UInt64, now: UInt64) -> Recovery {
+      let pause = min(max(self.pause, 4 * (now - min(now, began))), Self.pauses.upperBound)
+      return Recovery(
+        keyring: keyring,
+        why: why,
+        retryAt: now + pause,
+        pause: min(2 * pause, Self.pauses.upperBound)
+      )
+    }
   }
 
   // MARK: Reading
@@ -84,6 +96,7 @@ extension Tenant {
     return TenantKeyring.Environment(
       tenant: name,
       store: store,
+      isAnchorStrict: settings.file.anchor == .strict,
       device: device,
       flushPools: resources.flushPools,
       queue: queue,
@@ -94,10 +107,11 @@ extension Tenant {
     )
   }
 
-  /// - Parameter recovery: of a keyring that failed: its readers go on until this one is open.
+  /// - Parameter recovery: of storage that failed; the readers of its keyring go on until this one is open.
   private func open(_ recovery: Recovery?) async -> Result<TenantKeyring, ServiceError> {
+    let began = monotonicNanoseconds()
     do throws(ServiceError) {
-      let keyring = try await TenantKeyring.open(environment)
+      let keyring = try await TenantKeyring.open(environment, after: recovery?.keyring)
       let isKept = state.withLock { state in
         guard case .opening = state.phase else { return false }
         state.phase = .open(keyring)
@@ -111,29 +125,27 @@ extension Tenant {
       // Who reads from the keyring of before at this moment still may: its wrapping keys are wiped when the last lets go of it.
       return .success(keyring)
     } catch {
-      opening(recovery, failed: error)
+      opening(recovery, began: began, failed: error)
       return .failure(error)
     }
   }
 
-  private func opening(_ recovery: Recovery?, failed error: ServiceError) {
+  private func opening(_ recovery: Recovery?, began: UInt64, failed error: ServiceError) {
     let isEnded = state.withLock { state -> Bool in
       if case .tenantQuarantined(let why) = error {
         state.phase = .quarantined(why)
         return true
       }
       guard case .opening = state.phase else { return true }
-      guard let recovery else {
+      let last = recovery ?? Recovery(keyring: nil, why: "")
+      if last.keyring == nil, !error.isOfStorage {
         state.phase = .cold
         return true
       }
-      var next = Recovery(keyring: recovery.keyring, why: "\(error)")
-      next.retryAt = monotonicNanoseconds() + recovery.pause
-      next.pause = min(recovery.pause * 2, Recovery.pause.upperBound)
-      state.phase = .recovering(next)
+      state.phase = .recovering(last.next("\(error)", began: began, now: monotonicNanoseconds()))
       return false
     }
-    if isEnded { recovery?.keyring.wipe() }
+    if isEnded { recovery?.keyring?.wipe() }
     logger.error("the keyring does not open: \(error)")
   }
 
@@ -144,9 +156,14 @@ extension Tenant {
       switch error {
       case .changed(let why), .damaged(let why): state.phase = .quarantined(why)
       case .busy, .unavailable, .outcomeUnknown, .authenticatorUnavailable:
-        guard case .open(let present) = state.phase, present === keyring else { return false }
-        state.phase = .recovering(Recovery(keyring: keyring, why: "\(error)"))
-        return true
+        switch state.phase {
+        case .open(let present) where present === keyring:
+          state.phase = .recovering(Recovery(keyring: keyring, why: "\(error)"))
+          return true
+        case .opening(_, let readers): return readers === keyring
+        case .recovering(let recovery): return recovery.keyring === keyring
+        case .open, .cold, .closing, .quarantined: return false
+        }
       }
       return false
     }
@@ -182,10 +199,20 @@ extension Tenant {
   private func end(_ before: Phase, _ body: @Sendable () async -> Void) async {
     switch before {
     case .open(let keyring): await keyring.close()
-    case .recovering(let recovery): recovery.keyring.wipe()
+    case .recovering(let recovery): recovery.keyring?.wipe()
     case .cold, .opening, .closing, .quarantined: break
     }
     await body()
     state.withLock { if case .closing = $0.phase { $0.phase = .cold } }
+  }
+}
+
+extension ServiceError {
+  /// True where trying again costs the disk a whole reading or writing of the file.
+  fileprivate var isOfStorage: Bool {
+    switch self {
+    case .storageUnavailable, .outcomeUnknown, .storageChanged: true
+    default: false  // of the KMS, of settings: asking again is cheap
+    }
   }
 }

@@ -211,6 +211,8 @@ final class Tenant: Sendable {
     switch phase {
     case .none: return (.disabled, "an administrator disabled it")
     case .opening(_, .some): return (.degraded, "its storage is being recovered; reads go on")
+    case .recovering(let recovery) where recovery.keyring == nil:
+      return (.degraded, "its storage does not open: \(recovery.why)")
     case .recovering(let recovery):
       return (.degraded, "its storage must be recovered; reads go on: \(recovery.why)")
     case .cold, .opening, .closing: return (.cold, "")

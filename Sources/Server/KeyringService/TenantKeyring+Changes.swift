@@ -40,9 +40,15 @@ extension TenantKeyring {
         }
       } catch .wrappingKeyReplaced {
         continue
-      } catch .keyring(.keyAbsent) {
+      } catch .keyring(let error) {
+        // The same request may have become a commit since it was looked up, and so be what makes it impossible now.
+        if let idempotency = try await requestHash(request),
+          let outcome = try await findRequest(request.caller, idempotency)
+        {
+          return outcome
+        }
         // "Absent" is said only of a file that is verified to its end.
-        guard let unverified = unverifiedWrappingKey() else { throw .keyring(.keyAbsent) }
+        guard error == .keyAbsent, let unverified = unverifiedWrappingKey() else { throw .keyring(error) }
         _ = try await usableWrappingKey(unverified)
       }
     }

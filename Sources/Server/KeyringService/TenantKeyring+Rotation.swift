@@ -29,6 +29,7 @@ extension TenantKeyring {
     let settings = environment.settings()
     guard allowTransient || !settings.isCMKTransient else { throw .cmkTransient }
     guard !settings.isReadOnly else { throw .readOnly }
+    try refuseUnverified()
     let before = view.withLock { $0.state }
     let former = try await heldWrappingKeys(of: before)
     guard let newest = newest(of: former) else { throw .defect("a keyring without records") }
@@ -46,6 +47,14 @@ extension TenantKeyring {
       )
     }
     return try await proof(of: made, settings.cmkID, before)
+  }
+
+  /// A new file carries new HMACs: what nobody could check would be vouched for by the key that makes them.
+  private func refuseUnverified() throws(ServiceError) {
+    guard let unverified = unverifiedWrappingKey() else { return }
+    throw .tenantLocked(
+      "batches of the storage file are not verified, since wrapping key \(unverified) cannot be had: the file is not written anew before they are"
+    )
   }
 
   private func newest(of held: [WrappingKeyID: HeldWrappingKey]) -> HeldWrappingKey? {
@@ -187,7 +196,8 @@ extension TenantKeyring {
     } catch {
       throw .outcomeUnknown("the keys were rotated, but the new file cannot be read back: \(error)")
     }
-    let elsewhere = state.keys.values.recordCount { $0.wrappingKeyID != made.key.id }
+    // What was written since under a CMK that came into force meanwhile is no concern of this rotation.
+    let elsewhere = state.keys.values.recordCount { before.wrappingKeys[$0.wrappingKeyID] != nil }
     guard elsewhere == 0 else {
       throw .defect("\(elsewhere) records of the new file still depend on another wrapping key")
     }
@@ -230,6 +240,7 @@ extension TenantKeyring {
 
   /// Writes the file anew, without what is superseded or removed, under the wrapping keys that are in use.
   func compact() async throws(ServiceError) {
+    try refuseUnverified()
     let settings = environment.settings()
     guard let newest = newestWrappingKey(under: settings) else { return }
     let authenticator = try await usableWrappingKey(newest.id)

@@ -35,6 +35,27 @@ extension TenantKeyring {
     for held in view.withLock({ $0.held.values }) { held.servableUntil.store(0, ordering: .relaxed) }
   }
 
+  /// Holds what a keyring of the same storage held, for as long as that might: each once the HMACs that wait for it are checked.
+  func adopt(from former: TenantKeyring) throws(ServiceError) {
+    let (held, entries) = (former.view.withLock { $0.held }, former.standings.withLock { $0.entries })
+    for (id, key) in held where view.withLock({ $0.state.wrappingKeys[id] != nil }) {
+      if let failure = verifyPending(key) { throw failure }
+      let unverified = standings.withLock { standings in
+        if let entry = entries[id] {
+          standings.entries[id]?.standing = entry.standing
+          standings.entries[id]?.confirmedAt = entry.confirmedAt
+          standings.entries[id]?.askedAt = entry.askedAt
+        }
+        return standings.unverifiedCount > 0
+      }
+      view.withLock { view in
+        var all = view.held
+        all[id] = key
+        view = view.with(held: all, isUnverified: unverified)
+      }
+    }
+  }
+
   /// Asks the provider, once for all who wait.
   private func ask(_ id: WrappingKeyID) async -> Result<HeldWrappingKey, ServiceError> {
     let now = monotonicNanoseconds()
@@ -90,12 +111,15 @@ extension TenantKeyring {
     let held = view.withLock { $0.held[key.id] } ?? fresh
     setTimes(of: held, confirmedAt: now)
     if let failure = verifyPending(held) { return .failure(failure) }
-    let unverified = standings.withLock { standings in
+    let unverified = standings.withLock { standings -> Bool? in
+      // Forgotten while the provider was asked: it does not come back.
+      guard standings.entries[key.id] != nil else { return nil }
       standings.entries[key.id, default: .init()].standing = .held
       standings.entries[key.id, default: .init()].confirmedAt = now
       standings.entries[key.id, default: .init()].askedAt = now
       return standings.unverifiedCount > 0
     }
+    guard let unverified else { return .failure(.wrappingKeyReplaced) }
     view.withLock { view in
       var all = view.held
       all[key.id] = held

@@ -14,6 +14,8 @@ final class TenantKeyring: Sendable {
   struct Environment: Sendable {
     let tenant: TenantName
     let store: any KeyringStore
+    /// `anchor: strict`.
+    let isAnchorStrict: Bool
     /// st_dev of the storage file's file system.
     let device: UInt64
     let flushPools: FlushPools
@@ -86,7 +88,12 @@ final class TenantKeyring: Sendable {
   /// Opens the stored keyring and asks for its wrapping keys, or creates the keyring where there is none.
   ///
   /// A wrapping key that cannot be had does not hinder opening: its keys answer why, the others are served.
-  static func open(_ environment: Environment) async throws(ServiceError) -> TenantKeyring {
+  ///
+  /// - Parameter former: the keyring whose storage failed; what it holds is held by the new one, so that a KMS that is not there at this moment
+  ///   ends nobody's reading.
+  static func open(_ environment: Environment, after former: TenantKeyring? = nil) async throws(ServiceError)
+    -> TenantKeyring
+  {
     let store = environment.store
     let loaded = await environment.flushPools.value(device: environment.device) {
       Result { () throws(StoreError) in try store.load() }
@@ -96,8 +103,9 @@ final class TenantKeyring: Sendable {
     case .success(.some(let loaded)):
       loaded.notices.forEach(environment.log)
       let keyring = TenantKeyring(environment, loaded, held: [])
+      if let former { try keyring.adopt(from: former) }
       try await keyring.askForWrappingKeys()
-      await keyring.bringAnchorUp()
+      try await keyring.bringAnchorUp()
       return keyring
     case .success(.none):
       return try await create(environment)
@@ -124,8 +132,9 @@ final class TenantKeyring: Sendable {
     }
   }
 
-  /// After a crash the anchor may be behind the file: an older file put back then would not be noticed.
-  private func bringAnchorUp() async {
+  /// After a crash the anchor may be behind the file: an older file put back then would not be noticed. Where each anchor is to be durable before
+  /// its reply, nothing is answered from a file that is ahead of it.
+  private func bringAnchorUp() async throws(ServiceError) {
     guard let newest = newestWrappingKey(under: environment.settings()),
       let held = view.withLock({ $0.held[newest.id] })
     else { return }
@@ -133,7 +142,9 @@ final class TenantKeyring: Sendable {
     let result = await environment.flushPools.value(device: environment.device) {
       Result { () throws(StoreError) in try store.anchor(authenticator: held) }
     }
-    if case .failure(let error) = result { environment.log("the anchor was not brought up: \(error)") }
+    guard case .failure(let error) = result else { return }
+    if environment.isAnchorStrict { throw ServiceError(error) }
+    environment.log("the anchor was not brought up: \(error)")
   }
 
   private static func create(_ environment: Environment) async throws(ServiceError) -> TenantKeyring {

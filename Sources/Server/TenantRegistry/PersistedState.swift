@@ -1,3 +1,4 @@
+internal import Cryptography
 public import KeyringCore
 
 /// `persisted.json`: what administrators changed at run time to last, beside the tenant's file (as mysqld-auto.cnf).
@@ -26,10 +27,32 @@ public struct PersistedState: Sendable, Equatable {
     }
     instances = try document.words("instances", TenantConfiguration.instance) ?? []
     isDisabled = try document.flag("disabled") ?? false
-    try document.finish(known: ["version", "variables", "instances", "disabled"])
+    let checksum = try document.text("sha256")
+    try document.finish(known: ["version", "variables", "instances", "disabled", "sha256"])
+    if let checksum, try checksum != Self.checksum(self.json) {
+      throw document.error(
+        "the content does not match its 'sha256': the file is damaged, or was edited; restore it, or take the line out"
+      )
+    }
   }
 
-  /// The file's text.
+  private static func checksum(_ text: String) throws(ConfigurationError) -> String {
+    do {
+      let hash = try SHA256()
+      try hash.update(Array(text.utf8))
+      return hexadecimal(try hash.finish().bytes)
+    } catch {
+      throw ConfigurationError("SHA-256 failed: \(error)")
+    }
+  }
+
+  /// The file's text, with the checksum of what it says.
+  func encoded() throws(ConfigurationError) -> String {
+    let body = json
+    return body.dropLast(3) + ",\n  \"sha256\": \"\(try Self.checksum(body))\"\n}\n"
+  }
+
+  /// What the file says, as its checksum covers it.
   public var json: String {
     let variables = variables.sorted { $0.key.rawValue < $1.key.rawValue }
       .map { "\"\($0.key.rawValue)\": \(Self.quoted($0.value))" }

@@ -53,7 +53,12 @@ public final class TenantFiles: Sendable {
   ///
   /// - Throws: `FileError.unacceptable`, with the file as it was, where it would be larger than what `load` reads; what `AtomicFile` throws.
   public func write(_ persisted: PersistedState) throws(FileError) {
-    let bytes = Array(persisted.json.utf8)
+    let bytes: [UInt8]
+    do {
+      bytes = Array(try persisted.encoded().utf8)
+    } catch {
+      throw .unchanged("\(error)")
+    }
     guard bytes.count <= StrictYAML.bytesMax else {
       throw .unacceptable(
         "\(directory.path)/persisted.json would have \(bytes.count) bytes, and may have \(StrictYAML.bytesMax): nothing was written; put instances into tenant.yaml instead"

@@ -12,6 +12,26 @@ public final class TestDaemon: TestEndpoint {
   /// Where it listens.
   public let port: Int
 
+  /// What it keeps, by path; relative ones are in its own folder.
+  public struct Directories: Sendable {
+    /// Of the tenants.
+    public var tenants = "tenants"
+    /// Of their anchors.
+    public var anchors = "anchors"
+    /// Of the local provider's CMKs.
+    public var cmks = "cmks"
+
+    /// In the daemon's own folder.
+    public init() {}
+
+    /// All in one folder.
+    public init(in folder: String) {
+      tenants = "\(folder)/tenants"
+      anchors = "\(folder)/anchors"
+      cmks = "\(folder)/cmks"
+    }
+  }
+
   /// It ended instead of becoming ready.
   public struct NotReady: Error, CustomStringConvertible {
     /// What it said.
@@ -21,28 +41,38 @@ public final class TestDaemon: TestEndpoint {
   /// Starts it and waits for its ready line.
   ///
   /// - Parameters:
+  ///   - pki: of another daemon, so that its clients' certificates serve; or new certificates.
+  ///   - data: the folder of another daemon that ended: it goes on from there; or one that a test prepared.
+  ///   - directories: where `tenants`, `anchors` and `cmks` are, if not there; those of another that ended, and it goes on from them.
   ///   - configuration: more lines of the configuration.
   ///   - rootKey: 64 hexadecimal digits.
   ///   - environment: more variables.
   ///   - wrapper: a command that ends with executing its arguments.
+  ///   - program: instead of the keyringd that is built beside the tests.
   public init(
+    pki: TestPKI? = nil,
+    data: TestDirectory? = nil,
+    directories: Directories = Directories(),
     configuration: [String] = [],
     rootKey: String = String(repeating: "5a", count: 32),
     environment: [String: String] = [:],
-    wrapper: [String] = []
+    wrapper: [String] = [],
+    program: TestProgram? = nil
   ) async throws {
-    pki = try TestPKI()
-    data = try TestDirectory()
+    let pki = try pki ?? TestPKI()
+    let data = try data ?? TestDirectory()
+    (self.pki, self.data) = (pki, data)
     try data.write("root.key", rootKey + "\n")
     let lines =
       [
         "listen: 127.0.0.1:0", "health_listen: 'off'", "trust_domain: \(pki.trustDomain)",
         "tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))}",
-        "tenants_directory: tenants", "anchor_directory: anchors",
-        "local_provider: {directory: cmks, root_key_file: root.key}",
+        "tenants_directory: \(directories.tenants)", "anchor_directory: \(directories.anchors)",
+        "local_provider: {directory: \(directories.cmks), root_key_file: root.key}",
       ] + configuration
     try data.write("keyringd.yaml", lines.joined(separator: "\n") + "\n")
-    let command = wrapper + [try TestProgram(product: "keyringd").path, "--config", data("keyringd.yaml")]
+    let program = try program ?? TestProgram(product: "keyringd")
+    let command = wrapper + [program.path, "--config", data("keyringd.yaml")]
     process = try TestProgram(path: command[0]).start(
       Array(command.dropFirst()),
       environment: environment,

@@ -186,7 +186,8 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
       let made = try parent.directory(tenant.text, create: true)
       try parent.synchronize()
       // What an ended process left: half a file, or one that was renamed and would not be there after a power cut.
-      try made.removeLeftovers()
+      let files = try made.names().filter { $0.hasPrefix("local-") && $0.hasSuffix(".new") }
+      try made.removeLeftovers(of: files.map { String($0.dropLast(4)) })
       try made.synchronize()
       directory = made
       return made
