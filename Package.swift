@@ -143,7 +143,8 @@ let clients: [Target] = [
     "keyringctl",
     "Clients",
     [
-      "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "SecureMemory",
+      "CLinux", "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage",
+      "SecureMemory",
       "TLSTransport", "WireProtocol", arguments, collections,
     ]
   ),

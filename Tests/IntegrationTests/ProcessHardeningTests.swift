@@ -250,18 +250,20 @@ import WireProtocol
       #expect(process.isSignal, "\(said)")
       #expect(try !coreFiles(folder).isEmpty)
     }
-    // keyringctl waits for key material from a pipe, and crashes there with the backtracer on.
-    #expect(unsafe mkfifo(folder("pipe"), 0o600) == 0)
-    let process = try TestProgram(product: "keyringctl").start(
-      ["key", "store", "k", "--from", folder("pipe")],
-      environment: ["SWIFT_BACKTRACE": "enable=yes,output-to=stderr"],
+    // A program that does not harden itself, with the backtracer on.
+    let pki = try TestPKI()
+    let arguments = [
+      "floor", "--cert", pki.directory("server.crt"), "--key", pki.directory("server.key"), "--ca",
+      pki.directory("ca.crt"),
+    ]
+    let process = try TestProgram(product: "keyringbench").start(
+      arguments,
+      environment: Self.backtracer,
       directory: folder.path,
+      output: folder("out"),
       error: folder("err2")
     )
-    var writer: Int32 = -1
-    while writer < 0, process.isRunning {
-      // fails until there is a reader
-      writer = unsafe open(folder("pipe"), O_WRONLY | O_NONBLOCK | O_CLOEXEC)
+    while try String(contentsOfFile: folder("out"), encoding: .utf8).isEmpty, process.isRunning {
       try await Task.sleep(for: .milliseconds(10))
     }
     // The backtracer's handler returns to the instruction that failed, and none did: the process lives on.
@@ -273,8 +275,34 @@ import WireProtocol
     }
     process.signal(SIGKILL)
     await process.ended()
-    close(writer)
     #expect(told.firstMatch(of: /Registers|rsi/) != nil)
+  }
+
+  private static let backtracer = ["SWIFT_BACKTRACE": "enable=yes,output-to=stderr"]
+
+  /// keyringctl waits for key material from a pipe, and crashes there: it says nothing, whatever the environment asks for.
+  @Test(arguments: [SIGSEGV, SIGABRT, SIGTRAP, SIGILL, SIGBUS, SIGFPE])
+  func aCrashOfKeyringctlTellsNothing(_ signal: Int32) async throws {
+    let folder = try TestDirectory()
+    #expect(unsafe mkfifo(folder("pipe"), 0o600) == 0)
+    let process = try TestProgram(product: "keyringctl").start(
+      ["key", "store", "k", "--from", folder("pipe")],
+      environment: Self.backtracer,
+      directory: folder.path,
+      error: folder("err")
+    )
+    var writer: Int32 = -1
+    while writer < 0, process.isRunning {
+      // fails until there is a reader
+      writer = unsafe open(folder("pipe"), O_WRONLY | O_NONBLOCK | O_CLOEXEC)
+      try await Task.sleep(for: .milliseconds(10))
+    }
+    process.signal(signal)
+    await process.ended()
+    close(writer)
+    #expect(process.isSignal && process.status == signal)
+    #expect(try String(contentsOfFile: folder("err"), encoding: .utf8).isEmpty)
+    #expect(try coreFiles(folder).isEmpty)
   }
 
   @Test func nobodyOfTheSameUserAttaches() async throws {

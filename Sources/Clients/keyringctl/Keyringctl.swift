@@ -1,4 +1,5 @@
 import ArgumentParser
+import CLinux
 import Glibc
 import KeyringClient
 import SecureMemory
@@ -34,8 +35,7 @@ struct Keyringctl: AsyncParsableCommand {
   )
 
   static func main() async {
-    // SAFETY: constant name; no other thread yet.
-    signal(SIGPIPE, SIG_IGN)
+    keepSecretsIn()
     _ = SecureHeap.installWipingAllocator()
     // A client goes on without locked memory: it holds one key for one moment.
     _ = SecureHeap.initialize(bytes: 1 << 20)
@@ -56,6 +56,14 @@ struct Keyringctl: AsyncParsableCommand {
       if code.isSuccess || error is ExitCode { exit(withError: error) }
       fail(oneLine(error), status: code.rawValue)
     }
+  }
+
+  /// A crash prints nothing of what is in memory: no core file, and not Swift's backtracer, which shows what is behind the registers and took
+  /// these signals before `main`, whatever the environment says.
+  private static func keepSecretsIn() {
+    _ = keyring_forbid_core_files()
+    for number in [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGQUIT] { signal(number, SIG_DFL) }
+    signal(SIGPIPE, SIG_IGN)
   }
 
   /// What ArgumentParser says on several lines: what is wrong, and which command's help has more.

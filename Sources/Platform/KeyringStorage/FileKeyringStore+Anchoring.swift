@@ -99,15 +99,8 @@ extension FileKeyringStore {
   }
 
   /// What is to be said of an anchor that nobody with a wrapping key wrote.
-  func unauthenticated(_ anchor: Anchor?, _ content: StorageFileContent) -> [String] {
-    guard let anchor, anchor.authentication == nil else { return [] }
-    if anchor.position.sequence == 0 {
-      // With one batch it is a creation that ended before its anchor was brought up.
-      guard content.positions.count > 1 else { return [] }
-      return [
-        "\(path): its anchor is still that of its creation, and vouches for nothing since: the next commit brings one that does"
-      ]
-    }
+  func unauthenticated(_ anchor: Anchor?) -> [String] {
+    guard let anchor, anchor.position.sequence > 0, anchor.authentication == nil else { return [] }
     return [
       "\(path): its anchor, at sequence \(anchor.position.sequence), has no HMAC: an operator accepted the file there; the next commit brings one"
     ]

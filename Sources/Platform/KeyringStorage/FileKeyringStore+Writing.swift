@@ -93,6 +93,11 @@ extension FileKeyringStore {
       precondition(!commits.isEmpty, "a batch has at least one commit")
       let open = try opened(state)
       try check(open, expecting)
+      if open.isCreation {
+        try noteLate(open, authenticator)
+        try writeLateAnchor()
+        state.open?.isCreation = false
+      }
       let batch = try EncodedBatch.make(
         commits.map(CommitCodec.encode),
         firstSequence: commits[0].sequence,

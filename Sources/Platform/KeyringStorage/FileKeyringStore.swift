@@ -21,6 +21,8 @@ public final class FileKeyringStore: KeyringStore {
     var size: Int
     var position: StorePosition
     let keyring: KeyringID
+    /// The anchor is that of the creation: it must be brought up before anything is appended, and opens a file of one batch only.
+    var isCreation = false
   }
 
   struct State {
@@ -104,7 +106,7 @@ public final class FileKeyringStore: KeyringStore {
         return nil
       }
       let content = try checked(bytes, anchor)
-      var notices = unauthenticated(anchor, content)
+      var notices = unauthenticated(anchor)
       let isExact = content.tornTail == nil && anchor?.position == content.position && !state.mustRecover
       if isExact {
         try settleDirectory()
@@ -115,6 +117,7 @@ public final class FileKeyringStore: KeyringStore {
         }
         state.open = try recovered(bytes, content)
       }
+      state.open?.isCreation = anchor?.position.sequence == 0
       noteSize(state)
       state.mustRecover = false
       late.withLock { $0 = LateAnchor() }
