@@ -89,6 +89,16 @@ import WireProtocol
     }
   }
 
+  /// 0 where the administrator's own connection was idle for too long, since the machine is busy: it connects again.
+  private func connectionCount(_ admin: TestClient) async -> UInt32 {
+    do {
+      guard case .tenant(let status) = try await admin.call(.admin(.status("acme"))) else { return 0 }
+      return status.connections
+    } catch {
+      return 0
+    }
+  }
+
   /// A client that takes no replies does not keep its connection by that.
   @Test func whoNeverReadsEnds() async throws {
     try await serve(["idle_timeout: 1s"]) { server async throws in
@@ -102,11 +112,8 @@ import WireProtocol
       var connections: UInt32 = 0
       repeat {
         try await Task.sleep(for: .milliseconds(300))
-        guard case .tenant(let status) = try await admin.call(.admin(.status("acme"))) else {
-          throw UnexpectedReply()
-        }
-        connections = status.connections
-      } while connections > 1  // its own
+        connections = await connectionCount(admin)
+      } while connections != 1  // its own
       #expect(connections == 1)
       await admin.close()
       await client.close()

@@ -25,7 +25,7 @@ public final class DirectoryDescriptor: Sendable {
   /// Opens a directory; refuses a symbolic link as its last component.
   ///
   /// - Parameters:
-  ///   - create: makes it, mode 0700, where it is not there.
+  ///   - create: makes it, mode 0700, where it is not there; durable when it returns.
   ///   - requirePrivate: refuses one that others may enter, read or write.
   public convenience init(
     path: String,
@@ -34,6 +34,10 @@ public final class DirectoryDescriptor: Sendable {
     calls: SystemCalls = SystemCalls()
   ) throws(FileError) {
     try self.init(at: AT_FDCWD, path, path: path, create, requirePrivate, calls)
+    guard create else { return }
+    let parent = path.lastIndex(of: "/").map { path[..<$0] } ?? "."
+    // The dot: a symbolic link on the way to it is the operator's affair.
+    try DirectoryDescriptor(path: "\(parent)/.", requirePrivate: false, calls: calls).synchronize()
   }
 
   /// Opens a directory in this one.
