@@ -74,8 +74,9 @@ struct CampaignAdministrator: Sendable {
     let known = cmks.keys.sorted()
     switch step {
     case .persist:
-      // Of no whole minutes: shown as it was set.
-      return .persist(ttl: "\(Int.random(in: 6...16, using: &generator) * 60 + 1)s")
+      // Of no whole minutes: shown as it was set. Never what it is already: that would write nothing.
+      let values: [String] = (6...16).map { "\($0 * 60 + 1)s" }.filter { $0 != self.ttl }
+      return .persist(ttl: values.randomElement(using: &generator) ?? "301s")
     case .createCMK where known.count < 4: return .createCMK
     case .createCMK, .useCMK: return .useCMK(known.randomElement(using: &generator) ?? cmkID)
     case .rotateCMK: return .rotateCMK(cmkID)

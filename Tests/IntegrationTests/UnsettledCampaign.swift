@@ -75,7 +75,14 @@ extension DiskCampaigns {
       let end = CountingEnd()
       if renamed != .anchor { end.end() }  // no answer is expected, and none is a fault
       try await change.make(fleet, 0, end)
-      await fleet.daemon.process.ended()
+      let deadline = ContinuousClock.now + .seconds(60)
+      while fleet.daemon.process.isRunning {
+        guard ContinuousClock.now < deadline else {
+          strace.signal(SIGINT)
+          throw Strace.Failure(description: "\(change) did not sync \(directory)")
+        }
+        try await Task.sleep(for: .milliseconds(5))
+      }
       await strace.ended()
     }
   }
