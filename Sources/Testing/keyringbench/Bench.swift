@@ -105,6 +105,7 @@ final class Bench {
 
   private func startServer() throws -> Target {
     try write("root-\(data).key", String(repeating: "42", count: 32) + "\n")
+    try write("passphrase", "of a benchmark, nobody's secret\n")
     try write(
       "keyringd-\(data).yaml",
       """
@@ -115,6 +116,7 @@ final class Bench {
       tenants_directory: tenants-\(data)
       anchor_directory: anchors-\(data)
       local_provider: {directory: cmks-\(data), root_key_file: root-\(data).key}
+      backup: {passphrase_file: passphrase}
       event_loops: 1
       limits: {connections_per_tenant: 1000}
 

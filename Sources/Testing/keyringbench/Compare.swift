@@ -9,6 +9,8 @@ struct Compare: AsyncParsableCommand {
   )
   @Option(name: .long, help: "The keyringd to measure.")
   var keyringd = ".build/release/keyringd"
+  @Option(name: .long, help: "The keyringctl that takes backups.")
+  var keyringctl = ".build/release/keyringctl"
   @Option(name: .long, help: "Seconds of each measurement.")
   var seconds = 4.0
   @Option(
@@ -23,7 +25,7 @@ struct Compare: AsyncParsableCommand {
   var only = Part.allCases
 
   enum Part: String, CaseIterable, ExpressibleByArgument {
-    case fetches, handshakes, stores, size, rotation
+    case fetches, handshakes, stores, size, rotation, backup
   }
 
   func run() async throws {
@@ -34,6 +36,7 @@ struct Compare: AsyncParsableCommand {
     if only.contains(.stores) { try await stores(bench, try await bench.serve()) }
     if only.contains(.size) { try await largeKeyring(bench) }
     if only.contains(.rotation) { try await rotation(bench) }
+    if only.contains(.backup) { try await backup(bench) }
   }
 
   private func floors(_ bench: Bench) async throws {
@@ -178,6 +181,42 @@ struct Compare: AsyncParsableCommand {
         median(idle),
         median(during),
         median(ratios)
+      )
+    )
+  }
+
+  /// What a backup of a large keyring takes while writes go on, and what writers notice of it: without and with by turns.
+  private func backup(_ bench: Bench) async throws {
+    var server = try await bench.serve()
+    try await bench.fill(keys, server)
+    let administrator = bench.files("admin")
+    var (took, ratios, alone, during): ([Double], [Double], [Double], [Double]) = ([], [], [], [])
+    for round in 0...rounds {
+      func stores() throws -> Measured {
+        server.firstStore += 1_000_000
+        return try server.measure(connections: 8, depth: 1, seconds: max(took.last ?? 1, 0.5), stores: 100)
+      }
+      let still = try stores()
+      let (target, program, file) = (server, keyringctl, "\(bench.directory)/backup-\(round)")
+      async let backup = target.backup(administrator, program, file)
+      let busy = try stores()
+      took.append(try await backup)
+      guard round > 0 else { continue }  // the first tells how long to measure
+      guard still.errors + busy.errors == 0 else { throw BenchError(description: "stores failed") }
+      alone.append(still.milliseconds99)
+      during.append(busy.milliseconds99)
+      ratios.append(Double(busy.requests) / busy.seconds / (Double(still.requests) / still.seconds))
+      print("backup \(String(format: "%.2f s;", took[round])) without: \(still.line); with: \(busy.line)\n")
+    }
+    print(
+      String(
+        format:
+          "\nBackup of %d keys while 8 connections store: %.2f s; stores meanwhile %.2f of those without, p99 %.3f ms to %.3f",
+        keys,
+        median(Array(took.dropFirst())),
+        median(ratios),
+        median(during),
+        median(alone)
       )
     )
   }

@@ -150,4 +150,24 @@ struct Target {
     await admin.close()
     return seconds
   }
+
+  /// Seconds of a backup.
+  ///
+  /// - Parameters:
+  ///   - files: an administrator's.
+  ///   - program: keyringctl.
+  ///   - file: that it makes.
+  func backup(_ files: Files, _ program: String, _ file: String) async throws -> Double {
+    let process = Process()
+    process.executableURL = URL(filePath: program)
+    process.arguments =
+      ["backup", "bench", file, "--server", "127.0.0.1:\(port)", "--cert", files.certificate]
+      + ["--key", files.privateKey, "--ca", files.authority]
+    process.standardOutput = FileHandle.nullDevice
+    let start = ProcessInfo.processInfo.systemUptime
+    try process.run()
+    while process.isRunning { try await Task.sleep(for: .milliseconds(2)) }
+    guard process.terminationStatus == 0 else { throw BenchError(description: "the backup failed") }
+    return ProcessInfo.processInfo.systemUptime - start
+  }
 }
