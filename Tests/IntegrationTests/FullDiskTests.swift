@@ -71,9 +71,14 @@ import WireProtocol
     try await Self.run("umount", "-l", folder.path)
   }
 
-  /// SIGXFSZ would end the process where it is not ignored.
+  /// SIGXFSZ would end the process where it is neither ignored nor blocked in the thread that writes.
   @Test func aFileSizeLimit() async throws {
     let daemon = try await TestDaemon()
+    let status = try String(contentsOfFile: "/proc/\(daemon.process.id)/status", encoding: .utf8)
+    let ignored = try #require(
+      status.firstMatch(of: /SigIgn:\s*([0-9a-f]+)/).flatMap { UInt64($0.1, radix: 16) }
+    )
+    for signal in [SIGPIPE, SIGXFSZ] { #expect(ignored & 1 << UInt64(signal - 1) != 0, "\(signal)") }
     try await shortage(daemon) { daemon in
       let path = daemon.data("tenants/acme/keyring")
       let size = try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int

@@ -239,18 +239,23 @@ public final class DirectoryDescriptor: Sendable {
     let number = calls.make(.open) {
       unsafe keyring_openat(descriptor.number, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
     }
-    // SAFETY: the stream owns the new descriptor and is closed here; entries are copied at once.
+    // SAFETY: the stream owns the new descriptor, once there is one, and is closed here; entries are copied at once.
     guard number >= 0, let stream = unsafe fdopendir(number) else {
-      throw .unchanged("cannot list \(path): \(lastErrorText())")
+      let what = "cannot list \(path): \(lastErrorText())"
+      if number >= 0 { _ = Glibc.close(number) }
+      throw .unchanged(what)
     }
     defer { _ = unsafe closedir(stream) }
     var names: [String] = []
+    errno = 0  // the end of the list leaves it as it is, an error does not: readdir(3)
     while let entry = unsafe readdir(stream) {
       let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
         unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
       }
       if name != "." && name != ".." { names.append(name) }
+      errno = 0
     }
+    guard errno == 0 else { throw .unchanged("cannot list \(path): \(lastErrorText())") }
     return names.sorted()
   }
 
