@@ -1,3 +1,4 @@
+import Cryptography
 import Foundation
 import KeyringCore
 import KeyringTestSupport
@@ -50,9 +51,56 @@ import Testing
     #expect(try Data(contentsOf: URL(filePath: ctl.folder("b"))) != bytes, "another salt, another time")
     try await refuse(ctl, "backup nobody #/c", "TENANT_ABSENT")
     try await refuse(ctl, "backup acme #/no/such/folder", "cannot make")
+    // Files of others, whatever their names.
+    try ctl.folder.write("b.partial", "the operator's own")
+    try ctl.folder.write("c.partial", "the operator's own")
+    try await ctl.succeed("backup acme #/b --force", as: admin)
+    try await refuse(ctl, "backup nobody #/c", "TENANT_ABSENT")
+    for name in ["b.partial", "c.partial"] {
+      let path = ctl.folder(name)
+      #expect(FileManager.default.contents(atPath: path) == Data("the operator's own".utf8), "\(name)")
+      try? FileManager.default.removeItem(atPath: path)  // where it is gone, that was told
+    }
     let names = try FileManager.default.contentsOfDirectory(atPath: ctl.folder.path)
     #expect(names == ["b"], "no part of a file is left: \(names)")
     await ctl.server.shutdown()
+  }
+
+  /// FAT, CIFS and many FUSE file systems have no link(2); others do not know renameat2(2)'s RENAME_NOREPLACE.
+  @Test func aBackupIsWrittenWhereThereAreNoLinks() async throws {
+    let ctl = try await filled()
+    let strace = TestProgram(path: "/usr/bin/strace")
+    func run(_ tenant: String, _ file: String, _ failing: String...) async throws -> TestProgram.Outcome {
+      let injections = failing.map { "--inject=\($0)" }
+      let command = [ctl.program.path, "backup", tenant, ctl.folder(file)]
+      return try await strace.run(
+        ["--follow-forks", "--trace=link,linkat,renameat2", "--output=/dev/null"] + injections + command,
+        environment: ctl.environment(Keyringctl.admin)
+      )
+    }
+    let noLinks = "link,linkat:error=EPERM"
+    let noRenames = "renameat2:error=EINVAL"
+    for (file, failing) in [("a", noLinks), ("b", noRenames)] {
+      let outcome = try await run("acme", file, failing)
+      #expect(outcome.status == 0, "\(failing): \(outcome.error)")
+      try await ctl.succeed("verify #/\(file)", as: Keyringctl.admin)
+    }
+    // Neither: told before the server is asked.
+    let neither = try await run("nobody", "c", noLinks, noRenames)
+    KeyringctlTests.expectOneLine(neither, "neither way")
+    #expect(neither.error.contains("--force"), "\(neither.error)")
+    let names = try FileManager.default.contentsOfDirectory(atPath: ctl.folder.path)
+    #expect(names.sorted() == ["a", "b"])
+    await ctl.server.shutdown()
+  }
+
+  @Test func aFIFOIsNotWaitedFor() async throws {
+    let ctl = try await Keyringctl()
+    await ctl.server.shutdown()
+    #expect(try await TestProgram(path: "/usr/bin/mkfifo").run([ctl.folder("fifo")]).status == 0)
+    let timeout = TestProgram(path: "/usr/bin/timeout")
+    let outcome = try await timeout.run(["60", ctl.program.path, "verify", ctl.folder("fifo")])
+    #expect(outcome.status == 1 && outcome.error.contains("not a regular file"), "\(outcome.error)")
   }
 
   @Test func verifyFindsWhatIsWrong() async throws {
@@ -106,6 +154,36 @@ import Testing
     backup[backup.count - 40] ^= 1
     try backup.write(to: URL(filePath: ctl.folder("bad")))
     try await refuse(ctl, "verify #/bad", "not whole")
+  }
+
+  /// Whoever takes an HMAC away can make every digest right, and must not get exit status 0 of one who gave access.
+  @Test func verifyWithKeysMissesAnHMACThatWasTakenAway() async throws {
+    let ctl = try await filled()
+    let (admin, data) = (Keyringctl.admin, ctl.server.data)
+    try await ctl.succeed("backup acme #/b", as: admin)
+    await ctl.server.shutdown()
+    func strip(_ path: String, _ name: String, _ bytes: Range<Int>?) throws {
+      var stripped = try [UInt8](Data(contentsOf: URL(filePath: path)).dropLast(32))
+      let manifest = stripped[12..<16].reduce(0) { $0 << 8 | Int($1) }
+      let range = bytes ?? 16 + manifest..<64 + manifest
+      #expect(stripped[range].contains { $0 != 0 })
+      stripped.replaceSubrange(range, with: [UInt8](repeating: 0, count: range.count))
+      try Data(stripped + SHA256.hash(stripped).bytes).write(to: URL(filePath: ctl.folder(name)))
+    }
+    try strip(ctl.folder("b"), "stripped", nil)
+    try await ctl.succeed("verify #/stripped", as: admin)
+    let passphrase = "--backup-passphrase-file \(data("backup.passphrase"))"
+    try await refuse(ctl, "verify #/stripped \(passphrase)", "its manifest has no HMAC")
+
+    try strip(data("anchors/acme.anchor"), "anchor", 136..<184)
+    let file = data("tenants/acme/keyring")
+    let keys = "--cmks \(data("cmks")) --root-key-file \(data("root.key"))"
+    try await ctl.succeed("verify \(file) --anchor #/anchor", as: admin)
+    try await refuse(
+      ctl,
+      "verify \(file) \(keys) --anchor #/anchor",
+      "#/anchor has no HMAC".replacing("#", with: ctl.folder.path)
+    )
   }
 
   @Test func inspectShowsWhatIsThereAndNoSecret() async throws {

@@ -232,6 +232,18 @@ import WireProtocol
     #expect(unsafe !keyring_arena_exhausted(arena))
   }
 
+  /// What the system has no memory for is told apart from what is over the budget: it may be a good message.
+  @Test func noMemoryIsNotOverTheBudget() throws {
+    #expect(unsafe keyring_arena_create(Int.max, 4096) == nil)
+    guard let arena = unsafe keyring_arena_create(4096, Int.max) else { throw UnexpectedReply() }
+    defer { unsafe keyring_arena_destroy(arena) }
+    let allocator = unsafe keyring_arena_allocator(arena).pointee
+    #expect(unsafe allocator.alloc(allocator.allocator_data, Int.max - 64) == nil)
+    #expect(unsafe keyring_arena_starved(arena) && !keyring_arena_exhausted(arena))
+    unsafe keyring_arena_reset(arena)
+    #expect(unsafe !keyring_arena_starved(arena))
+  }
+
   /// The largest transaction that can succeed is within the budget.
   @Test func theLargestTransactionIsRead() throws {
     let name = KeyName(

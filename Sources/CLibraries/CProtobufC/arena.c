@@ -16,6 +16,7 @@ struct keyring_arena {
   size_t budget;
   size_t used;
   bool exhausted;
+  bool starved;
 };
 
 static struct block *make_block(size_t capacity) {
@@ -45,7 +46,7 @@ static void *arena_alloc(void *context, size_t size) {
     size_t capacity = block->capacity * 2 > padded ? block->capacity * 2 : padded;
     struct block *fresh = make_block(capacity);
     if (fresh == NULL) {
-      arena->exhausted = true;
+      arena->starved = true;
       return NULL;
     }
     fresh->next = block;
@@ -89,6 +90,7 @@ void keyring_arena_reset(keyring_arena *arena) {
   arena->blocks->used = 0;
   arena->used = 0;
   arena->exhausted = false;
+  arena->starved = false;
 }
 
 void keyring_arena_set_budget(keyring_arena *arena, size_t budget) {
@@ -96,6 +98,8 @@ void keyring_arena_set_budget(keyring_arena *arena, size_t budget) {
 }
 
 bool keyring_arena_exhausted(const keyring_arena *arena) { return arena->exhausted; }
+
+bool keyring_arena_starved(const keyring_arena *arena) { return arena->starved; }
 
 size_t keyring_arena_used(const keyring_arena *arena) { return arena->used; }
 

@@ -56,38 +56,45 @@ struct BackupCommand: AsyncParsableCommand {
         ).result
       else { throw unexpected() }
       (summary, digest, bytes) = (begun, sha256, size)
-      let calls = readingCalls(id, Int(size))
-      try await read(calls, Int(size), client, target)
+      guard let count = Int(exactly: size) else {
+        throw Failure("no backup has \(size) bytes: the server is at fault")
+      }
+      try await read(Begun(id, tenant), count, client, target)
       _ = try await client.call(.admin(.backup(tenant, .end(id))))
       await client.close()
     } catch {
       await client.close()
       throw error
     }
-    guard try Backup(LocalFile(target.partial)).digest == digest else {
+    guard try Backup(target).digest == digest else {
       throw Failure("what was received is not what the server made: nothing was kept; try again")
     }
-    try target.finish(replaces: force)
+    try target.finish()
     show(summary, bytes, digest)
   }
 
-  /// The calls that read all of it, in order.
-  private func readingCalls(_ id: TransferID, _ size: Int) -> [Call] {
-    stride(from: 0, to: size, by: TransferID.chunkBytes).map { offset in
-      .admin(.backup(tenant, .read(id, offset: UInt64(offset))))
+  /// A backup under way. (A class, for the reason that `RestoreCommand.Begun` is one.)
+  private final class Begun: Sendable {
+    private let id: TransferID
+    private let tenant: String
+
+    init(_ id: TransferID, _ tenant: String) {
+      self.id = id
+      self.tenant = tenant
     }
+
+    func read(at offset: Int) -> Call { .admin(.backup(tenant, .read(id, offset: UInt64(offset)))) }
   }
 
   /// Several pieces at a time, written in their order. What is under way when one fails ends with the connection.
-  private func read(_ calls: [Call], _ size: Int, _ client: KeyringClient, _ target: NewFile) async throws {
+  private func read(_ begun: Begun, _ size: Int, _ client: KeyringClient, _ target: NewFile) async throws {
     var underWay: [(offset: Int, piece: Task<[UInt8], any Error>)] = []
     var next = 0
-    while next < calls.count || !underWay.isEmpty {
-      while next < calls.count, underWay.count < pipelined {
-        let (call, offset) = (calls[next], next * TransferID.chunkBytes)
-        let count = min(TransferID.chunkBytes, size - offset)
-        underWay.append((offset, Task { try await Self.piece(call, count, client) }))
-        next += 1
+    while next < size || !underWay.isEmpty {
+      while next < size, underWay.count < pipelined {
+        let (call, count) = (begun.read(at: next), min(TransferID.chunkBytes, size - next))
+        underWay.append((next, Task { try await Self.piece(call, count, client) }))
+        next += count
       }
       let (offset, piece) = underWay.removeFirst()
       try target.write(try await piece.value, at: offset)

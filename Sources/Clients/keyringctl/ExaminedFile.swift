@@ -31,6 +31,8 @@ struct ExaminedFile {
       }
     } catch let error as Failure {
       throw error
+    } catch BackupError.unavailable(let what), StoreError.unavailable(let what) {
+      throw Failure("\(path) cannot be checked: \(what)")
     } catch {
       throw Failure("\(path) is not whole: \(error)")
     }

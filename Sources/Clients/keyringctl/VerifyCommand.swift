@@ -56,7 +56,7 @@ struct VerifyCommand: AsyncParsableCommand {
         "\(file) is whole up to sequence \(examined.content.position.sequence), and has a torn tail of \(examined.storageBytes - examined.content.validBytes) bytes: \(torn); a crash leaves that, and keyringd cuts it off when it opens the file"
       )
     }
-    let also = try authentications(examined)
+    let beside = try beside(examined)
     guard let provider = try access(examined) else {
       return show(examined, nil)
     }
@@ -68,7 +68,7 @@ struct VerifyCommand: AsyncParsableCommand {
     defer { unwrapped.wipe() }
     let proof: KeyringProof
     do {
-      proof = try KeyringProof(examined.content, also: also, under: unwrapped)
+      proof = try KeyringProof(examined.content, also: beside.authentications, under: unwrapped)
     } catch {
       throw Failure("\(file): \(error)")
     }
@@ -77,19 +77,42 @@ struct VerifyCommand: AsyncParsableCommand {
         "\(file) is whole; \(proof.opened) records open, and \(proof.unopened) were not opened: the wrapping key \(id) cannot be had: \(error)"
       )
     }
+    if let missing = beside.missing {
+      throw Failure("\(file) is whole, and \(proof.opened) records open, but \(missing)")
+    }
     show(examined, proof)
   }
 
-  /// HMACs beside those of the batches: the anchor's, the manifest's.
-  private func authentications(_ examined: ExaminedFile) throws -> [PendingAuthentication] {
+  /// The HMAC beside those of the batches: the anchor's, the manifest's.
+  private struct Beside {
+    var authentications: [PendingAuthentication] = []
+    /// Why there is none where one belongs; nil otherwise.
+    var missing: String?
+  }
+
+  private func beside(_ examined: ExaminedFile) throws -> Beside {
     if let backup = examined.backup {
       guard anchor == nil else { throw Failure("--anchor is for a storage file; \(file) is a backup") }
-      return backup.authentication.map { [$0] } ?? []
+      guard let authentication = backup.authentication else {
+        return Beside(
+          missing:
+            "its manifest has no HMAC: either no wrapping key could be had when it was taken (--unproved), or someone without one changed it"
+        )
+      }
+      return Beside(authentications: [authentication])
     }
-    guard let anchor else { return [] }
+    guard let anchor else { return Beside() }
     do {
       let bytes = try LocalFile(anchor).bytes()
-      return try OfflineCheck.anchor(bytes, of: examined.content, path: file).map { [$0] } ?? []
+      switch try OfflineCheck.anchor(bytes, of: examined.content, path: file) {
+      case .authentication(let authentication): return Beside(authentications: [authentication])
+      case .file: return Beside()
+      case .none:
+        return Beside(
+          missing:
+            "\(anchor) has no HMAC, so it proves nothing: an operator accepted the file, or its creation was interrupted, and the next commit brings one; or someone without a wrapping key changed it"
+        )
+      }
     } catch let error as StoreError {
       throw Failure("\(anchor): \(error)")
     }

@@ -7,13 +7,15 @@ public import CProtobufC
 public final class MessageArena {
   private let arena: OpaquePointer
 
+  /// The system has no memory for it.
+  public struct OutOfMemory: Error {}
+
   /// - Parameters:
   ///   - firstBlockBytes: kept between messages.
   ///   - budgetBytes: what the objects of one message may take.
-  public init(firstBlockBytes: Int = 4096, budgetBytes: Int) {
-    guard let arena = unsafe keyring_arena_create(firstBlockBytes, budgetBytes) else {
-      preconditionFailure("out of memory")
-    }
+  /// - Throws: `OutOfMemory`.
+  public init(firstBlockBytes: Int = 4096, budgetBytes: Int) throws(OutOfMemory) {
+    guard let arena = unsafe keyring_arena_create(firstBlockBytes, budgetBytes) else { throw OutOfMemory() }
     unsafe self.arena = arena
   }
 
@@ -24,6 +26,9 @@ public final class MessageArena {
 
   /// Wipes and forgets the message before.
   public func reset() { unsafe keyring_arena_reset(arena) }
+
+  /// True where the system had no memory for the message before, which may be a good one.
+  public var isStarved: Bool { unsafe keyring_arena_starved(arena) }
 
   /// True where the message before did not fit the budget.
   public var isExhausted: Bool { unsafe keyring_arena_exhausted(arena) }

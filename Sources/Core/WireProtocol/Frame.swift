@@ -53,7 +53,7 @@ public enum WireError: Error, Equatable, Sendable, CustomStringConvertible {
   case overBudget(requestID: UInt64)
   /// A large frame, while the tenant has as many bytes in flight as it may.
   case overShare(bytes: Int)
-  /// No locked memory for the secrets in it.
+  /// No memory for it, or no locked memory for the secrets in it.
   case noMemory(requestID: UInt64)
 
   /// Safe for a client.
@@ -66,7 +66,7 @@ public enum WireError: Error, Equatable, Sendable, CustomStringConvertible {
     case .malformed(let what, _): what
     case .overBudget: "the message takes more memory than a request may"
     case .overShare(let bytes): "no room for a message of \(bytes) bytes beside what the tenant has in flight"
-    case .noMemory: "no locked memory left for the secrets of this request"
+    case .noMemory: "no memory left for this request, or no locked memory for the secrets in it"
     }
   }
 

@@ -5,9 +5,10 @@ internal import SecureMemory
 
 /// Reads replies; the client's side. A reply's fields that this client does not know are passed over: servers may be newer.
 public final class ReplyDecoder {
-  let arena = MessageArena(firstBlockBytes: 8192, budgetBytes: RequestDecoder.budgetBytes)
+  /// Made with the first message.
+  private var arena: MessageArena?
 
-  /// Takes its memory.
+  /// Takes no memory yet.
   public init() {}
 
   enum FieldError: Error {
@@ -19,6 +20,7 @@ public final class ReplyDecoder {
   ///
   /// - Throws: `WireError.malformed`, `.overBudget`, `.noMemory`, with the request's id where it could be read.
   public func decode(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> Reply {
+    let arena = try takeArena()
     arena.reset()
     defer { arena.reset() }
     // SAFETY: the message lives in the arena until the reset at the end; what leaves is copied.
@@ -29,6 +31,7 @@ public final class ReplyDecoder {
         bytes.bindMemory(to: UInt8.self).baseAddress
       )
     else {
+      if arena.isStarved { throw .noMemory(requestID: 0) }
       throw arena.isExhausted
         ? .overBudget(requestID: 0) : .malformed("the frame does not hold a keyring.v1.Reply", requestID: 0)
     }
@@ -40,6 +43,17 @@ public final class ReplyDecoder {
       case .memory: throw .noMemory(requestID: id)
       case .malformed(let what): throw .malformed(what, requestID: id)
       }
+    }
+  }
+
+  private func takeArena() throws(WireError) -> MessageArena {
+    if let arena { return arena }
+    do {
+      let made = try MessageArena(firstBlockBytes: 8192, budgetBytes: RequestDecoder.budgetBytes)
+      arena = made
+      return made
+    } catch {
+      throw .noMemory(requestID: 0)
     }
   }
 

@@ -14,18 +14,20 @@ public final class RequestDecoder {
   /// Changes of one transaction, at most.
   public static let changesMax = 128
 
-  private let arena = MessageArena(firstBlockBytes: 8192, budgetBytes: RequestDecoder.budgetBytes)
+  /// Made with the first message.
+  private var arena: MessageArena?
 
-  /// Takes its memory.
+  /// Takes no memory yet.
   public init() {}
 
   /// Wipes what the last request left.
-  public func reset() { arena.reset() }
+  public func reset() { arena?.reset() }
 
   /// Reads one message.
   ///
   /// - Throws: `WireError.malformed`, `.overBudget`, `.noMemory`, with the request's id where it could be read.
   public func decode(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> Request {
+    let arena = try takeArena()
     arena.reset()
     defer { arena.reset() }
     // SAFETY: the message lives in the arena until the reset at the end; what leaves is copied.
@@ -36,6 +38,7 @@ public final class RequestDecoder {
         bytes.bindMemory(to: UInt8.self).baseAddress
       )
     else {
+      if arena.isStarved { throw .noMemory(requestID: 0) }
       throw arena.isExhausted
         ? .overBudget(requestID: 0) : .malformed("the frame does not hold a keyring.v1.Request", requestID: 0)
     }
@@ -48,6 +51,17 @@ public final class RequestDecoder {
       case .memory: throw .noMemory(requestID: id)
       case .malformed(let what): throw .malformed(what, requestID: id)
       }
+    }
+  }
+
+  private func takeArena() throws(WireError) -> MessageArena {
+    if let arena { return arena }
+    do {
+      let made = try MessageArena(firstBlockBytes: 8192, budgetBytes: RequestDecoder.budgetBytes)
+      arena = made
+      return made
+    } catch {
+      throw .noMemory(requestID: 0)
     }
   }
 

@@ -41,24 +41,37 @@ public enum OfflineCheck {
   /// True if the first bytes are those of a storage file.
   public static func isStorageFile(_ bytes: [UInt8]) -> Bool { bytes.starts(with: StorageFormat.fileMagic) }
 
+  /// What makes an anchor believable.
+  public enum AnchorProof: Sendable, Equatable {
+    /// Its HMAC, to be checked as those of batches are.
+    case authentication(PendingAuthentication)
+    /// The commit in the file that says what it replaced: one of the file's own HMACs covers that, and the anchor's wrapping key may be gone.
+    case file
+    /// Nothing: it has no HMAC.
+    case none
+  }
+
   /// Checks that an anchor is that of a storage file.
   ///
-  /// - Returns: the anchor's HMAC, to be checked as those of batches are; nil where it has none, or need not be checked.
+  /// - Returns: what has to be checked before the anchor proves anything.
   /// - Throws: `StoreError.damaged`, `.changed`.
   public static func anchor(
     _ bytes: [UInt8],
     of content: StorageFileContent,
     path: String
-  ) throws(StoreError) -> PendingAuthentication? {
+  ) throws(StoreError) -> AnchorProof {
     let tenant = content.state.tenant
     let anchor = try Anchor.decode(bytes, tenant: tenant)
     try anchor.check(content, path)
-    guard let authentication = anchor.authentication, anchor.position != content.replaced else { return nil }
-    return PendingAuthentication(
-      wrappingKeyID: authentication.wrappingKeyID,
-      message: Anchor.message(tenant: tenant, keyring: anchor.keyring, position: anchor.position),
-      mac: authentication.mac,
-      place: "anchor"
+    guard let authentication = anchor.authentication else { return .none }
+    guard anchor.position != content.replaced else { return .file }
+    return .authentication(
+      PendingAuthentication(
+        wrappingKeyID: authentication.wrappingKeyID,
+        message: Anchor.message(tenant: tenant, keyring: anchor.keyring, position: anchor.position),
+        mac: authentication.mac,
+        place: "anchor"
+      )
     )
   }
 }

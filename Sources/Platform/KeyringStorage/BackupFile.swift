@@ -132,7 +132,7 @@ public struct Backup: Sendable {
 
   /// Reads all of a backup, and believes none of it before it is checked.
   ///
-  /// - Throws: `BackupError.invalid`, saying where.
+  /// - Throws: `BackupError.invalid`, saying where; `.unavailable` where it cannot be read, or there is no memory for it.
   public init(_ source: some BackupSource) throws(BackupError) {
     var reader = try Reader(source)
     let encoded = try reader.manifest()
@@ -181,7 +181,9 @@ public struct Backup: Sendable {
     do {
       content = try StorageFileReader.read(bytes, tenant: manifest.tenant)
     } catch {
-      throw .invalid("the storage file in it: \(error)")
+      let what = "the storage file in it: \(error)"
+      if case .unavailable = error { throw .unavailable(what) }
+      throw .invalid(what)
     }
     guard content.tornTail == nil, content.position == manifest.position,
       content.state.id == manifest.keyring, UInt64(content.state.keyCount) == manifest.keys,

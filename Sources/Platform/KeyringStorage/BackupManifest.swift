@@ -155,11 +155,23 @@ public struct BackupManifest: Sendable, Equatable {
 
   /// Reads a manifest, and checks that it is in canonical form and that its parts are those that there can be.
   init(_ bytes: [UInt8]) throws(BackupError) {
-    let arena = MessageArena(firstBlockBytes: bytes.count * 4 + 4096, budgetBytes: bytes.count * 16 + 65_536)
+    let arena: MessageArena
+    do {
+      arena = try MessageArena(
+        firstBlockBytes: bytes.count * 4 + 4096,
+        budgetBytes: bytes.count * 16 + 65_536
+      )
+    } catch {
+      throw .unavailable("not enough memory for its manifest of \(bytes.count) bytes")
+    }
     // SAFETY: the message lives in the arena, which lives to the end of this function; what leaves is copied.
     guard
       let message = unsafe keyring__storage__v1__backup_manifest__unpack(arena.allocator, bytes.count, bytes)
-    else { throw .invalid("its manifest is no protobuf message") }
+    else {
+      throw arena.isStarved
+        ? .unavailable("not enough memory for its manifest of \(bytes.count) bytes")
+        : .invalid("its manifest is no protobuf message")
+    }
     do {
       try unsafe self.init(message.pointee)
     } catch let error as BackupError {

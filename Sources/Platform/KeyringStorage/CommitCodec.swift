@@ -148,17 +148,46 @@ enum CommitCodec {
     case image(KeyringImage, [ListedKey])
   }
 
+  /// Why a commit cannot be had from its bytes.
+  enum DecodingError: Error {
+    /// The bytes are wrong, and stay so.
+    case wrong(KeyringError)
+    /// There is no memory to look at them; they may be right.
+    case outOfMemory
+  }
+
   /// Decodes one commit and checks that it is in canonical form.
   ///
-  /// - Throws: `KeyringError.inconsistent`.
+  /// - Throws: `DecodingError.wrong` with `KeyringError.inconsistent`, `.outOfMemory`.
   static func decode(
     _ bytes: UnsafeRawBufferPointer,
     tenant: TenantName,
     keyring: KeyringID
-  ) throws(KeyringError) -> Decoded {
+  ) throws(DecodingError) -> Decoded {
     // protobuf-c needs about three times the encoded size for records; eight times leaves room and still bounds hostile files.
-    let arena = MessageArena(firstBlockBytes: bytes.count * 4 + 4096, budgetBytes: bytes.count * 8 + 65_536)
-    // SAFETY: the message lives in the arena, which lives to the end of this function; what leaves is copied.
+    let arena: MessageArena
+    do {
+      arena = try MessageArena(
+        firstBlockBytes: bytes.count * 4 + 4096,
+        budgetBytes: bytes.count * 8 + 65_536
+      )
+    } catch {
+      throw .outOfMemory
+    }
+    do {
+      return try unsafe decode(bytes, arena, tenant, keyring)
+    } catch {
+      throw arena.isStarved ? .outOfMemory : .wrong(error)
+    }
+  }
+
+  private static func decode(
+    _ bytes: UnsafeRawBufferPointer,
+    _ arena: MessageArena,
+    _ tenant: TenantName,
+    _ keyring: KeyringID
+  ) throws(KeyringError) -> Decoded {
+    // SAFETY: the message lives in the arena, which the caller holds; what leaves is copied.
     guard
       let message = unsafe keyring__storage__v1__commit__unpack(
         arena.allocator,

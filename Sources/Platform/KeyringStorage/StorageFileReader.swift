@@ -40,7 +40,7 @@ public struct StorageFileReader {
 
   /// Verifies `bytes` as the storage file of `tenant`.
   ///
-  /// - Throws: `StoreError.damaged`, saying where; or `.changed` where it is another tenant's.
+  /// - Throws: `StoreError.damaged`, saying where; `.changed` where it is another tenant's; `.unavailable` where there is no memory for it.
   public static func read(_ bytes: [UInt8], tenant: TenantName) throws(StoreError) -> StorageFileContent {
     // SAFETY: the reader does not outlive the call, and what it answers is copied.
     try unsafe bytes.span.withUnsafeBytes { bytes throws(StoreError) in
@@ -201,11 +201,7 @@ public struct StorageFileReader {
         throw damaged("a commit is longer than its batch")
       }
       let message = unsafe UnsafeRawBufferPointer(rebasing: bytes[at + 4..<at + 4 + length])
-      do {
-        try unsafe apply(CommitCodec.decode(message, tenant: tenant, keyring: state.id))
-      } catch {
-        throw damaged("a commit is wrong: \(error)")
-      }
+      try apply(unsafe decode(message))
       at += 4 + length
     }
     guard at == end, count > 0 else {
@@ -213,7 +209,27 @@ public struct StorageFileReader {
     }
   }
 
-  private mutating func apply(_ decoded: CommitCodec.Decoded) throws(KeyringError) {
+  private func decode(_ message: UnsafeRawBufferPointer) throws(StoreError) -> CommitCodec.Decoded {
+    do throws(CommitCodec.DecodingError) {
+      return try unsafe CommitCodec.decode(message, tenant: tenant, keyring: state.id)
+    } catch {
+      switch error {
+      case .wrong(let error): throw damaged("a commit is wrong: \(error)")
+      case .outOfMemory:
+        throw .unavailable("not enough memory for a commit of \(message.count) bytes, at byte \(offset)")
+      }
+    }
+  }
+
+  private mutating func apply(_ decoded: CommitCodec.Decoded) throws(StoreError) {
+    do {
+      try follow(decoded)
+    } catch {
+      throw damaged("a commit is wrong: \(error)")
+    }
+  }
+
+  private mutating func follow(_ decoded: CommitCodec.Decoded) throws(KeyringError) {
     switch decoded {
     case .image(let image, _):
       guard !isSnapshotRead, image.sequence == state.sequence + 1, origin.sequence > 0 else {

@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #ifndef F_OFD_SETLK
@@ -32,6 +33,12 @@ static inline int keyring_set_dumpable(int dumpable) {
 /// openat(2) with a mode, which Swift cannot pass through the variadic form.
 static inline int keyring_openat(int directory, const char *path, int flags, mode_t mode) {
   return openat(directory, path, flags, mode);
+}
+
+/// renameat2(2) with RENAME_NOREPLACE: -1 with errno EEXIST where `to` is there, EINVAL or ENOSYS where the file system
+/// or the kernel does not know how.
+static inline int keyring_rename_new(const char *from, const char *to) {
+  return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 1u);
 }
 
 /// RLIMIT_CORE to zero, hard and soft.

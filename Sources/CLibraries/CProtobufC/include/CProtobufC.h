@@ -21,6 +21,8 @@ void keyring_arena_reset(keyring_arena *arena);
 void keyring_arena_set_budget(keyring_arena *arena, size_t budget);
 /// True when an allocation since the last reset was refused for the budget's sake.
 bool keyring_arena_exhausted(const keyring_arena *arena);
+/// True when malloc failed since the last reset: nothing is known of the message then.
+bool keyring_arena_starved(const keyring_arena *arena);
 /// Bytes handed out since the last reset, padding included.
 size_t keyring_arena_used(const keyring_arena *arena);
 /// Wipes and frees everything.
