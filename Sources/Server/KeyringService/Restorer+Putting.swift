@@ -96,6 +96,9 @@ extension Restorer {
     case .success(let place): (files, device) = place
     case .failure(let error): throw .storageUnavailable("the tenant's directory cannot be made: \(error)")
     }
+    if isDisabled {
+      report.notices.append("the tenant stays disabled, as its persisted.json said, or may have said")
+    }
     let store = store(in: files.directory, proved)
     do throws(ServiceError) {
       try await put(
