@@ -26,17 +26,17 @@ import WireProtocol
       self.isHeld = isHeld
     }
 
-    var calls: SystemCalls {
-      SystemCalls { call in
-        let isFirst = self.phase.withLock { phase in
-          guard phase == .armed, self.isHeld(call) else { return false }
-          phase = .held
-          return true
-        }
-        guard isFirst else { return .proceed }
-        self.release.wait()
-        return self.then
+    var calls: SystemCalls { SystemCalls { self.holds($0) ? self.then : .proceed } }
+
+    /// True if it held the call up, once that is over.
+    func holds(_ call: SystemCall) -> Bool {
+      let isFirst = phase.withLock { phase in
+        guard phase == .armed, isHeld(call) else { return false }
+        phase = .held
+        return true
       }
+      if isFirst { release.wait() }
+      return isFirst
     }
 
     func arm() { phase.withLock { $0 = .armed } }
@@ -146,6 +146,31 @@ import WireProtocol
     let refusal = try await admin.restoreRefusal("acme", bytes)
     #expect(refusal?.reason == .restoreRefused && refusal?.message.contains("restart") == true)
     for client in [admin, instance] { await client.close() }
+    await server.shutdown()
+  }
+
+  @Test func backupsThatHangHoldUpNobodysOpening() async throws {
+    let first = try await BackupTests.server()
+    for name in ["acme", "globex", "initech"] { try await first.makeTenant(name) }
+    await first.shutdown()
+    // As many as there are threads of a kind.
+    let gates = (0..<2).map { _ in Gate { $0 == .write } }
+    let calls = SystemCalls { call in
+      for gate in gates where gate.holds(call) { return .proceed }
+      return .proceed
+    }
+    let server = try await Self.server(first.data, first.pki, calls)
+    let (one, two) = (try server.client(.serviceAdmin), try server.client(.serviceAdmin))
+    let instance = try server.instance("initech", "db1")
+    for gate in gates { gate.arm() }
+    async let a = one.backup("acme")
+    async let b = two.backup("globex")
+    for gate in gates { await gate.reached() }
+    defer { for gate in gates { gate.open() } }
+    #expect(try await instance.refusal(.fetch(.shared("k0"))) == nil)
+    for gate in gates { gate.open() }
+    #expect(try await a.summary.records == b.summary.records)
+    for client in [one, two, instance] { await client.close() }
     await server.shutdown()
   }
 
