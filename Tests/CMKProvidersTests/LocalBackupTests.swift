@@ -28,6 +28,20 @@ import Testing
     return try unsafe bytes.withUnsafeBytes { try unsafe Secret(copying: $0) }
   }
 
+  @Test func whatIsThereIsWrittenAnewWhereThatIsAsked() async throws {
+    let fixture = try LocalFixture()
+    let plan = FaultPlan()
+    let provider = try fixture.provider(calls: plan.calls)
+    let cmk = try await provider.create().id
+    let set = try await provider.export([cmk], under: try Self.root())
+    plan.disarm()
+    #expect(try await provider.adopt(set) == [cmk: .keep])
+    #expect(!plan.log.contains(.rename))
+    #expect(try await provider.adopt(set, rewriting: true) == [cmk: .keep])
+    #expect(plan.log.contains(.rename))
+    #expect(try await fixture.provider().describe(cmk: cmk).version == 1)
+  }
+
   @Test func everyVersionOpensUnderTheBackupsRootKeyAndAfterItIsAdopted() async throws {
     let (here, there) = (try LocalFixture(), try LocalFixture())
     try there.folder.write("root.key", String(repeating: "c3", count: 32) + "\n")

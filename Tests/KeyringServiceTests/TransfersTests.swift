@@ -37,12 +37,36 @@ import WireProtocol
     _ = try begin(acme, "a")
     #expect(throws: ServiceError.self) { try transfers.reserve(.backup, acme, connection: 2) }
     let restore = Transfers.Kind.restore(RestoreBeginCall(bytes: 1, digest: .zero))
-    _ = try transfers.reserve(restore, acme, connection: 1)
+    let working = try transfers.reserve(restore, acme, connection: 1)
     for name in ["b", "c"] { _ = try begin(TenantName(name), name) }
     #expect(transfers.count == Transfers.most)
     #expect(throws: ServiceError.self) { try transfers.reserve(.backup, TenantName("d"), connection: 1) }
     transfers.drop(connection: 1)
+    #expect(transfers.count == 1, "what works goes on, and counts")
+    #expect(throws: ServiceError.self) { try transfers.reserve(restore, acme, connection: 2) }
+    transfers.drop(working)
     #expect(transfers.count == 0)
+  }
+
+  @Test func oneWhoseLastCallDidNotBeginIsKeptUnlessItsConnectionEnded() throws {
+    let id = try begin(acme, "a")
+    _ = try transfers.use(id, acme, connection: 1, isLast: true)
+    transfers.keep(id)
+    _ = try transfers.use(id, acme, connection: 1, isLast: true)
+    transfers.drop(connection: 1)
+    #expect(transfers.count == 1)
+    transfers.keep(id)
+    #expect(transfers.count == 0)
+  }
+
+  @Test func noneLivesForEver() throws {
+    let id = try begin(acme, "a")
+    for _ in 0..<(Transfers.lifeNanoseconds / Transfers.idleNanoseconds) {
+      clock.turn(Transfers.idleNanoseconds)
+      _ = try transfers.use(id, acme, connection: 1)
+    }
+    clock.turn(Transfers.idleNanoseconds)
+    #expect(throws: ServiceError.transferExpired) { try transfers.use(id, acme, connection: 1) }
   }
 
   @Test func oneThatNobodyUsesIsDroppedAndOneThatWorksIsNot() throws {
@@ -74,6 +98,7 @@ import WireProtocol
     #expect(throws: ServiceError.transferExpired) {
       try transfers.fill(ended, SpoolFile(in: DirectoryDescriptor(path: folder.path), name: "b"))
     }
+    #expect(transfers.count == 1, "its place is free once it was done")
     #expect(try transfers.use(id, acme, connection: 1).kind == .backup)
   }
 }

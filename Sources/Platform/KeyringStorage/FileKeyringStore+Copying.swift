@@ -33,8 +33,8 @@ public struct StorageCopy: Sendable {
 public enum StandingKeyring: Sendable, Equatable {
   /// Neither file nor anchor.
   case none
-  /// A keyring: the newest that file and anchor know of.
-  case keyring(KeyringID, sequence: UInt64)
+  /// A keyring, and where file and anchor stand; both, where they differ.
+  case keyring(KeyringID, [StorePosition])
   /// A file or an anchor that cannot be read, and why: how new it was cannot be told.
   case unreadable(String)
   /// File and anchor are of different keyrings.
@@ -60,6 +60,11 @@ extension FileKeyringStore {
     }
   }
 
+  /// What is open, as it stands; nil where nothing is. Waits for a flush that is under way.
+  public func standingOpen() -> StandingKeyring? {
+    state.withLock { $0.open.map { .keyring($0.keyring, [$0.position]) } }
+  }
+
   // MARK: Restoring
 
   /// Takes the writer's lock, forgets what it had open, and says what is there.
@@ -76,13 +81,13 @@ extension FileKeyringStore {
         let anchor = try readAnchor()
         guard let bytes = try readFile() else {
           guard let anchor else { return .none }
-          return .keyring(anchor.keyring, sequence: anchor.position.sequence)
+          return .keyring(anchor.keyring, [anchor.position])
         }
         let content = try StorageFileReader.read(bytes, tenant: tenant)
-        guard let anchor else { return .keyring(content.state.id, sequence: content.position.sequence) }
+        guard let anchor else { return .keyring(content.state.id, [content.position]) }
         guard anchor.keyring == content.state.id else { return .mixed }
-        let sequence = max(anchor.position.sequence, content.position.sequence)
-        return .keyring(anchor.keyring, sequence: sequence)
+        guard anchor.position != content.position else { return .keyring(anchor.keyring, [content.position]) }
+        return .keyring(anchor.keyring, [content.position, anchor.position])
       } catch .changed(let what), .damaged(let what) {
         return .unreadable(what)
       }
@@ -126,6 +131,7 @@ extension FileKeyringStore {
       } catch {
         throw failed(&state, "the storage file is restored, and its anchor is not: \(error)")
       }
+      state.mustRecover = false
     }
   }
 }
@@ -139,7 +145,7 @@ extension StandingKeyring {
   {
     do throws(StoreError) {
       guard let anchor = try AnchorFile(directory: anchors, tenant: tenant).read() else { return .none }
-      return .keyring(anchor.keyring, sequence: anchor.position.sequence)
+      return .keyring(anchor.keyring, [anchor.position])
     } catch .changed(let what), .damaged(let what) {
       return .unreadable(what)
     }

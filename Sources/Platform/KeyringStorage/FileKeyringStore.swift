@@ -28,7 +28,7 @@ public final class FileKeyringStore: KeyringStore {
   struct State {
     var lock: FileDescriptor?
     var open: OpenFile?
-    /// Set by a failure after which the disk is not known; cleared by a successful `load`.
+    /// Set by a failure after which the disk is not known; cleared by a successful `load` or `restore`.
     var mustRecover = false
     /// A replacement on its way; one that is not this one is over.
     var draft: FileReplacement?
@@ -258,7 +258,7 @@ public final class FileKeyringStore: KeyringStore {
       anchorWriter.forget(tenant)
       forgetDraft(&state)
       defer {
-        state = State()
+        state = State(mustRecover: state.mustRecover)  // what is not known stays so for the next `load`
         late.withLock { $0 = LateAnchor() }
         noteSize(state)
       }

@@ -19,6 +19,11 @@ public struct StorageFileContent: Sendable {
   public let validBytes: Int
   /// Why what is behind `validBytes` may be cut off; nil where nothing is behind.
   public let tornTail: String?
+
+  /// True if it goes on from where another file of this keyring stood, as far as its history tells.
+  public func came(from position: StorePosition) -> Bool {
+    position.sequence == 0 || position == replaced || positions.contains(position)
+  }
 }
 
 /// Reads a storage file, all of it, and believes none of it before it is checked. Pure: bytes in, content or an error out.

@@ -61,7 +61,7 @@ extension Service {
 
   func makeSpool() async throws(ServiceError) -> SpoolFile {
     let directory = resources.transfers
-    let result = await resources.flushPools.value(device: resources.transferDevice) {
+    let result = await resources.flushPools.value(device: resources.transferDevice, .backup) {
       Result { () throws(FileError) in
         try SpoolFile(in: directory, name: "\(KeyringID(value: .random(in: 1...UInt128.max)))")
       }
@@ -75,7 +75,7 @@ extension Service {
   private func read(_ spool: SpoolFile, _ offset: UInt64) async throws(ServiceError) -> [UInt8] {
     guard offset < UInt64(spool.size) else { throw .malformed("the backup has \(spool.size) bytes") }
     let count = min(TransferID.chunkBytes, spool.size - Int(offset))
-    let result = await resources.flushPools.value(device: resources.transferDevice) {
+    let result = await resources.flushPools.value(device: resources.transferDevice, .backup) {
       Result { () throws(BackupError) in try spool.read(at: Int(offset), count: count) }
     }
     switch result {
@@ -116,14 +116,21 @@ extension Service {
       return .written
     case .end(let id):
       let (kind, spool) = try transfers.use(id, name, connection: caller.connection, isLast: true)
-      defer { transfers.drop(id) }
-      guard case .restore(let call) = kind else { throw .transferExpired }
-      return .ended(try await restore(spool, call, name, caller))
+      do throws(ServiceError) {
+        guard case .restore(let call) = kind else { throw .transferExpired }
+        let report = try await restore(spool, call, name, caller)
+        transfers.drop(id)
+        return .ended(report)
+      } catch {
+        // The same call is made again by clients: what was sent is still there.
+        if case .throttled = error { transfers.keep(id) } else { transfers.drop(id) }
+        throw error
+      }
     }
   }
 
   private func write(_ spool: SpoolFile, _ data: [UInt8], at offset: Int) async throws(ServiceError) {
-    let result = await resources.flushPools.value(device: resources.transferDevice) {
+    let result = await resources.flushPools.value(device: resources.transferDevice, .backup) {
       Result { () throws(BackupError) in try spool.write(data, at: offset) }
     }
     if case .failure(let error) = result { throw ServiceError(error) }
@@ -135,16 +142,24 @@ extension Service {
     _ name: TenantName,
     _ caller: Caller
   ) async throws(ServiceError) -> RestoreReport {
-    let restorer = Restorer(name: name, resources: resources, tenants: tenants, call: call)
-    let report = try await tenants.claiming(name) { () async throws(ServiceError) in
-      try await restorer.restore(spool)
-    }
-    guard !report.isDryRun else { return report }
-    let given = report.notices.isEmpty ? "" : ": " + report.notices.joined(separator: "; ")
-    logger.warning(
-      "restored to sequence \(report.summary.sequence), from \(report.replacedSequence), by \(caller.uri)\(call.acceptRollback ? ", who accepted a rollback" : "")\(call.acceptUnproved ? ", who accepted what is not proved" : "")\(given)",
-      metadata: ["tenant": "\(name)"]
+    let restorer = Restorer(
+      name: name,
+      resources: resources,
+      tenants: tenants,
+      call: call,
+      caller: caller.uri
     )
-    return report
+    do throws(ServiceError) {
+      let report = try await tenants.claiming(name) { () async throws(ServiceError) in
+        try await restorer.restore(spool)
+      }
+      if !report.isDryRun {
+        logger.warning("restored: \(restorer.audit(report))", metadata: ["tenant": "\(name)"])
+      }
+      return report
+    } catch {
+      logger.error("a restore by \(caller.uri) failed: \(error)", metadata: ["tenant": "\(name)"])
+      throw error
+    }
   }
 }

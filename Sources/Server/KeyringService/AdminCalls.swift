@@ -99,7 +99,7 @@ extension Service {
   }
 
   private func createAlone(_ name: TenantName, _ call: TenantCreateCall) async throws(ServiceError) -> CMKID {
-    if try await tenants.find(name) != nil { throw .tenantExists(name) }
+    if try await tenants.isThere(name) { throw .tenantExists(name) }
     var yaml = "provider: local\n"
     if !call.profile.isEmpty { yaml += "profile: \(try profile(call.profile).rawValue)\n" }
     for instance in call.instances { _ = try checked(instance) }

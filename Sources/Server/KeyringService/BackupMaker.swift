@@ -68,7 +68,7 @@ struct BackupMaker: Sendable {
 
   private func copy() async throws(ServiceError) -> Copied {
     let (store, name) = (tenant.store, tenant.name)
-    let result = await resources.flushPools.value(device: tenant.device) {
+    let result = await resources.flushPools.value(device: tenant.device, .backup) {
       Result { () throws(StoreError) in
         let bytes = try store.copy().bytes()
         return Copied(bytes: bytes, content: try StorageFileReader.read(bytes, tenant: name))
@@ -172,7 +172,7 @@ struct BackupMaker: Sendable {
     _ authenticator: UnwrappedKey?,
     to spool: SpoolFile
   ) async throws(ServiceError) -> Digest {
-    let result = await resources.flushPools.value(device: resources.transferDevice) {
+    let result = await resources.flushPools.value(device: resources.transferDevice, .backup) {
       Result { () throws(BackupError) in
         try BackupWriter.write(manifest, parts: parts, authenticator: authenticator) {
           bytes throws(BackupError) in try spool.append(bytes)
@@ -186,7 +186,7 @@ struct BackupMaker: Sendable {
   }
 
   private func readBack(_ spool: SpoolFile) async throws(ServiceError) -> Backup {
-    let result = await resources.flushPools.value(device: resources.transferDevice) {
+    let result = await resources.flushPools.value(device: resources.transferDevice, .backup) {
       Result { () throws(BackupError) in try Backup(spool) }
     }
     switch result {
@@ -197,7 +197,7 @@ struct BackupMaker: Sendable {
 
   /// Every record under the provider's wrapping keys; and the same wrapping keys from the CMKs in the backup alone.
   private func prove(_ backup: Backup, _ unwrapped: UnwrappedKeys) async throws(ServiceError) {
-    let result = await resources.flushPools.value(device: resources.transferDevice) {
+    let result = await resources.flushPools.value(device: resources.transferDevice, .backup) {
       Result { () throws(StoreError) in
         try KeyringProof(
           backup.content,
@@ -244,7 +244,7 @@ extension ServiceResources {
     }
     // One at a time: each takes 128 MiB and a core.
     return try await stretchingTurns.run { () async throws(CMKError) in
-      let result = await flushPools.value(device: transferDevice) {
+      let result = await flushPools.value(device: transferDevice, .backup) {
         Result { () throws(CMKError) in try backupPassphrase.rootKey(stretching) }
       }
       return try result.get()

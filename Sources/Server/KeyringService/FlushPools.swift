@@ -17,8 +17,10 @@ public final class FlushPools: Sendable {
     case commit
     /// What may take longer: opening, settings.
     case long
-    /// What may take seconds, and is waited for by nobody who opens a tenant: writing a whole file anew, backups.
+    /// What may take seconds, and is waited for by nobody who opens a tenant: writing a whole file anew.
     case rewriting
+    /// The copying, proving and stretching of backups and restores, which neither an opening nor a compaction waits for.
+    case backup
   }
 
   private struct Place: Hashable {
@@ -43,9 +45,13 @@ public final class FlushPools: Sendable {
   }
 
   /// Runs `work`, which may take long, and returns what it returned.
-  func value<Value: Sendable>(device: UInt64, _ work: @escaping @Sendable () -> Value) async -> Value {
+  func value<Value: Sendable>(
+    device: UInt64,
+    _ kind: Kind = .long,
+    _ work: @escaping @Sendable () -> Value
+  ) async -> Value {
     await withCheckedContinuation { continuation in
-      run(device: device, .long) { continuation.resume(returning: work()) }
+      run(device: device, kind) { continuation.resume(returning: work()) }
     }
   }
 

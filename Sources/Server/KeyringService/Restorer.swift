@@ -13,6 +13,8 @@ struct Restorer: Sendable {
   let resources: ServiceResources
   let tenants: Tenants
   let call: RestoreBeginCall
+  /// The URI SAN of who restores, for the log.
+  let caller: String
 
   /// A backup that was proved, and what it is to be opened with.
   struct Proved: Sendable {
@@ -27,7 +29,7 @@ struct Restorer: Sendable {
   }
 
   func restore(_ spool: SpoolFile) async throws(ServiceError) -> RestoreReport {
-    let present = try await presentTenant()
+    let (present, remains) = try await presentTenant()
     let proved = try await prove(try await read(spool), present)
     defer { proved.unwrapped.wipe() }
     var report = RestoreReport()
@@ -38,20 +40,35 @@ struct Restorer: Sendable {
     if let present {
       try await put(proved, into: present, &report)
     } else {
-      try await putAnew(proved, &report)
+      try await putAnew(proved, remains, &report)
     }
     return report
   }
 
-  /// The tenant, where there is one whose configuration can be read.
-  private func presentTenant() async throws(ServiceError) -> Tenant? {
+  /// The tenant, where there is one that loads; otherwise what its directory has, where there is that.
+  ///
+  /// - Throws: where the disk does not tell which.
+  private func presentTenant() async throws(ServiceError) -> (Tenant?, TenantRemains?) {
+    let failure: ServiceError
     do throws(ServiceError) {
-      return try await tenants.find(name)
+      return (try await tenants.find(name), nil)
     } catch {
-      // What a restore that ended in between left: a directory without tenant.yaml.
       guard case .configuration = error else { throw error }
-      return nil
+      failure = error
     }
+    let (tenants, name) = (resources.tenants, self.name)
+    let read = await onDisk { () throws(FileError) in try tenants.remains(of: name) }
+    switch read {
+    case .failure: throw failure
+    case .success(let remains): return (nil, remains)
+    }
+  }
+
+  /// Who restores what, and what that gives up; for the log.
+  func audit(_ report: RestoreReport) -> String {
+    let given = report.notices.isEmpty ? "" : ": " + report.notices.joined(separator: "; ")
+    return
+      "to sequence \(report.summary.sequence), from \(report.replacedSequence), by \(caller)\(call.acceptRollback ? ", who accepted a rollback" : "")\(call.acceptUnproved ? ", who accepted what is not proved" : "")\(given)"
   }
 
   // MARK: Proving
@@ -182,7 +199,7 @@ struct Restorer: Sendable {
   func onDisk<Value: Sendable, Failure: Error>(
     _ body: @escaping @Sendable () throws(Failure) -> Value
   ) async -> Result<Value, Failure> {
-    await resources.flushPools.value(device: resources.transferDevice) {
+    await resources.flushPools.value(device: resources.transferDevice, .backup) {
       Result { () throws(Failure) in try body() }
     }
   }
@@ -196,13 +213,20 @@ struct Restorer: Sendable {
     let given: String
     switch standing {
     case .none: return
-    case .keyring(let id, let sequence):
+    case .keyring(let id, let positions):
+      let sequence = positions.map(\.sequence).max() ?? 0
       report.replacedSequence = sequence
-      if id == backup.manifest.keyring, sequence <= backup.manifest.position.sequence { return }
-      given =
-        id == backup.manifest.keyring
-        ? "the keyring is at sequence \(sequence), and the backup at \(backup.manifest.position.sequence): what was changed after it would be given up"
-        : "another keyring (\(id), at sequence \(sequence)) is there: all its keys would be given up"
+      if id != backup.manifest.keyring {
+        given = "another keyring (\(id), at sequence \(sequence)) is there: all its keys would be given up"
+      } else if positions.allSatisfy(backup.content.came(from:)) {
+        return
+      } else if sequence > backup.manifest.position.sequence {
+        given =
+          "the keyring is at sequence \(sequence), and the backup at \(backup.manifest.position.sequence): what was changed after it would be given up"
+      } else {
+        given =
+          "the keyring is at sequence \(sequence), of another history than the backup's, or of one that cannot be told any more: what was changed since would be given up"
+      }
     case .unreadable(let what):
       given = "what is there cannot be read, and may be newer than the backup: \(what)"
     case .mixed: given = "the storage file and the anchor that are there are of two keyrings"

@@ -51,6 +51,8 @@ public enum ServiceError: Error, Sendable, Equatable {
   case backupInvalid(String)
   /// A backup is not put in the place of what is there.
   case restoreRefused(String)
+  /// A restore changed something and did not end, and what is to be done.
+  case restoreUnfinished(String)
   /// The backup or restore is over.
   case transferExpired
   /// The server is shutting down.

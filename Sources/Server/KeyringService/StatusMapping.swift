@@ -46,6 +46,7 @@ extension ServiceError {
       )
     case .backupInvalid(let why): Status(.backupInvalid, why)
     case .restoreRefused(let why): Status(.restoreRefused, why)
+    case .restoreUnfinished(let why): Status(.outcomeUnknown, why)
     case .transferExpired:
       Status(
         .transferExpired,

@@ -58,6 +58,32 @@ final class Tenants: Sendable {
     }
   }
 
+  /// True if the directory has a tenant of this name, also one that does not load. What a creation that ended leaves, a directory without
+  /// anything in it and without an anchor, is none.
+  ///
+  /// - Throws: `configuration` where one is there that does not load.
+  func isThere(_ name: TenantName) async throws(ServiceError) -> Bool {
+    let failure: ServiceError
+    do throws(ServiceError) {
+      return try await find(name) != nil
+    } catch {
+      guard case .configuration = error else { throw error }
+      failure = error
+    }
+    let resources = self.resources
+    let isUnfinished = try await onDisk { () throws(ConfigurationError) in
+      do {
+        let remains = try resources.tenants.remains(of: name)
+        return try remains?.isEmpty == true
+          && StandingKeyring.anchor(of: name, in: resources.anchors) == .none
+      } catch {
+        throw ConfigurationError("\(error)")
+      }
+    }
+    guard isUnfinished else { throw failure }
+    return false
+  }
+
   /// The names in the directory, sorted.
   func names() async throws(ServiceError) -> [TenantName] {
     let tenants = resources.tenants

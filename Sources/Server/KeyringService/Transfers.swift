@@ -27,12 +27,17 @@ final class Transfers: Sendable {
     var lastUsed: UInt64
     /// True while the call that makes or ends it works: it is not idle then.
     var isWorking: Bool
+    /// Its connection ended while it worked: it keeps its place until that is done.
+    var isAbandoned = false
+    let begun: UInt64
   }
 
   /// Of the service at one time.
   static let most = 4
   /// Without a call for this long, in nanoseconds, a transfer is dropped.
   static let idleNanoseconds: UInt64 = 120_000_000_000
+  /// So long after its beginning, in nanoseconds, it is dropped, used or not: a place is nobody's for ever.
+  static let lifeNanoseconds: UInt64 = 7_200_000_000_000
 
   private let now: @Sendable () -> UInt64
   private let entries = Mutex<[TransferID: Entry]>([:])
@@ -63,7 +68,8 @@ final class Transfers: Sendable {
         tenant: tenant,
         connection: connection,
         lastUsed: now(),
-        isWorking: true
+        isWorking: true,
+        begun: now()
       )
     }
     return id
@@ -74,7 +80,10 @@ final class Transfers: Sendable {
   /// - Throws: `transferExpired` where its connection ended meanwhile.
   func fill(_ id: TransferID, _ spool: SpoolFile) throws(ServiceError) {
     try entries.withLock { entries throws(ServiceError) in
-      guard entries[id] != nil else { throw .transferExpired }
+      guard let entry = entries[id], !entry.isAbandoned else {
+        entries[id] = nil
+        throw .transferExpired
+      }
       entries[id]?.spool = spool
       entries[id]?.isWorking = false
       entries[id]?.lastUsed = now()
@@ -106,16 +115,31 @@ final class Transfers: Sendable {
   /// Lets go of one.
   func drop(_ id: TransferID) { entries.withLock { $0[id] = nil } }
 
-  /// Lets go of those of a connection that ended.
+  /// Its last call did not begin to work: it may be made again.
+  func keep(_ id: TransferID) {
+    entries.withLock { entries in
+      guard let entry = entries[id] else { return }
+      guard !entry.isAbandoned else { return entries[id] = nil }
+      entries[id]?.isWorking = false
+      entries[id]?.lastUsed = now()
+    }
+  }
+
+  /// Lets go of those of a connection that ended. What works goes on, and goes with its end: until then it counts.
   func drop(connection: UInt64) {
-    entries.withLock { entries in entries = entries.filter { $0.value.connection != connection } }
+    entries.withLock { entries in
+      for (id, entry) in entries where entry.connection == connection {
+        if entry.isWorking { entries[id]?.isAbandoned = true } else { entries[id] = nil }
+      }
+    }
   }
 
   /// Those under way.
   var count: Int { entries.withLock { $0.count } }
 
   private static func isIdle(_ entry: Entry, _ now: UInt64) -> Bool {
-    !entry.isWorking && now > entry.lastUsed && now - entry.lastUsed > idleNanoseconds
+    guard !entry.isWorking, now >= entry.lastUsed else { return false }
+    return now - entry.lastUsed > idleNanoseconds || now - entry.begun > lifeNanoseconds
   }
 
   private func dropIdle() {

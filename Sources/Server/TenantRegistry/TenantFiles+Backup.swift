@@ -62,7 +62,66 @@ extension TenantFiles {
   }
 }
 
+/// What a directory that is no tenant that loads has of one.
+public struct TenantRemains: Sendable {
+  /// The directory.
+  public let files: TenantFiles
+  /// `tenant.yaml` is there.
+  public let hasConfiguration: Bool
+  /// `persisted.json` says that the tenant is disabled, or cannot be understood.
+  public let isDisabled: Bool
+  /// What the storage file is called; nil where `tenant.yaml` is not there, or cannot be understood.
+  public let storageFile: String?
+  /// Nothing is there but what a creation that ended leaves.
+  public let isEmpty: Bool
+
+  init(_ files: TenantFiles) throws(FileError) {
+    self.files = files
+    let directory = files.directory
+    let yaml = try Self.text("tenant.yaml", directory)
+    hasConfiguration = yaml != nil
+    let json = try Self.text("persisted.json", directory)
+    isEmpty = try directory.names().allSatisfy { $0.hasSuffix(".lock") || $0.hasSuffix(".new") }
+    do {
+      isDisabled = try json.map { try PersistedState(json: $0, file: "persisted.json").isDisabled } ?? false
+    } catch {
+      isDisabled = true
+    }
+    do {
+      storageFile = try yaml.map {
+        try TenantConfiguration(yaml: $0, file: "tenant.yaml", allowedEndpoints: files.allowedEndpoints)
+          .storageFile
+      }
+    } catch {
+      storageFile = nil
+    }
+  }
+
+  /// What is no UTF-8 is understood by no reader of it.
+  private static func text(_ name: String, _ directory: DirectoryDescriptor) throws(FileError) -> String? {
+    do throws(FileError) {
+      return String(decoding: try directory.readFile(name, bytesMax: StrictYAML.bytesMax), as: UTF8.self)
+    } catch .absent {
+      return nil
+    }
+  }
+}
+
 extension TenantsDirectory {
+  /// What is in a tenant's directory; nil where there is none.
+  ///
+  /// - Throws: where the disk does not tell: then nothing is known to be absent.
+  public func remains(of tenant: TenantName) throws(FileError) -> TenantRemains? {
+    do throws(FileError) {
+      let opened = try directory.directory(tenant.text)
+      return try TenantRemains(
+        TenantFiles(tenant: tenant, directory: opened, allowedEndpoints: allowedEndpoints)
+      )
+    } catch .absent {
+      return nil
+    }
+  }
+
   /// A tenant's directory, made where it is not there; without `tenant.yaml` it is no tenant yet.
   public func make(_ tenant: TenantName) throws(FileError) -> TenantFiles {
     let made = try directory.directory(tenant.text, create: true)

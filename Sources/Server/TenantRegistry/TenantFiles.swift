@@ -7,7 +7,7 @@ public final class TenantFiles: Sendable {
   public let tenant: TenantName
   /// The directory.
   public let directory: DirectoryDescriptor
-  private let allowedEndpoints: [String]
+  let allowedEndpoints: [String]
 
   init(tenant: TenantName, directory: DirectoryDescriptor, allowedEndpoints: [String]) {
     self.tenant = tenant

@@ -44,9 +44,12 @@ extension LocalProvider {
   /// Takes CMKs of a backup: makes those that are not there; durable when it returns. Nothing is made where one is refused.
   ///
   /// - Throws: as `adoption`; `CMKError.outcomeUnknown` where a file may be there or not: the same call again settles it.
-  public func adopt(_ set: LocalCMKSet) async throws(CMKError) -> [CMKID: Adoption] {
+  ///
+  /// - Parameter rewriting: writes anew what is there with all its versions, too: another provider may have failed to make it durable.
+  public func adopt(_ set: LocalCMKSet, rewriting: Bool = false) async throws(CMKError) -> [CMKID: Adoption] {
     try await onQueue { provider throws(CMKError) in
       let plan = try provider.plan(set)
+      for id in plan.keys where rewriting && plan[id] == .keep { _ = try provider.store(provider.read(id)) }
       for cmk in set.cmks.values where plan[cmk.id] != .keep {
         do {
           _ = try provider.store(cmk.rewrapped(from: set.root, to: provider.root))
