@@ -184,9 +184,14 @@ final class LoopFileSystem: Sendable {
     }
   }
 
-  /// What the disk has: mounted anew after a cut.
+  /// What the disk has: mounted anew after a cut. An ext4 whose own log met errors says at mounting that it wants e2fsck(8), and is given it, as
+  /// at any start of a machine.
   func remount() async throws {
     try await unmount()
+    if kind == .ext4, breaker != nil, logDevice == nil {
+      // Exit status 0 to 2: whole, or mended.
+      try await Self.run(["sh", "-c", "e2fsck -f -y \"$1\"; test $? -le 2", "sh", image])
+    }
     try await mount()
   }
 }
