@@ -76,7 +76,7 @@ public enum AtomicFile {
       try writeAll(file, part, at: offset, path, calls)
       offset += part.count
     }
-    guard calls.make(.fsync, { fsync(file.number) }) == 0 else {
+    guard calls.synchronize(.fsync, file.number) == 0 else {
       throw .unchanged("cannot sync \(path): \(lastErrorText())")
     }
   }

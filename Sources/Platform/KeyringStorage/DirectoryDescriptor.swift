@@ -33,11 +33,15 @@ public final class DirectoryDescriptor: Sendable {
     requirePrivate: Bool = true,
     calls: SystemCalls = SystemCalls()
   ) throws(FileError) {
+    let isNew = unsafe create && access(path, F_OK) != 0
     try self.init(at: AT_FDCWD, path, path: path, create, requirePrivate, calls)
-    guard create else { return }
+    guard isNew else { return }
     let parent = path.lastIndex(of: "/").map { path[..<$0] } ?? "."
-    // The dot: a symbolic link on the way to it is the operator's affair.
-    try DirectoryDescriptor(path: "\(parent)/.", requirePrivate: false, calls: calls).synchronize()
+    // The dot: a symbolic link on the way to it is the operator's affair. It may be another user's, so that its times cannot be set.
+    let above = try DirectoryDescriptor(path: "\(parent)/.", requirePrivate: false, calls: calls)
+    guard calls.make(.fsync, { fsync(above.descriptor.number) }) == 0 else {
+      throw .unknown("cannot sync \(above.path): \(lastErrorText())")
+    }
   }
 
   /// Opens a directory in this one.
@@ -194,7 +198,7 @@ public final class DirectoryDescriptor: Sendable {
 
   /// Makes what was renamed, created or removed in this directory durable.
   public func synchronize() throws(FileError) {
-    guard calls.make(.fsync, { fsync(descriptor.number) }) == 0 else {
+    guard calls.synchronize(.fsync, descriptor.number) == 0 else {
       throw .unknown("cannot sync \(path): \(lastErrorText())")
     }
   }

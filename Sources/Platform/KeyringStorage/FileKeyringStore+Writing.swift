@@ -165,14 +165,14 @@ extension FileKeyringStore {
       // leave it behind the next batch.
       let calls = directory.calls
       let isCutOff = calls.make(.ftruncate) { ftruncate(open.file.number, off_t(open.size)) } == 0
-      if isCutOff, isAsLongAsItWas(open), calls.make(.fsync, { fsync(open.file.number) }) == 0 {
+      if isCutOff, isAsLongAsItWas(open), calls.synchronize(.fsync, open.file.number) == 0 {
         throw .unavailable(what)
       }
       throw failed(&state, what)
     } catch {
       throw failed(&state, "\(error)")
     }
-    guard directory.calls.make(.fdatasync, { fdatasync(open.file.number) }) == 0 else {
+    guard directory.calls.synchronize(.fdatasync, open.file.number) == 0 else {
       throw failed(&state, "cannot sync \(path): \(lastErrorText())")
     }
   }

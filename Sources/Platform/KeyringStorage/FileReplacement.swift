@@ -104,7 +104,7 @@ final class FileReplacement: KeyringReplacement {
       authenticator: authenticator
     )
     try write(batch.bytes)
-    guard store.directory.calls.make(.fsync, { fsync(file.number) }) == 0 else {
+    guard store.directory.calls.synchronize(.fsync, file.number) == 0 else {
       throw .unavailable("cannot sync \(store.path)\(AtomicFile.temporarySuffix): \(lastErrorText())")
     }
     state.withLock { $0.position = batch.position }

@@ -3,7 +3,7 @@ internal import Glibc
 
 /// The system calls that change a disk or read it, by name: what a test makes fail.
 public enum SystemCall: String, Sendable, CaseIterable {
-  case open, read, write, fsync, fdatasync, ftruncate, rename, unlink, stat, lock, mkdir
+  case open, read, write, fsync, fdatasync, utimens, ftruncate, rename, unlink, stat, lock, mkdir
 }
 
 /// What becomes of a system call in a test.
@@ -38,6 +38,21 @@ public struct SystemCalls: Sendable {
       let result = allowed(call) ? body() : -1
       if result == -1, errno == EINTR { continue }
       return result
+    }
+  }
+
+  /// Syncs, and then makes a call that a file system whose log failed refuses: ext4 looks for that when a sync begins, and answers 0 where
+  /// another file's sync let the log fail meanwhile. Setting the time of the last change writes nothing to the disk by itself.
+  ///
+  /// - Returns: 0 where what was written is on the disk.
+  func synchronize(_ call: SystemCall, _ descriptor: Int32) -> Int32 {
+    guard make(call, { call == .fdatasync ? fdatasync(descriptor) : fsync(descriptor) }) == 0 else {
+      return -1
+    }
+    return make(.utimens) {
+      // SAFETY: both times live for the call. UTIME_OMIT leaves the time of the last access as it is; UTIME_NOW: utimensat(2).
+      let times = [timespec(tv_sec: 0, tv_nsec: (1 << 30) - 2), timespec(tv_sec: 0, tv_nsec: (1 << 30) - 1)]
+      return unsafe futimens(descriptor, times)
     }
   }
 
