@@ -1,6 +1,18 @@
 public import KeyringCore
 
 extension Anchor {
+  /// Its HMAC, to be checked as those of batches are; nil where it has none.
+  func pendingAuthentication(_ tenant: TenantName) -> PendingAuthentication? {
+    authentication.map {
+      PendingAuthentication(
+        wrappingKeyID: $0.wrappingKeyID,
+        message: Anchor.message(tenant: tenant, keyring: keyring, position: position),
+        mac: $0.mac,
+        place: "anchor"
+      )
+    }
+  }
+
   /// Checks that a storage file is the one that this anchor knows, or one that came of it; docs/FILE_FORMAT.md, "Opening", step 5.
   ///
   /// - Parameter path: for messages.
@@ -14,7 +26,7 @@ extension Anchor {
         "\(path) is behind its anchor: it is at sequence \(content.position.sequence), and was at \(position.sequence); an older file was put back, or acknowledged commits are missing"
       )
     }
-    guard position.sequence > 0, position == content.replaced || content.positions.contains(position) else {
+    guard position.sequence > 0, content.came(from: position) else {
       throw .changed(
         "\(path) is not the file that its anchor knows: it has another history at sequence \(position.sequence)"
       )
@@ -63,15 +75,8 @@ public enum OfflineCheck {
     let tenant = content.state.tenant
     let anchor = try Anchor.decode(bytes, tenant: tenant)
     try anchor.check(content, path)
-    guard let authentication = anchor.authentication else { return .none }
+    guard let pending = anchor.pendingAuthentication(tenant) else { return .none }
     guard anchor.position != content.replaced else { return .file }
-    return .authentication(
-      PendingAuthentication(
-        wrappingKeyID: authentication.wrappingKeyID,
-        message: Anchor.message(tenant: tenant, keyring: anchor.keyring, position: anchor.position),
-        mac: authentication.mac,
-        place: "anchor"
-      )
-    )
+    return .authentication(pending)
   }
 }

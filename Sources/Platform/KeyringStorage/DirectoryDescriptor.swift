@@ -183,17 +183,7 @@ public final class DirectoryDescriptor: Sendable {
   func read(_ file: FileDescriptor, _ name: String, bytesMax: Int) throws(FileError) -> [UInt8] {
     let size = try status(of: file, name).size
     guard size <= bytesMax else { throw .unacceptable("\(path)/\(name) is larger than \(bytesMax) bytes") }
-    var bytes = [UInt8](repeating: 0, count: size)
-    var done = 0
-    while done < size {
-      let count = unsafe bytes.withUnsafeMutableBytes {
-        unsafe calls.read(file.number, into: UnsafeMutableRawBufferPointer(rebasing: $0[done...]), at: done)
-      }
-      guard count >= 0 else { throw .unchanged("cannot read \(path)/\(name): \(lastErrorText())") }
-      guard count > 0 else { throw .unchanged("\(path)/\(name) became shorter while it was read") }
-      done += count
-    }
-    return bytes
+    return try readExactly(file, size, at: 0, "\(path)/\(name)", calls)
   }
 
   /// Makes what was renamed, created or removed in this directory durable.

@@ -137,15 +137,8 @@ public final class FileKeyringStore: KeyringStore {
     _ notices: [String]
   ) throws(StoreError) -> LoadedKeyring {
     var pending = content.pendingAuthentications
-    if let anchor, let authentication = anchor.authentication, anchor.position != content.replaced {
-      pending.append(
-        PendingAuthentication(
-          wrappingKeyID: authentication.wrappingKeyID,
-          message: Anchor.message(tenant: tenant, keyring: anchor.keyring, position: anchor.position),
-          mac: authentication.mac,
-          place: "anchor"
-        )
-      )
+    if let anchor, anchor.position != content.replaced, let proof = anchor.pendingAuthentication(tenant) {
+      pending.append(proof)
     }
     return LoadedKeyring(
       state: content.state,

@@ -137,10 +137,7 @@ extension FileKeyringStore {
   fileprivate func abandon(_ draft: FileReplacement) {
     state.withLock { state in
       guard state.draft === draft else { return }  // the file of that name is another's by now, or gone
-      state.draft = nil
-      // A leftover is removed by the next replacement or opening.
-      _ = directory.unlink(name + AtomicFile.temporarySuffix)
-      directory.end(name + AtomicFile.temporarySuffix)
+      forgetDraft(&state)
     }
   }
 

@@ -309,7 +309,6 @@ extension Restorer {
       }
     }
     guard case .success(let content) = read, content.state.id == backup.manifest.keyring else { return false }
-    return backup.manifest.position == content.replaced
-      || content.positions.contains(backup.manifest.position)
+    return content.came(from: backup.manifest.position)
   }
 }
