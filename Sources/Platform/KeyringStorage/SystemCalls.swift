@@ -41,15 +41,21 @@ public struct SystemCalls: Sendable {
     }
   }
 
-  /// Syncs, and then makes a call that a file system whose log failed refuses: ext4 looks for that when a sync begins, and answers 0 where
-  /// another file's sync let the log fail meanwhile. Setting the time of the last change writes nothing to the disk by itself.
+  /// Syncs, and then makes two calls that a file system whose log failed refuses: ext4 looks for that when a sync begins, and answers 0 where
+  /// another file's sync let the log fail meanwhile. Setting the time of the last change writes nothing to the disk by itself. Two, since
+  /// the call that is the first to meet the failed log shuts the file system down and may answer 0 itself (docs/RELIABILITY.md).
   ///
   /// - Returns: 0 where what was written is on the disk.
   func synchronize(_ call: SystemCall, _ descriptor: Int32) -> Int32 {
     guard make(call, { call == .fdatasync ? fdatasync(descriptor) : fsync(descriptor) }) == 0 else {
       return -1
     }
-    return make(.utimens) {
+    guard touch(descriptor) == 0 else { return -1 }
+    return touch(descriptor)
+  }
+
+  private func touch(_ descriptor: Int32) -> Int32 {
+    make(.utimens) {
       // SAFETY: both times live for the call. UTIME_OMIT leaves the time of the last access as it is; UTIME_NOW: utimensat(2).
       let times = [timespec(tv_sec: 0, tv_nsec: (1 << 30) - 2), timespec(tv_sec: 0, tv_nsec: (1 << 30) - 1)]
       return unsafe futimens(descriptor, times)
