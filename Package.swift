@@ -87,6 +87,7 @@ let cLibraries: [Target] = [
   .c("COpenSSL", "CLibraries", libraries: ["ssl", "crypto"]),
   .c("CProtobufC", "CLibraries", libraries: ["protobuf-c"]),
   .c("CLinux", "CLibraries"),
+  .c("CCurl", "CLibraries", libraries: ["curl"]),
   .c("CMessages", "CLibraries", dependencies: ["CProtobufC"]),
 ]
 
@@ -116,7 +117,12 @@ let platform: [Target] = [
     "Platform",
     ["COpenSSL", "KeyringCore", "KeyringStorage", "SecureMemory", nioCore]
   ),
-  .library("CMKProviders", "Platform", ["Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory"]),
+  .library("HTTPTransport", "Platform", ["CCurl", "CLinux", "SecureMemory"]),
+  .library(
+    "CMKProviders",
+    "Platform",
+    ["Cryptography", "HTTPTransport", "KeyringCore", "KeyringStorage", "SecureMemory"]
+  ),
 ]
 
 let server: [Target] = [
@@ -125,9 +131,9 @@ let server: [Target] = [
     "KeyringService",
     "Server",
     [
-      "CLinux", "CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory",
-      "TLSTransport",
-      "TenantRegistry", "WireProtocol", collections, logging, nioCore, nioHTTP1, nioPosix,
+      "CLinux", "CMKProviders", "Cryptography", "HTTPTransport", "KeyringCore", "KeyringStorage",
+      "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol", collections, logging, nioCore,
+      nioHTTP1, nioPosix,
     ]
   ),
   .program("keyringd", "Server", ["KeyringService", "TenantRegistry", arguments, lifecycle, logging]),
@@ -191,7 +197,12 @@ let tests: [Target] = [
   ),
   .tests(
     "CMKProvidersTests",
-    ["CMKProviders", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
+    ["CMKProviders", "HTTPTransport", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
+  ),
+  .tests(
+    "HTTPTransportTests",
+    ["HTTPTransport", "KeyringTestSupport", "SecureMemory"],
+    exclude: ["Scripts"]
   ),
   .tests(
     "TenantRegistryTests",

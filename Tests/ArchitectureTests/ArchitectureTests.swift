@@ -8,9 +8,9 @@ import Testing
 
   /// A layer may use itself and those before it; within Platform and Server, a module those before it.
   private static let layers = [
-    ["COpenSSL", "CProtobufC", "CLinux", "CMessages", "CBenchmark"],
+    ["COpenSSL", "CProtobufC", "CLinux", "CCurl", "CMessages", "CBenchmark"],
     ["SecureMemory", "KeyringCore", "MessageEncoding", "WireProtocol"],
-    ["Cryptography"], ["KeyringStorage"], ["TLSTransport", "CMKProviders"],
+    ["Cryptography"], ["KeyringStorage"], ["TLSTransport", "HTTPTransport", "CMKProviders"],
     ["TenantRegistry"], ["KeyringService"], ["keyringd"],
     ["KeyringClient"], ["keyringctl"], ["KeyringTestSupport", "keyringbench", "FuzzTargets"],
   ]

@@ -1,0 +1,67 @@
+internal import KeyringCore
+
+/// Why one attempt of a call to AWS failed, by what follows from it.
+struct CallFailure: Error, Sendable, Equatable {
+  /// The classes of failures.
+  enum Kind: String, Sendable, CaseIterable {
+    /// No answer: the network, a time that ran out, TLS.
+    case unreachable
+    /// Asked too often.
+    case throttled
+    /// AWS's own trouble (HTTP 5xx), or an answer that cannot be used.
+    case serverFailure = "server failure"
+    /// These credentials may not do this.
+    case denied
+    /// The CMK is disabled, or in another state in which it cannot be used.
+    case disabled
+    /// The CMK waits for its deletion.
+    case pendingDeletion = "pending deletion"
+    /// There is no such CMK, in this region.
+    case notFound = "not found"
+    /// The ciphertext is not one of this CMK with this context.
+    case invalidCiphertext = "invalid ciphertext"
+    /// The credentials are unknown, expired or sign wrongly, or the clock is wrong.
+    case credential
+    /// What was asked for cannot be: a wrong region, a malformed key id.
+    case configuration
+    /// A limit of the service, or something that it does not do.
+    case refused
+  }
+
+  let kind: Kind
+  /// What AWS said, or what went wrong; no secret.
+  let message: String
+  /// AWS's id of the request, where it answered with one.
+  let requestID: String?
+  /// How long AWS wants to be left alone.
+  let retryAfterMilliseconds: Int?
+
+  init(_ kind: Kind, _ message: String, requestID: String? = nil, retryAfterMilliseconds: Int? = nil) {
+    self.kind = kind
+    self.message = message
+    self.requestID = requestID
+    self.retryAfterMilliseconds = retryAfterMilliseconds
+  }
+
+  /// True where the same call may succeed a moment later.
+  var isTransient: Bool {
+    switch kind {
+    case .unreachable, .throttled, .serverFailure: true
+    case .denied, .disabled, .pendingDeletion, .notFound, .invalidCiphertext, .credential, .configuration,
+      .refused:
+      false
+    }
+  }
+
+  /// What it means for the CMK (design section 4): trouble with the credentials is as no answer.
+  var cmkError: CMKError {
+    let text = "AWS: \(kind.rawValue): \(message)" + (requestID.map { " (request id \($0))" } ?? "")
+    return switch kind {
+    case .unreachable, .throttled, .serverFailure, .credential: .unreachable(text)
+    case .denied, .disabled, .pendingDeletion, .notFound: .denied(text)
+    case .invalidCiphertext: .invalidCiphertext(text)
+    case .configuration: .configuration(text)
+    case .refused: .refused(text)
+    }
+  }
+}
