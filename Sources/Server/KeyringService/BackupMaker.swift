@@ -85,7 +85,7 @@ struct BackupMaker: Sendable {
     let why =
       "the wrapping key \(id) cannot be had, so that the backup cannot be proved to open: \(error); --unproved takes one all the same"
     switch error {
-    case .unreachable: throw .kmsUnreachable(why)
+    case .unreachable, .overloaded: throw .kmsUnreachable(why)
     case .denied, .invalidCiphertext, .refused, .configuration, .outcomeUnknown: throw .tenantLocked(why)
     }
   }

@@ -71,6 +71,7 @@ extension ServiceError {
     case .denied(let why): self = .kmsDenied(why)
     case .invalidCiphertext(let why): self = .kmsDenied(why)
     case .refused(let why): self = .providerRefused(why)
+    case .overloaded(let why): self = .throttled(why, retryAfterMilliseconds: 100)
     case .configuration(let why): self = .configuration(why)
     case .outcomeUnknown(let why): self = .outcomeUnknown(why)
     }

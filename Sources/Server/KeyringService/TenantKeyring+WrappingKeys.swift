@@ -158,7 +158,8 @@ extension TenantKeyring {
   private func refused(_ id: WrappingKeyID, _ error: CMKError) -> Result<HeldWrappingKey, ServiceError> {
     let now = monotonicNanoseconds()
     switch error {
-    case .unreachable(let why), .refused(let why), .configuration(let why), .outcomeUnknown(let why):
+    case .unreachable(let why), .overloaded(let why), .refused(let why), .configuration(let why),
+      .outcomeUnknown(let why):
       return unreachable(id, why, now)
     case .denied(let why), .invalidCiphertext(let why):
       standings.withLock { standings in

@@ -84,7 +84,7 @@ private func need<Value>(
     throw CMKError.configuration("it was not refused")
   } catch {
     switch error {
-    case .unreachable: refusal = .unreachable
+    case .unreachable, .overloaded: refusal = .unreachable
     case .denied: refusal = .denied
     case .invalidCiphertext: refusal = .invalidCiphertext
     case .refused: refusal = .refused

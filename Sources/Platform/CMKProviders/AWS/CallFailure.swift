@@ -53,10 +53,14 @@ struct CallFailure: Error, Sendable, Equatable {
     }
   }
 
+  /// In words.
+  var text: String {
+    "AWS: \(kind.rawValue): \(message)" + (requestID.map { " (request id \($0))" } ?? "")
+  }
+
   /// What it means for the CMK (design section 4): trouble with the credentials is as no answer.
   var cmkError: CMKError {
-    let text = "AWS: \(kind.rawValue): \(message)" + (requestID.map { " (request id \($0))" } ?? "")
-    return switch kind {
+    switch kind {
     case .unreachable, .throttled, .serverFailure, .credential: .unreachable(text)
     case .denied, .disabled, .pendingDeletion, .notFound: .denied(text)
     case .invalidCiphertext: .invalidCiphertext(text)

@@ -1,0 +1,186 @@
+internal import KeyringCore
+internal import Synchronization
+
+/// When a failed call may go out again.
+enum Repeatability: Sendable {
+  /// It changes nothing, or nothing that counts.
+  case anyTime
+  /// Each execution counts: only an answer that says that it was not executed lets it go out again.
+  case onlyIfNotExecuted
+}
+
+/// Stands between one tenant and one endpoint: bounds the calls in flight and waiting, repeats what may succeed a moment later, and refuses at
+/// once while the endpoint does not answer, so that its trouble is nobody else's.
+public final class CallGuard: Sendable {
+  /// Calls in flight, at most.
+  public static let inFlightMax = 4
+  /// Calls that wait for their turn, at most.
+  public static let waitingMax = 64
+
+  /// Monotonic time by which the present task wants its answer, in nanoseconds as `now` has them; nil: the call's own limits alone.
+  @TaskLocal public static var deadline: UInt64?
+
+  /// What the guard needs from around it.
+  public struct Surroundings: Sendable {
+    let now: @Sendable () -> UInt64
+    let sleep: @Sendable (UInt64) async -> Void
+    let random: @Sendable () -> Double
+
+    /// - Parameters:
+    ///   - now: monotonic nanoseconds.
+    ///   - sleep: for so many nanoseconds.
+    ///   - random: 0 to 1.
+    public init(
+      now: @escaping @Sendable () -> UInt64,
+      sleep: @escaping @Sendable (UInt64) async -> Void,
+      random: @escaping @Sendable () -> Double
+    ) {
+      self.now = now
+      self.sleep = sleep
+      self.random = random
+    }
+  }
+
+  fileprivate struct State {
+    var breaker = CircuitBreaker()
+    var retries = RetryPolicy()
+    var inFlight = 0
+    var waiting: [CheckedContinuation<Bool, Never>] = []
+    var lastFailure = ""
+  }
+
+  private let surroundings: Surroundings
+  private let state = Mutex(State())
+
+  /// - Parameter surroundings: clock and randomness.
+  public init(_ surroundings: Surroundings) { self.surroundings = surroundings }
+
+  /// True while the endpoint is taken for one that does not answer.
+  public var isOpen: Bool { state.withLock { $0.breaker.isOpen } }
+
+  /// Calls that wait for their turn at this moment.
+  var waiting: Int { state.withLock { $0.waiting.count } }
+
+  /// Milliseconds that the next attempt may take: `most`, or less where the task's deadline comes earlier.
+  func attemptMilliseconds(_ most: Int) -> Int {
+    guard let deadline = Self.deadline else { return most }
+    let now = surroundings.now()
+    return min(most, deadline > now ? Int(clamping: (deadline - now) / 1_000_000) : 1)
+  }
+
+  /// Runs `body`, again where that may help.
+  ///
+  /// - Throws: `CMKError.overloaded` at once where too many wait, `.unreachable` at once while the endpoint does not answer, and what the
+  ///   last attempt failed with; for `.onlyIfNotExecuted`, `.outcomeUnknown` where nobody knows whether it was executed.
+  func attempt<Value: Sendable>(
+    _ repeatability: Repeatability = .anyTime,
+    _ body: @Sendable () async throws(CallFailure) -> Value
+  ) async throws(CMKError) -> Value {
+    try await takeTurn()
+    defer { giveTurn() }
+    var attempt = 1
+    var taken = 0
+    while true {
+      try admit()
+      let failure: CallFailure
+      do throws(CallFailure) {
+        let value = try await body()
+        state.withLock { $0.answered(surroundings.now(), taken: taken) }
+        return value
+      } catch {
+        failure = error
+      }
+      note(failure)
+      if repeatability == .onlyIfNotExecuted, failure.leavesOutcomeOpen {
+        throw .outcomeUnknown(failure.text)
+      }
+      guard let pause = pause(after: failure, attempt) else { throw failure.cmkError }
+      taken = pause.tokens
+      attempt += 1
+      await surroundings.sleep(pause.nanoseconds)
+    }
+  }
+
+  private func admit() throws(CMKError) {
+    let (now, random) = (surroundings.now(), surroundings.random())
+    let refusal = state.withLock { state in
+      state.breaker.admit(now: now, random: random) ? nil : state.lastFailure
+    }
+    if let refusal {
+      throw .unreachable("AWS: not asked, since it did not answer a moment ago: \(refusal)")
+    }
+  }
+
+  private func note(_ failure: CallFailure) {
+    let (now, random) = (surroundings.now(), surroundings.random())
+    state.withLock { state in
+      switch failure.kind {
+      case .unreachable, .serverFailure:
+        state.breaker.failed(now: now, random: random)
+        state.lastFailure = failure.text
+      // An answer, though not the one wished for.
+      case .denied, .disabled, .pendingDeletion, .notFound, .invalidCiphertext, .credential, .configuration,
+        .refused, .throttled:
+        state.breaker.counted(now: now)
+        state.breaker.succeeded()
+      }
+    }
+  }
+
+  private func pause(after failure: CallFailure, _ attempt: Int) -> (nanoseconds: UInt64, tokens: Int)? {
+    let (now, random) = (surroundings.now(), surroundings.random())
+    return state.withLock { state in
+      guard let pause = state.retries.pause(after: failure, attempt: attempt, random: random) else {
+        return nil
+      }
+      if let deadline = Self.deadline, now + pause.nanoseconds >= deadline { return nil }
+      return pause
+    }
+  }
+
+  // MARK: Turns
+
+  private func takeTurn() async throws(CMKError) {
+    let isFull = await withCheckedContinuation { (turn: CheckedContinuation<Bool, Never>) in
+      enter(turn)
+    }
+    if isFull { throw .overloaded("too many calls to AWS wait for their turn") }
+  }
+
+  private func enter(_ turn: CheckedContinuation<Bool, Never>) {
+    let answer = state.withLock { state -> Bool? in
+      if state.inFlight < Self.inFlightMax {
+        state.inFlight += 1
+        return false
+      }
+      guard state.waiting.count < Self.waitingMax else { return true }
+      state.waiting.append(turn)
+      return nil
+    }
+    if let answer { turn.resume(returning: answer) }
+  }
+
+  private func giveTurn() {
+    let next = state.withLock { state -> CheckedContinuation<Bool, Never>? in
+      guard !state.waiting.isEmpty else {
+        state.inFlight -= 1
+        return nil
+      }
+      return state.waiting.removeFirst()
+    }
+    next?.resume(returning: false)
+  }
+}
+
+extension CallGuard.State {
+  fileprivate mutating func answered(_ now: UInt64, taken: Int) {
+    breaker.counted(now: now)
+    breaker.succeeded()
+    retries.succeeded(taken)
+  }
+}
+
+extension CallFailure {
+  /// True where nobody knows whether the call was executed.
+  var leavesOutcomeOpen: Bool { kind == .unreachable || kind == .serverFailure }
+}

@@ -1,0 +1,265 @@
+import KeyringCore
+import Synchronization
+import Testing
+
+@testable import CMKProviders
+
+/// A clock that moves when somebody sleeps by it, and dice that always fall alike.
+final class ManualClock: Sendable {
+  private let nanoseconds = Atomic<UInt64>(1_000_000_000_000)
+  private let slept = Mutex<[UInt64]>([])
+
+  var pauses: [UInt64] { slept.withLock { $0 } }
+  var now: UInt64 { nanoseconds.load(ordering: .acquiring) }
+
+  func advance(_ seconds: Double) {
+    nanoseconds.add(UInt64(seconds * 1e9), ordering: .acquiringAndReleasing)
+  }
+
+  func guarded(random: Double = 0.5) -> CallGuard {
+    CallGuard(
+      .init(
+        now: { self.now },
+        sleep: { pause in
+          self.slept.withLock { $0.append(pause) }
+          self.nanoseconds.add(pause, ordering: .acquiringAndReleasing)
+        },
+        random: { random }
+      )
+    )
+  }
+}
+
+/// Fails as told, one after the other, then answers; counts the attempts.
+final class Script: Sendable {
+  private let rest: Mutex<[CallFailure?]>
+  private let count = Atomic(0)
+  init(_ answers: [CallFailure?]) { rest = Mutex(answers) }
+  var attempts: Int { count.load(ordering: .acquiring) }
+
+  func next() throws(CallFailure) -> Int {
+    count.add(1, ordering: .acquiringAndReleasing)
+    let failure = rest.withLock { $0.isEmpty ? nil : $0.removeFirst() }
+    if let failure { throw failure }
+    return attempts
+  }
+}
+
+@Suite struct CallGuardTests {
+  let clock = ManualClock()
+
+  private func fails(
+    _ guarded: CallGuard,
+    _ script: Script,
+    _ repeatability: Repeatability = .anyTime
+  ) async -> CMKError? {
+    do {
+      _ = try await guarded.attempt(repeatability) { () throws(CallFailure) in try script.next() }
+      return nil
+    } catch {
+      return error
+    }
+  }
+
+  // MARK: Repeating
+
+  @Test(arguments: [CallFailure.Kind.unreachable, .serverFailure, .throttled])
+  func whatMayPassIsTriedThreeTimes(_ kind: CallFailure.Kind) async throws {
+    let script = Script([CallFailure(kind, "1"), CallFailure(kind, "2")])
+    #expect(await fails(clock.guarded(), script) == nil)
+    #expect(script.attempts == 3)
+    // Full jitter at one half: of 50 and 100 ms, or of 1 and 2 s.
+    let base: UInt64 = kind == .throttled ? 500_000_000 : 25_000_000
+    #expect(clock.pauses == [base, 2 * base])
+  }
+
+  @Test func afterThreeAttemptsTheLastFailureIsTheAnswer() async {
+    let script = Script((1...5).map { CallFailure(.serverFailure, "number \($0)") })
+    #expect(await fails(clock.guarded(), script) == .unreachable("AWS: server failure: number 3"))
+    #expect(script.attempts == 3)
+  }
+
+  @Test(arguments: CallFailure.Kind.allCases.filter { !CallFailure($0, "").isTransient })
+  func whatWillNotPassIsNotRepeated(_ kind: CallFailure.Kind) async {
+    let script = Script([CallFailure(kind, "no", requestID: "r-1")])
+    let error = await fails(clock.guarded(), script)
+    #expect(error?.description == "AWS: \(kind.rawValue): no (request id r-1)")
+    #expect(script.attempts == 1)
+  }
+
+  @Test func whatCountsIsNotRepeatedWhereItMayHaveHappened() async {
+    let lost = Script([CallFailure(.unreachable, "lost")])
+    #expect(
+      await fails(clock.guarded(), lost, .onlyIfNotExecuted) == .outcomeUnknown("AWS: unreachable: lost")
+    )
+    #expect(lost.attempts == 1)
+    let throttled = Script([CallFailure(.throttled, "slower")])
+    #expect(await fails(clock.guarded(), throttled, .onlyIfNotExecuted) == nil)
+    #expect(throttled.attempts == 2)
+  }
+
+  @Test func theServicesOwnPauseIsKeptToFiveSecondsMore() async {
+    let script = Script([CallFailure(.throttled, "", retryAfterMilliseconds: 60_000)])
+    #expect(await fails(clock.guarded(), script) == nil)
+    #expect(clock.pauses == [5_500_000_000])
+  }
+
+  @Test func theBucketOfTokensEndsRepeating() async {
+    let guarded = clock.guarded()
+    // 500 tokens; a call that is throttled throughout takes 5 twice.
+    for _ in 0..<50 {
+      _ = await fails(guarded, Script([CallFailure](repeating: CallFailure(.throttled, ""), count: 3)))
+    }
+    let script = Script([CallFailure(.throttled, "")])
+    #expect(await fails(guarded, script) == .unreachable("AWS: throttled: "))
+    #expect(script.attempts == 1)
+    // Five successes bring back one repetition.
+    for _ in 0..<5 { #expect(await fails(guarded, Script([])) == nil) }
+    #expect(await fails(guarded, Script([CallFailure(.throttled, "")])) == nil)
+  }
+
+  @Test func nobodyWaitsPastItsDeadline() async {
+    let guarded = clock.guarded()
+    let script = Script([CallFailure(.throttled, "")])
+    let error = await CallGuard.$deadline.withValue(clock.now + 100_000_000) { await fails(guarded, script) }
+    #expect(error == .unreachable("AWS: throttled: "))
+    #expect(script.attempts == 1)
+    CallGuard.$deadline.withValue(clock.now + 100_000_000) {
+      #expect(guarded.attemptMilliseconds(3000) == 100)
+    }
+    #expect(guarded.attemptMilliseconds(3000) == 3000)
+  }
+
+  // MARK: The circuit breaker
+
+  @Test func fiveFailuresInARowOpenItAndOneProbeClosesIt() async {
+    let guarded = clock.guarded()
+    let down = Script([CallFailure](repeating: CallFailure(.unreachable, "down"), count: 100))
+    _ = await fails(guarded, down)
+    _ = await fails(guarded, down)
+    #expect(guarded.isOpen)
+    let asked = down.attempts
+    #expect(asked == 5)
+    let refusal = await fails(guarded, down)
+    #expect(
+      refusal == .unreachable("AWS: not asked, since it did not answer a moment ago: AWS: unreachable: down")
+    )
+    #expect(down.attempts == asked)
+    // Dice at one half: a probe after 5 s, one only.
+    clock.advance(5)
+    _ = await fails(guarded, down)
+    #expect(down.attempts == asked + 1)
+    #expect(guarded.isOpen)
+    clock.advance(5)
+    #expect(await fails(guarded, Script([])) == nil)
+    #expect(!guarded.isOpen)
+  }
+
+  @Test func whileOneProbesTheOthersAreRefused() {
+    var breaker = CircuitBreaker()
+    for _ in 0..<5 { breaker.failed(now: 0, random: 0.5) }
+    // A probe that is never heard of again does not keep it open for good.
+    let times: [UInt64] = [4_999_999_999, 5_000_000_000, 5_000_000_001, 10_000_000_000]
+    let admitted = times.map { breaker.admit(now: $0, random: 0.5) }
+    #expect(admitted == [false, true, false, true])
+  }
+
+  @Test func halfOfTenWithinTenSecondsOpensIt() {
+    var breaker = CircuitBreaker()
+    for _ in 0..<5 {
+      breaker.counted(now: 0)
+      breaker.succeeded()
+    }
+    for number in 0..<5 {
+      #expect(!breaker.isOpen, "after \(number) failures")
+      if number == 2 { breaker.succeeded() }
+      breaker.failed(now: 1, random: 0)
+    }
+    #expect(breaker.isOpen)
+    var slow = CircuitBreaker()
+    for second in 0..<20 {
+      slow.counted(now: UInt64(second) * 11_000_000_000)
+      slow.succeeded()
+      slow.failed(now: UInt64(second) * 11_000_000_000, random: 0)
+    }
+    #expect(!slow.isOpen)
+  }
+
+  @Test(arguments: [CallFailure.Kind.denied, .disabled, .credential, .throttled])
+  func anAnswerKeepsItClosed(_ kind: CallFailure.Kind) async {
+    let guarded = clock.guarded()
+    let script = Script([CallFailure](repeating: CallFailure(kind, ""), count: 100))
+    for _ in 0..<20 { _ = await fails(guarded, script) }
+    #expect(!guarded.isOpen)
+  }
+
+  // MARK: Turns
+
+  @Test func fourAreInFlightSixtyFourWaitAndTheNextIsRefused() async throws {
+    let guarded = clock.guarded()
+    let gate = Gate()
+    let running = MostAtOnce()
+    await withTaskGroup(of: CMKError?.self) { group in
+      for _ in 0..<68 {
+        group.addTask {
+          do throws(CMKError) {
+            _ = try await guarded.attempt { () async throws(CallFailure) in
+              running.begin()
+              await gate.passed()
+              running.end()
+            }
+            return nil
+          } catch {
+            return error
+          }
+        }
+      }
+      while guarded.waiting < 64 { await Task.yield() }
+      let refused = Script([])
+      #expect(await fails(guarded, refused) == .overloaded("too many calls to AWS wait for their turn"))
+      #expect(refused.attempts == 0)
+      gate.open()
+      for await error in group { #expect(error == nil) }
+    }
+    #expect(running.most == 4)
+    #expect(await fails(guarded, Script([])) == nil)
+  }
+}
+
+/// Counts those that run at one time.
+private final class MostAtOnce: Sendable {
+  private let state = Mutex((now: 0, most: 0))
+  var most: Int { state.withLock { $0.most } }
+
+  func begin() {
+    state.withLock { state in
+      state.now += 1
+      state.most = max(state.most, state.now)
+    }
+  }
+
+  func end() { state.withLock { $0.now -= 1 } }
+}
+
+/// Closed until it is opened.
+final class Gate: Sendable {
+  private let state = Mutex((isOpen: false, waiting: [CheckedContinuation<Void, Never>]()))
+
+  func passed() async {
+    await withCheckedContinuation { continuation in
+      let isOpen = state.withLock { state in
+        if !state.isOpen { state.waiting.append(continuation) }
+        return state.isOpen
+      }
+      if isOpen { continuation.resume() }
+    }
+  }
+
+  func open() {
+    let waiting = state.withLock { state in
+      state.isOpen = true
+      return state.waiting
+    }
+    for continuation in waiting { continuation.resume() }
+  }
+}
