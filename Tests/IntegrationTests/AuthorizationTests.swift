@@ -33,7 +33,7 @@ import WireProtocol
     [
       .tenantCreate(TenantCreateCall(tenant: "epsilon")), .tenantList(pageSize: 0, after: ""), .status(""),
       .tenantDisable(tenant), .tenantEnable(tenant), .instanceAdd(tenant: tenant, instance: "x"),
-      .tenantAccept(tenant, sequence: 1),
+      .tenantAccept(tenant, sequence: 1), .tenantMove(.init(tenant: tenant, cmkID: "x", settings: [])),
       .restore(tenant, .begin(RestoreBeginCall(bytes: 1, digest: .zero, acceptRollback: true))),
       .restore(tenant, .write(TransferID(value: 1), offset: 0, data: [1])),
       .restore(tenant, .end(TransferID(value: 1))),

@@ -194,7 +194,7 @@ final class PipelineFixture: Sendable {
       caller: "spiffe://t/tenant/acme/instance/a",
       idempotency: idempotency,
       versions: operations.map { _ in 1 },
-      deadline: deadline
+      deadline: RequestDeadline(deadline)
     )
     pipeline.submit(change, again: nil) { outcome in box.outcome.withLock { $0 = outcome } }
     settle()

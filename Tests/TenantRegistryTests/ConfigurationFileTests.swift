@@ -130,7 +130,7 @@ import Testing
       file: "t",
       allowedEndpoints: ["kms.example.org", "localhost"]
     )
-    #expect(made.endpoint == endpoint)
+    #expect(made.provider.endpoint == endpoint)
     #expect(throws: ConfigurationError.self) {
       try TenantConfiguration(yaml: yaml, file: "t", allowedEndpoints: [])
     }
@@ -142,7 +142,7 @@ import Testing
     #expect(made.wrappingKeyTTL == .seconds(300) && made.outageGrace == .seconds(86_400))
     #expect(made.instances == .listed([]) && made.anchor == .writtenBehind && !made.isReadOnly)
     #expect(made.keysMax == 1_000_000 && made.connectionsMax == nil && made.inFlightBytesMax == nil)
-    #expect(made.storageFile == "keyring" && made.credentialsFile == "credentials")
+    #expect(made.storageFile == "keyring" && made.provider.credentialsFile == "credentials")
     #expect(
       try TenantConfiguration(yaml: "{cmk_id: a, instances: any}", file: "t", allowedEndpoints: []).instances
         == .any
@@ -232,7 +232,7 @@ import Testing
 
   private func persisted(_ json: String) -> String {
     do throws(ConfigurationError) {
-      _ = try PersistedState(json: json, file: "p.json")
+      _ = try PersistedState(json: json, file: "p.json", allowedEndpoints: [])
       return "it was taken"
     } catch {
       return "\(error)"
@@ -265,10 +265,10 @@ import Testing
 
   @Test func whatIsPersistedIsReadAgain() throws {
     var state = PersistedState()
-    #expect(try PersistedState(json: state.json, file: "p") == state)
+    #expect(try PersistedState(json: state.json, file: "p", allowedEndpoints: []) == state)
     state.variables = [.cmkID: #"a"b\c'{}:#"#, .wrappingKeyTTL: "5m", .readOnly: "true"]
     state.instances = [try TenantConfiguration.instance("a"), try TenantConfiguration.instance("null")]
     state.isDisabled = true
-    #expect(try PersistedState(json: state.json, file: "p") == state)
+    #expect(try PersistedState(json: state.json, file: "p", allowedEndpoints: []) == state)
   }
 }

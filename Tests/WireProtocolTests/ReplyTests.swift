@@ -79,6 +79,7 @@ import WireProtocol
     ),
     .service(service()), .service(ServiceStatus()), .tenant(tenant()),
     .tenant(TenantStatus(summary: summary)), .tenantAccept(sequence: .max),
+    .tenantReload(credentials: "the file 'credentials'"), .tenantMove(cmkID: "alias/acme"),
     .cmk(id: "c", state: "enabled", version: 1),
     .backup(.begun(TransferID(value: 1), bytes: .max, digest: .zero, summary(""))),
     .backup(.begun(TransferID(value: .max), bytes: 0, digest: .zero, BackupSummary())),

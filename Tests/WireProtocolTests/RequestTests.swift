@@ -45,7 +45,14 @@ import WireProtocol
       .variablesSet(tenant: "acme", name: "", value: "", .persist), .variablesList("acme"),
       .rotateCMK("acme"), .rotateKeys("acme", allowTransient: true),
       .rotateKeys("acme", allowTransient: false),
-      .status(""), .status("acme"), .tenantAccept("acme", sequence: .max),
+      .status(""), .status("acme"), .tenantAccept("acme", sequence: .max), .tenantReload("acme"),
+      .tenantMove(
+        .init(
+          tenant: "acme",
+          cmkID: "alias/acme",
+          settings: [.init(name: "provider", value: "aws"), .init(name: "region", value: "eu-central-1")]
+        )
+      ),
     ] + CMKAction.allCases.map { .cmk(tenant: "acme", $0, cmkID: "c", days: 30) } + transferCalls
 
   static let transferCalls: [AdminCall] = [

@@ -56,17 +56,19 @@ struct StatusCommand: AsyncParsableCommand {
         ("created", .text(dateText(key.createdMilliseconds))),
       ])
     }
-    let json = JSON.object([
-      ("summary", status.summary.json), ("reason", .text(status.reason)),
-      ("sequence", .number(status.sequence)),
-      ("keys", .number(status.keys)), ("records", .number(status.records)),
-      ("storage_bytes", .number(status.storageBytes)),
-      ("digest", .text(status.digest)), ("keyring_id", .text(status.keyringID)),
-      ("connections", .number(UInt64(status.connections))),
-      ("batches_unverified", .number(status.batchesUnverified)),
-      ("rotation_done", .number(status.rotationDone)), ("rotation_total", .number(status.rotationTotal)),
-      ("wrapping_keys", .list(keys)),
-    ])
+    let json = JSON.object(
+      [
+        ("summary", status.summary.json), ("reason", .text(status.reason)),
+        ("sequence", .number(status.sequence)),
+        ("keys", .number(status.keys)), ("records", .number(status.records)),
+        ("storage_bytes", .number(status.storageBytes)),
+        ("digest", .text(status.digest)), ("keyring_id", .text(status.keyringID)),
+        ("connections", .number(UInt64(status.connections))),
+        ("batches_unverified", .number(status.batchesUnverified)),
+        ("rotation_done", .number(status.rotationDone)), ("rotation_total", .number(status.rotationTotal)),
+        ("wrapping_keys", .list(keys)),
+      ] + (status.credentials.map { [("credentials", $0.json)] } ?? [])
+    )
     var rows = [
       ["tenant", status.summary.tenant],
       ["state", status.summary.state.name + (status.reason.isEmpty ? "" : ": \(status.reason)")],
@@ -74,6 +76,7 @@ struct StatusCommand: AsyncParsableCommand {
       ["keys", "\(status.keys) (\(status.records) records)"], ["storage", "\(status.storageBytes) bytes"],
       ["connections", "\(status.connections)"],
     ]
+    if let credentials = status.credentials { rows += credentials.rows }
     for key in status.wrappingKeys {
       rows.append([
         "wrapping key",
@@ -81,6 +84,23 @@ struct StatusCommand: AsyncParsableCommand {
       ])
     }
     Output.show(connection.output, json, text: Output.table(rows))
+  }
+}
+
+extension CredentialsStatus {
+  fileprivate var json: JSON {
+    .object([
+      ("source", .text(source)), ("access_key_id", .text(accessKeyID)),
+      ("loaded", .text(dateText(loadedMilliseconds))),
+      ("expires", .text(expiresMilliseconds == 0 ? "" : dateText(expiresMilliseconds))),
+      ("last_failure", .text(lastFailure)),
+    ])
+  }
+
+  fileprivate var rows: [[String]] {
+    let expiry = expiresMilliseconds == 0 ? "" : ", expire \(dateText(expiresMilliseconds))"
+    let read = "\(source), key ...\(accessKeyID), since \(dateText(loadedMilliseconds))\(expiry)"
+    return [["credentials", read]] + (lastFailure.isEmpty ? [] : [["", "newer ones failed: \(lastFailure)"]])
   }
 }
 

@@ -8,7 +8,7 @@ struct TenantCommands: ParsableCommand {
     abstract: "Onboards tenants and looks after them.",
     subcommands: [
       TenantCreate.self, TenantList.self, TenantShow.self, TenantDisable.self, TenantEnable.self,
-      TenantAccept.self,
+      TenantAccept.self, TenantReload.self, TenantMove.self,
     ]
   )
 }

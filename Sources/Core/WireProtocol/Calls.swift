@@ -124,6 +124,39 @@ public enum AdminCall: Sendable, Equatable {
   case cmk(tenant: String, CMKAction, cmkID: String, days: UInt32)
   case backup(String, BackupCall)
   case restore(String, RestoreCall)
+  case tenantReload(String)
+  case tenantMove(TenantMoveCall)
+}
+
+/// Where a tenant is to be moved.
+public struct TenantMoveCall: Sendable, Equatable {
+  /// One setting of the provider.
+  public struct Setting: Sendable, Equatable {
+    /// As in the tenant's file.
+    public let name: String
+    /// No secret.
+    public let value: String
+
+    /// Puts both together.
+    public init(name: String, value: String) {
+      self.name = name
+      self.value = value
+    }
+  }
+
+  /// Its name.
+  public let tenant: String
+  /// The CMK to move to.
+  public let cmkID: String
+  /// The new provider's.
+  public let settings: [Setting]
+
+  /// Puts the parts together.
+  public init(tenant: String, cmkID: String, settings: [Setting]) {
+    self.tenant = tenant
+    self.cmkID = cmkID
+    self.settings = settings
+  }
 }
 
 /// A call.

@@ -288,9 +288,28 @@ public struct TenantStatus: Sendable, Equatable {
   public var rotationTotal: UInt64 = 0
   /// 32 hexadecimal digits.
   public var keyringID = ""
+  /// What signs the calls to the KMS.
+  public var credentials: CredentialsStatus?
 
   /// A tenant that is not open.
   public init(summary: TenantSummary) { self.summary = summary }
+}
+
+/// Credentials of a KMS, as far as they are not secret.
+public struct CredentialsStatus: Sendable, Equatable {
+  /// Where they come from.
+  public var source = ""
+  /// The last four characters.
+  public var accessKeyID = ""
+  /// Unix milliseconds.
+  public var loadedMilliseconds: UInt64 = 0
+  /// Unix milliseconds; 0: not known to expire.
+  public var expiresMilliseconds: UInt64 = 0
+  /// Empty where the last try succeeded.
+  public var lastFailure = ""
+
+  /// Nothing known.
+  public init() {}
 }
 
 /// The result of a call that succeeded.
@@ -322,6 +341,8 @@ public enum ReplyResult: Sendable {
   case cmk(id: String, state: String, version: UInt32)
   case backup(BackupResult)
   case restore(RestoreResult)
+  case tenantReload(credentials: String)
+  case tenantMove(cmkID: String)
 }
 
 /// One reply.

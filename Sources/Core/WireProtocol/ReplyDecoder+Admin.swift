@@ -69,6 +69,14 @@ extension ReplyDecoder {
       if let reply = unsafe message.cmk_manage?.pointee {
         return unsafe .cmk(id: text(reply.cmk_id), state: text(reply.state), version: reply.version)
       }
+    case KEYRING__V1__REPLY__RESULT_TENANT_RELOAD:
+      if let reply = unsafe message.tenant_reload {
+        return .tenantReload(credentials: unsafe text(reply.pointee.credentials))
+      }
+    case KEYRING__V1__REPLY__RESULT_TENANT_MOVE:
+      if let reply = unsafe message.tenant_move {
+        return .tenantMove(cmkID: unsafe text(reply.pointee.cmk_id))
+      }
     default: return try unsafe transferResult(message)
     }
     throw .malformed("the reply has no result that this client knows")
@@ -159,6 +167,19 @@ extension ReplyDecoder {
     unsafe status.rotationDone = item.rotation_done
     unsafe status.rotationTotal = item.rotation_total
     unsafe status.keyringID = text(item.keyring_id)
+    if let credentials = unsafe item.credentials?.pointee {
+      status.credentials = unsafe self.credentials(credentials)
+    }
+    return status
+  }
+
+  private func credentials(_ item: Keyring__V1__CredentialsStatus) -> CredentialsStatus {
+    var status = CredentialsStatus()
+    unsafe status.source = text(item.source)
+    unsafe status.accessKeyID = text(item.access_key_id)
+    unsafe status.loadedMilliseconds = item.loaded_ms
+    unsafe status.expiresMilliseconds = item.expires_ms
+    unsafe status.lastFailure = text(item.last_failure)
     return status
   }
 

@@ -44,6 +44,8 @@ extension ReplyEncoder {
       }
     case .backup(let result): write(result, to: &message)
     case .restore(let result): write(result, to: &message)
+    case .tenantReload(let credentials): message.message(84) { $0.bytes(1, credentials.utf8) }
+    case .tenantMove(let cmkID): message.message(85) { $0.bytes(1, cmkID.utf8) }
     case .fetch, .describe, .store, .generate, .remove, .rotate, .list, .transact, .whoAmI:
       preconditionFailure("not an administrator's reply")
     }
@@ -118,6 +120,15 @@ extension ReplyEncoder {
     message.number(11, status.rotationDone)
     message.number(12, status.rotationTotal)
     message.bytes(13, status.keyringID.utf8)
+    if let credentials = status.credentials {
+      message.message(14) { inner in
+        inner.bytes(1, credentials.source.utf8)
+        inner.bytes(2, credentials.accessKeyID.utf8)
+        inner.number(3, credentials.loadedMilliseconds)
+        inner.number(4, credentials.expiresMilliseconds)
+        inner.bytes(5, credentials.lastFailure.utf8)
+      }
+    }
   }
 
   private static func write(_ key: WrappingKeyStatus, to message: inout MessageWriter) {

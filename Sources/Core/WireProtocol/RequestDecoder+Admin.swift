@@ -56,6 +56,10 @@ extension RequestDecoder {
         }
         return unsafe .cmk(tenant: text(call.tenant), action, cmkID: text(call.cmk_id), days: call.days)
       }
+    case KEYRING__V1__REQUEST__CALL_TENANT_RELOAD:
+      if let call = unsafe message.tenant_reload { return .tenantReload(unsafe text(call.pointee.tenant)) }
+    case KEYRING__V1__REQUEST__CALL_TENANT_MOVE:
+      if let call = unsafe message.tenant_move?.pointee { return .tenantMove(unsafe tenantMove(call)) }
     default: return try unsafe transfer(message)
     }
     throw .malformed("the request has no call that this server knows")
@@ -70,6 +74,15 @@ extension RequestDecoder {
       instances: (0..<call.n_instances).map { unsafe text(call.instances[$0]) },
       anyInstance: call.any_instance != 0
     )
+  }
+
+  private func tenantMove(_ call: Keyring__V1__TenantMoveRequest) -> TenantMoveCall {
+    let settings = unsafe (0..<call.n_settings).compactMap { index in
+      unsafe call.settings[index].map { setting in
+        unsafe TenantMoveCall.Setting(name: text(setting.pointee.name), value: text(setting.pointee.value))
+      }
+    }
+    return unsafe TenantMoveCall(tenant: text(call.tenant), cmkID: text(call.cmk_id), settings: settings)
   }
 
   private func variablesSet(_ call: Keyring__V1__VariablesSetRequest) throws(FieldError) -> AdminCall {

@@ -157,6 +157,17 @@ public enum RequestEncoder {
       }
     case .backup(let name, let call): return backup(name, call)
     case .restore(let name, let call): return restore(name, call)
+    case .tenantReload(let name): return tenant(84, name)
+    case .tenantMove(let call):
+      return tenant(85, call.tenant) { inner in
+        inner.bytes(2, call.cmkID.utf8)
+        for setting in call.settings {
+          inner.message(3) { entry in
+            entry.bytes(1, setting.name.utf8)
+            entry.bytes(2, setting.value.utf8)
+          }
+        }
+      }
     }
   }
 

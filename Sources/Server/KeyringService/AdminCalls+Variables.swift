@@ -18,7 +18,7 @@ extension Service {
     }
   }
 
-  /// Changes a variable: checked, and for cmk_id proved, before anything changes; a refusal leaves the old value in force.
+  /// Changes a variable: checked, and for cmk_id and region proved, before anything changes; a refusal leaves the old value in force.
   func set(
     _ text: String,
     _ value: String,
@@ -29,13 +29,25 @@ extension Service {
       throw .variableInvalid("unknown variable '\(text.prefix(64))'; `variables` lists them")
     }
     let old = tenant.settings.shown(name)
-    _ = try changed(tenant.settings, name, value, persistence)
-    if name == .cmkID { try await prove(value, tenant) }
+    let wanted = try changed(tenant.settings, name, value, persistence)
+    var proved: TenantProviders.Candidate?
+    if name == .cmkID || name == .region {
+      do throws(ServiceError) {
+        proved = try await prove(wanted, tenant)
+      } catch {
+        throw error.asInvalid(name)
+      }
+    }
     let next = try await tenant.changeSettings { settings throws(ServiceError) in
       try changed(settings, name, value, persistence)
     }
+    if name == .region, let proved, next.provider == proved.settings {
+      tenant.providers.adopt(proved, keeping: next.former)
+    }
     // What was granted under other settings is asked for anew.
-    if name == .wrappingKeyTTL || name == .outageGrace { tenant.openKeyring?.expireGrants() }
+    if name == .wrappingKeyTTL || name == .outageGrace || name == .region {
+      tenant.openKeyring?.expireGrants()
+    }
     return .variablesSet(oldValue: old, newValue: next.shown(name))
   }
 
@@ -52,46 +64,10 @@ extension Service {
     }
   }
 
-  /// A CMK is taken only once it has made a wrapping key for this keyring and opened it again.
-  private func prove(_ value: String, _ tenant: Tenant) async throws(ServiceError) {
-    let (environment, keyring) = (tenant.environment, try await keyringID(tenant))
-    let present = environment.settings()
-    do {
-      let candidate = KeyringSettings(
-        cmkID: try CMKID(value),
-        provider: present.provider,
-        wrappingKeyTTLNanoseconds: present.wrappingKeyTTLNanoseconds,
-        outageGraceNanoseconds: present.outageGraceNanoseconds,
-        profile: present.profile,
-        isReadOnly: present.isReadOnly,
-        keysMax: present.keysMax,
-        isCMKTransient: present.isCMKTransient
-      )
-      _ = try await TenantKeyring.makeWrappingKey(environment, candidate, keyring: keyring)
-    } catch let error as ServiceError {
-      guard case .kmsDenied(let why) = error else { throw error }
-      throw .variableInvalid("cmk_id cannot be set to the new value: \(why); the old value is in force")
-    } catch {
-      throw .variableInvalid("\(error)")
-    }
-  }
-
-  /// The id that the CMK's use is bound to; a passing one where the keyring could not be made yet, because the CMK in force refuses.
-  private func keyringID(_ tenant: Tenant) async throws(ServiceError) -> KeyringID {
-    do {
-      return try await tenant.keyring().id
-    } catch {
-      switch error {
-      case .kmsDenied, .kmsUnreachable: return KeyringID(value: .random(in: 0...UInt128.max))
-      default: throw error  // disabled, quarantined, no configuration: not a CMK's doing
-      }
-    }
-  }
-
   func rotateCMK(_ tenant: Tenant) async throws(ServiceError) -> CMKDescription {
     do {
       let settings = tenant.settings
-      return try await tenant.provider(settings.file.provider).rotate(cmk: settings.cmkID)
+      return try await tenant.provider(settings.provider.kind).rotate(cmk: settings.cmkID)
     } catch {
       throw ServiceError(error)
     }
@@ -107,7 +83,14 @@ extension Service {
     _ tenant: Tenant
   ) async throws(ServiceError) -> CMKDescription {
     do {
-      let provider = try tenant.provider(tenant.settings.file.provider)
+      guard let provider = try tenant.provider(tenant.settings.provider.kind) as? any CMKLifecycle else {
+        guard action == .describe else {
+          throw CMKError.refused(
+            "CMKs of AWS KMS are made, disabled and deleted there, not through this service"
+          )
+        }
+        return try await tenant.provider(.aws).describe(cmk: CMKID(text))
+      }
       if action == .create { return try await provider.create() }
       let id = try CMKID(text)
       switch action {
@@ -133,7 +116,7 @@ extension Tenant {
     return TenantSummary(
       tenant: name.text,
       state: condition().state,
-      provider: settings.file.provider.rawValue,
+      provider: settings.provider.kind.rawValue,
       cmkID: settings.cmkID.text
     )
   }

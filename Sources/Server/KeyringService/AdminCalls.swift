@@ -27,7 +27,7 @@ extension Service {
     case .status(let text) where text.isEmpty: return .service(try await serviceStatus())
     case .status, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList, .variablesSet,
       .variablesList,
-      .rotateCMK, .rotateKeys, .tenantAccept, .cmk:
+      .rotateCMK, .rotateKeys, .tenantAccept, .tenantReload, .tenantMove, .cmk:
       let tenant = try await find(name, caller)
       logger.info("\(call.name) by \(caller.uri)", metadata: ["tenant": "\(tenant.name)"])
       return try await administrate(call, tenant, caller)
@@ -68,6 +68,7 @@ extension Service {
       return .rotateCMK(cmkID: description.id.text, version: description.version)
     case .rotateKeys(_, let allowTransient):
       let rotation = try await tenant.keyring().rotateKeys(caller: caller.uri, allowTransient: allowTransient)
+      try await forgetFormerProviders(tenant)
       return .rotateKeys(
         KeyRotationReport(
           cmkID: rotation.cmkID.text,
@@ -81,6 +82,8 @@ extension Service {
     case .tenantAccept(_, let sequence):
       try await tenant.accept(sequence: sequence, by: caller.uri)
       return .tenantAccept(sequence: sequence)
+    case .tenantReload: return try await reload(tenant)
+    case .tenantMove(let call): return try await move(call, tenant)
     case .cmk(_, let action, let cmkID, let days):
       let description = try await manage(action, cmkID, days, tenant)
       return .cmk(id: description.id.text, state: description.state.rawValue, version: description.version)
@@ -147,7 +150,7 @@ extension Service {
       throw .configuration("this server does not have the provider '\(call.provider.prefix(64))'")
     }
     do {
-      let provider = try resources.provider(.local, name)
+      let provider: any CMKLifecycle = try resources.localProvider(name)
       guard !call.cmkID.isEmpty else { return try await provider.create().id }
       return try await provider.describe(cmk: CMKID(call.cmkID)).id
     } catch let error as CMKError {
@@ -242,6 +245,8 @@ extension AdminCall {
     case .rotateKeys: "rotate-keys"
     case .status: "status"
     case .tenantAccept: "tenant accept"
+    case .tenantReload: "tenant reload"
+    case .tenantMove: "tenant move"
     case .backup: "backup"
     case .restore: "restore"
     case .cmk(_, let action, let id, _): "cmk \(action) \(printable(String(id.prefix(64))))"

@@ -108,7 +108,7 @@ struct BackupMaker: Sendable {
     do {
       let stored = try resources.tenants.check(yaml: files.yaml, persisted: files.persisted).settings
       for id in [settings.cmkID, stored.cmkID] {
-        counts[CMKName(provider: settings.file.provider, id: id), default: 0] += 0
+        counts[CMKName(provider: settings.provider.kind, id: id), default: 0] += 0
       }
     } catch {
       throw .configuration("\(error)")

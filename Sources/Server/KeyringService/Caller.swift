@@ -68,6 +68,8 @@ enum Authorization {
       .rotateCMK(let name), .rotateKeys(let name, _), .cmk(let name, _, _, _), .backup(let name, _):
       (name, false)
     case .restore(let name, _): (name, true)
+    case .tenantReload(let name): (name, false)
+    case .tenantMove(let call): (call.tenant, true)
     }
   }
 }

@@ -199,7 +199,7 @@ final class CommitPipeline: @unchecked Sendable {
     _ change: PreparedChange,
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) throws(CommitFailure) {
-    guard monotonicNanoseconds() < change.deadline else { throw .failed(.timeout) }
+    guard change.deadline.mayExecute() else { throw .failed(.timeout) }
     let sequence = accepted.sequence + 1
     let commit = Commit(
       sequence: sequence,

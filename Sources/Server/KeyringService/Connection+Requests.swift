@@ -115,15 +115,15 @@ extension Connection {
       return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
     }
     let timeout = request.timeoutMilliseconds == 0 ? 30_000 : min(Int64(request.timeoutMilliseconds), 600_000)
-    let deadline = monotonicNanoseconds() + UInt64(timeout) * 1_000_000
+    let deadline = RequestDeadline(monotonicNanoseconds() + UInt64(timeout) * 1_000_000)
     let bound = NIOLoopBound((self, connection), eventLoop: eventLoop)
-    let (id, isChange) = (request.id, request.call.isChange)
+    let (id, doubt) = (request.id, request.call.doubtAtDeadline)
     started += 1
     executing += 1
     let serial = started
     let scheduled = eventLoop.scheduleTask(in: .milliseconds(timeout)) {
       let (me, connection) = bound.value
-      let error: ServiceError = isChange ? .outcomeUnknown("the deadline passed") : .timeout
+      let error: ServiceError = doubt.isLeft(at: deadline) ? .outcomeUnknown("the deadline passed") : .timeout
       me.finish(id, serial, Service.Answer(sequence: 0, outcome: .failure(error)), connection)
       me.letGoIfPossible(connection)
     }
@@ -185,22 +185,42 @@ extension Connection {
   }
 }
 
-extension Call {
-  /// True if it may have changed something though its caller is not told so.
-  fileprivate var isChange: Bool {
+/// Whether something may have been changed though the caller is told at the deadline that it was not answered.
+private enum Doubt {
+  /// It changes nothing.
+  case never
+  /// A change of keys: it has a last moment at which it can still be left undone.
+  case onceExecuting
+  /// Of several steps.
+  case always
+
+  func isLeft(at deadline: RequestDeadline) -> Bool {
     switch self {
-    case .change, .transact: true
-    case .fetch, .describe, .list, .whoAmI: false
+    case .never: false
+    case .onceExecuting: deadline.mayHaveExecuted
+    case .always: true
+    }
+  }
+}
+
+extension Call {
+  fileprivate var doubtAtDeadline: Doubt {
+    switch self {
+    case .change, .transact: return .onceExecuting
+    case .fetch, .describe, .list, .whoAmI: return .never
     case .admin(let call):
-      switch call {
-      case .tenantCreate, .tenantDisable, .tenantEnable, .instanceAdd, .variablesSet, .rotateCMK, .rotateKeys,
-        .tenantAccept:
-        true
-      case .cmk(_, let action, _, _): action != .describe
-      case .restore(_, .end): true
-      case .backup, .restore: false
-      case .tenantList, .tenantShow, .instanceList, .variablesList, .status: false
-      }
+      let isChange =
+        switch call {
+        case .tenantCreate, .tenantDisable, .tenantEnable, .instanceAdd, .variablesSet, .rotateCMK,
+          .rotateKeys,
+          .tenantAccept, .tenantReload, .tenantMove:
+          true
+        case .cmk(_, let action, _, _): action != .describe
+        case .restore(_, .end): true
+        case .backup, .restore: false
+        case .tenantList, .tenantShow, .instanceList, .variablesList, .status: false
+        }
+      return isChange ? .always : .never
     }
   }
 }

@@ -11,7 +11,7 @@ struct InstanceSession {
   let instance: InstanceName
   let caller: Caller
   let request: Request
-  let deadline: UInt64
+  let deadline: RequestDeadline
 
   func execute() async throws(ServiceError) -> (UInt64, ReplyResult) {
     let sequence = keyring.view.withLock { $0.state.sequence }
@@ -191,7 +191,7 @@ struct InstanceSession {
     if let unverified = keyring.unverifiedWrappingKey() {
       _ = try await keyring.usableWrappingKey(unverified)
     }
-    guard monotonicNanoseconds() < deadline else { throw .timeout }
+    guard deadline.isAhead else { throw .timeout }
     let listing = await snapshot(call)
     caller.listings.current = listing
     return (listing, 0)

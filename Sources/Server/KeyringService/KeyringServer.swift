@@ -12,6 +12,7 @@ public final class KeyringServer: Sendable {
   private let group: MultiThreadedEventLoopGroup
   private let channel: any Channel
   private let health: (any Channel)?
+  private let expiring: Task<Void, Never>
   private let tls: Mutex<TLSContext>
 
   /// Listens.
@@ -74,6 +75,8 @@ public final class KeyringServer: Sendable {
       }
       .bind(host: configuration.listen.host, port: configuration.listen.port).get()
     health = try await HealthServer.start(service, group)
+    let tenants = service.tenants
+    expiring = Task { await tenants.dropExpiredWrappingKeys() }
   }
 
   /// A reference that closures can hold.
@@ -127,6 +130,7 @@ public final class KeyringServer: Sendable {
         break  // cancelled: end now
       }
     }
+    expiring.cancel()
     if let health { await close(health) }
     if await closeTenants() {
       await service.resources.flushPools.shutdown()

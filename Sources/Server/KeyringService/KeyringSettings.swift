@@ -1,10 +1,13 @@
 internal import KeyringCore
 internal import SecureMemory
+internal import TenantRegistry
 
 /// The settings of a tenant that its keyring works by, as they are in force at one moment.
 struct KeyringSettings: Sendable, Equatable {
   let cmkID: CMKID
   let provider: ProviderKind
+  /// Of AWS, as it is set; nil: the one in the CMK's ARN.
+  let region: String?
   let wrappingKeyTTLNanoseconds: UInt64
   let outageGraceNanoseconds: UInt64
   let profile: Profile
@@ -12,6 +15,21 @@ struct KeyringSettings: Sendable, Equatable {
   let keysMax: Int
   /// True while `set global` gave the cmk_id in force and nothing persists it.
   let isCMKTransient: Bool
+}
+
+extension KeyringSettings {
+  /// What a tenant's settings say.
+  init(_ settings: TenantSettings) {
+    cmkID = settings.cmkID
+    provider = settings.provider.kind
+    region = settings.provider.region
+    wrappingKeyTTLNanoseconds = settings.wrappingKeyTTL.nanoseconds
+    outageGraceNanoseconds = settings.outageGrace.nanoseconds
+    profile = settings.profile
+    isReadOnly = settings.isReadOnly
+    keysMax = settings.file.keysMax
+    isCMKTransient = settings.isCMKTransient
+  }
 }
 
 /// One change that a caller asks for.

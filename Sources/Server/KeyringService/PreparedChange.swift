@@ -9,7 +9,7 @@ struct PreparedChange: Sendable {
   let idempotency: Commit.Idempotency?
   /// The versions made, in order; 0 for a remove.
   let versions: [UInt32]
-  let deadline: UInt64
+  let deadline: RequestDeadline
 }
 
 /// What a commit became.

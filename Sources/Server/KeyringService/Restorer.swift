@@ -93,7 +93,7 @@ struct Restorer: Sendable {
 
   private func prove(_ backup: Backup, _ present: Tenant?) async throws(ServiceError) -> Proved {
     let configuration = try checked(backup, present)
-    let (cmks, provider) = try await localCMKs(backup, present)
+    let (cmks, provider) = try await localCMKs(backup, configuration, present)
     var adoptions: [CMKID: LocalProvider.Adoption] = [:]
     if let cmks, let provider {
       do throws(CMKError) {
@@ -105,7 +105,7 @@ struct Restorer: Sendable {
     let unwrapped = await UnwrappedKeys.ask(for: backup.content.state) {
       kind throws(CMKError) -> any CMKProvider in
       if kind == .local, let cmks { return cmks }
-      return try self.provider(kind, present)
+      return try self.provider(kind, configuration.settings, present)
     }
     let notices = try await notices(backup, unwrapped, provider, adoptions)
     return Proved(
@@ -138,19 +138,34 @@ struct Restorer: Sendable {
     return configuration
   }
 
-  private func provider(_ kind: ProviderKind, _ present: Tenant?) throws(CMKError) -> any CMKLifecycle {
+  private func provider(
+    _ kind: ProviderKind,
+    _ settings: TenantSettings,
+    _ present: Tenant?
+  ) throws(CMKError) -> any CMKProvider {
     if let present { return try present.provider(kind) }
-    return try resources.provider(kind, name)
+    let files: TenantFiles?
+    do {
+      files = try resources.tenants.open(name)
+    } catch {
+      throw .configuration("\(error)")
+    }
+    let providers = TenantProviders(name, files, resources)
+    return try providers.provider(kind, settings.provider, former: settings.former)
   }
 
   private func localCMKs(
     _ backup: Backup,
+    _ configuration: RestoredConfiguration,
     _ present: Tenant?
   ) async throws(ServiceError) -> (LocalCMKSet?, LocalProvider?) {
     guard let stretching = backup.manifest.stretching else { return (nil, nil) }
     do throws(CMKError) {
       let root = try await resources.backupRootKey(stretching)
-      return (try LocalCMKSet(backup, root: root), try provider(.local, present) as? LocalProvider)
+      return (
+        try LocalCMKSet(backup, root: root),
+        try provider(.local, configuration.settings, present) as? LocalProvider
+      )
     } catch {
       throw ServiceError(error)
     }

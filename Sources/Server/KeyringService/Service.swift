@@ -46,7 +46,7 @@ public final class Service: Sendable {
   }
 
   /// Executes a request.
-  func answer(_ request: Request, _ caller: Caller, deadline: UInt64) async -> Answer {
+  func answer(_ request: Request, _ caller: Caller, deadline: RequestDeadline) async -> Answer {
     do throws(ServiceError) {
       let (sequence, result) = try await execute(request, caller, deadline)
       return Answer(sequence: sequence, outcome: .success(result))
@@ -80,7 +80,7 @@ public final class Service: Sendable {
   private func execute(
     _ request: Request,
     _ caller: Caller,
-    _ deadline: UInt64
+    _ deadline: RequestDeadline
   ) async throws(ServiceError) -> (UInt64, ReplyResult) {
     guard !isShuttingDown.load(ordering: .relaxed) else { throw .shuttingDown }
     switch request.call {

@@ -119,18 +119,14 @@ public struct ServiceResources: Sendable {
     }
   }
 
-  /// The provider of a kind, for a tenant.
-  func provider(_ kind: ProviderKind, _ tenant: TenantName) throws(CMKError) -> any CMKLifecycle {
-    switch kind {
-    case .local:
-      guard let cmks, let root else { throw .configuration("the service has no local_provider configured") }
-      return LocalProvider(
-        tenant: tenant,
-        directory: cmks,
-        root: root,
-        nowMilliseconds: { unixMilliseconds() }
-      )
-    case .aws: throw .configuration("this server does not have the provider 'aws'")
-    }
+  /// The embedded provider, for a tenant.
+  func localProvider(_ tenant: TenantName) throws(CMKError) -> LocalProvider {
+    guard let cmks, let root else { throw .configuration("the service has no local_provider configured") }
+    return LocalProvider(
+      tenant: tenant,
+      directory: cmks,
+      root: root,
+      nowMilliseconds: { unixMilliseconds() }
+    )
   }
 }

@@ -170,6 +170,19 @@ extension Tenant {
     if !isRead { keyring.wipe() }
   }
 
+  /// Lets go of the wrapping keys whose time is over.
+  func dropExpiredWrappingKeys(now: UInt64) {
+    let open = state.withLock { state -> TenantKeyring? in
+      switch state.phase {
+      case .open(let keyring): keyring
+      case .opening(_, let readers): readers
+      case .recovering(let recovery): recovery.keyring
+      case .cold, .closing, .quarantined: nil
+      }
+    }
+    open?.dropExpired(now: now)
+  }
+
   // MARK: Closing
 
   /// Closes the keyring: what was accepted becomes durable, then the wrapping keys are wiped. The next call opens it again.

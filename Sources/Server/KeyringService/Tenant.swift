@@ -24,7 +24,6 @@ final class Tenant: Sendable {
     var settings: TenantSettings
     var persisted: PersistedState
     var phase = Phase.cold
-    var providers: [ProviderKind: any CMKLifecycle] = [:]
     var connections: [InstanceName?: Int] = [:]
     var inFlightBytes = 0
   }
@@ -38,6 +37,7 @@ final class Tenant: Sendable {
   let logger: Logger
   let state: Mutex<State>
   let settingsTurns = Turns()
+  let providers: TenantProviders
 
   /// - Parameter base: the bounded queue that all tenants' queues target.
   init(_ files: TenantFiles, _ resources: ServiceResources, base: DispatchQueue) throws(ConfigurationError) {
@@ -46,6 +46,7 @@ final class Tenant: Sendable {
     self.resources = resources
     let loaded = try files.load()
     state = Mutex(State(settings: loaded.settings, persisted: loaded.persisted))
+    providers = TenantProviders(files.tenant, files, resources)
     var logger = resources.logger
     logger[metadataKey: "tenant"] = "\(files.tenant)"
     self.logger = logger
@@ -73,28 +74,13 @@ final class Tenant: Sendable {
   var isDisabled: Bool { state.withLock { $0.persisted.isDisabled } }
 
   var keyringSettings: KeyringSettings {
-    let settings = self.settings
-    return KeyringSettings(
-      cmkID: settings.cmkID,
-      provider: settings.file.provider,
-      wrappingKeyTTLNanoseconds: settings.wrappingKeyTTL.nanoseconds,
-      outageGraceNanoseconds: settings.outageGrace.nanoseconds,
-      profile: settings.profile,
-      isReadOnly: settings.isReadOnly,
-      keysMax: settings.file.keysMax,
-      isCMKTransient: settings.isCMKTransient
-    )
+    KeyringSettings(settings)
   }
 
-  /// The provider of a kind; made once.
-  func provider(_ kind: ProviderKind) throws(CMKError) -> any CMKLifecycle {
-    if let provider = state.withLock({ $0.providers[kind] }) { return provider }
-    let made = try resources.provider(kind, name)
-    return state.withLock { state in
-      if let provider = state.providers[kind] { return provider }
-      state.providers[kind] = made
-      return made
-    }
+  /// What reaches the tenant's CMKs of a kind.
+  func provider(_ kind: ProviderKind) throws(CMKError) -> any CMKProvider {
+    let settings = self.settings
+    return try providers.provider(kind, settings.provider, former: settings.former)
   }
 
   /// True if the instance may call at all.
@@ -122,11 +108,11 @@ final class Tenant: Sendable {
   ) async throws(ServiceError) -> TenantSettings {
     try await settingsTurns.run { () async throws(ServiceError) in
       let next = try change(settings)
-      if next.persisted != settings.persisted {
-        var written = persisted
-        written.variables = next.persisted
-        try await write(written)
-      }
+      var written = persisted
+      written.variables = next.persisted
+      written.moved = next.moved
+      written.former = next.former
+      if written != persisted { try await write(written) }
       state.withLock { $0.settings = next }
       return next
     }

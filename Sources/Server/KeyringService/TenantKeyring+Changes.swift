@@ -11,8 +11,7 @@ struct ChangeRequest: Sendable {
   /// The URI SAN of the caller.
   let caller: String
   let idempotencyID: IdempotencyID?
-  /// Monotonic nanoseconds.
-  let deadline: UInt64
+  let deadline: RequestDeadline
 }
 
 extension TenantKeyring {
@@ -177,7 +176,7 @@ extension TenantKeyring {
 
   /// A new version of it under the CMK in force, where the one that it lies under is denied: `set cmk_id` cures a locked tenant's writing.
   /// A request that is repeated across this is refused as another one, never executed again.
-  private func newRequestHashKey(_ deadline: UInt64) async throws(ServiceError) -> Secret {
+  private func newRequestHashKey(_ deadline: RequestDeadline) async throws(ServiceError) -> Secret {
     do {
       return try await requestHashKey()  // another request has made it meanwhile
     } catch .tenantLocked {
@@ -205,7 +204,7 @@ extension TenantKeyring {
         caller: "keyringd",
         idempotency: nil,
         versions: [],
-        deadline: deadline
+        deadline: RequestDeadline(deadline.nanoseconds)  // it is not what the caller asked for
       )
     }
     let change = try prepare(view.withLock { $0.state })

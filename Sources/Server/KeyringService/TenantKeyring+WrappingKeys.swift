@@ -35,6 +35,27 @@ extension TenantKeyring {
     for held in view.withLock({ $0.held.values }) { held.servableUntil.store(0, ordering: .relaxed) }
   }
 
+  /// Has what was refused asked for again at its next use, whatever the time since.
+  func forgetRefusals() {
+    standings.withLock { standings in
+      for id in standings.entries.keys { standings.entries[id]?.askedAt = 0 }
+    }
+  }
+
+  /// Lets go of the wrapping keys whose time is over, the grace among it, though nobody asked for them.
+  func dropExpired(now: UInt64) {
+    let settings = environment.settings()
+    let most = settings.wrappingKeyTTLNanoseconds + settings.outageGraceNanoseconds
+    let held = view.withLock { $0.held.keys }
+    let expired = standings.withLock { standings in
+      held.filter { id in
+        now >= (standings.entries[id]?.confirmedAt ?? 0) + most && !standings.onTheirWay.contains(id)
+      }
+    }
+    // Not wiped under who uses one at this moment: it is when the last lets go of it.
+    for id in expired { drop(id) }
+  }
+
   /// Holds what a keyring of the same storage held, for as long as that might: each once the HMACs that wait for it are checked.
   func adopt(from former: TenantKeyring) throws(ServiceError) {
     let (held, entries) = (former.view.withLock { $0.held }, former.standings.withLock { $0.entries })
@@ -224,7 +245,10 @@ extension TenantKeyring {
 
   func newestWrappingKey(under settings: KeyringSettings) -> WrappingKey? {
     view.withLock { $0.state.wrappingKeys.values }
-      .filter { $0.cmkID == settings.cmkID && $0.provider == settings.provider }
+      .filter { key in
+        key.cmkID == settings.cmkID && key.provider == settings.provider
+          && (settings.provider == .local || AWSProvider.isOf(region: settings.region, key.wrapped))
+      }
       .max { ($0.createdMilliseconds, $0.id.value) < ($1.createdMilliseconds, $1.id.value) }
   }
 
@@ -238,7 +262,7 @@ extension TenantKeyring {
         caller: "keyringd",
         idempotency: nil,
         versions: [],
-        deadline: .max  // it serves many callers, each with a deadline of its own
+        deadline: .never  // it serves many callers, each with a deadline of its own
       )
       hold(made.held)
       defer { arrived(made.held) }

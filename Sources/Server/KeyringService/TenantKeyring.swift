@@ -21,7 +21,7 @@ final class TenantKeyring: Sendable {
     let flushPools: FlushPools
     let queue: DispatchQueue
     let settings: @Sendable () -> KeyringSettings
-    let provider: @Sendable (ProviderKind) throws(CMKError) -> any CMKProvider
+    var provider: @Sendable (ProviderKind) throws(CMKError) -> any CMKProvider
     /// Told once, when the keyring can no longer be trusted.
     let failed: @Sendable (TenantKeyring, StoreError) -> Void
     let log: @Sendable (String) -> Void

@@ -115,6 +115,19 @@ final class Tenants: Sendable {
     }
   }
 
+  /// Once a second, until it is cancelled: no wrapping key is held longer than its tenant's settings allow, used or not.
+  func dropExpiredWrappingKeys() async {
+    while !Task.isCancelled {
+      let now = monotonicNanoseconds()
+      for tenant in all { tenant.dropExpiredWrappingKeys(now: now) }
+      do {
+        try await Task.sleep(for: .seconds(1))
+      } catch {
+        return  // cancelled
+      }
+    }
+  }
+
   /// Closes all, at one time: a disk that hangs holds up its own tenants only.
   func close() async {
     await withTaskGroup(of: Void.self) { group in

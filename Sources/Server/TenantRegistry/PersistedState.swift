@@ -9,12 +9,18 @@ public struct PersistedState: Sendable, Equatable {
   public var instances: [InstanceName] = []
   /// An administrator disabled the tenant.
   public var isDisabled = false
+  /// The provider that `tenant move` put in the place of the file's.
+  public var moved: ProviderSettings?
+  /// The providers before it, which wrapping keys may still need.
+  public var former: [ProviderSettings] = []
 
   /// Nothing persisted.
   public init() {}
 
   /// Reads the file; strict, as everything.
-  public init(json: String, file: String) throws(ConfigurationError) {
+  ///
+  /// - Parameter allowedEndpoints: hosts that endpoints may name.
+  public init(json: String, file: String, allowedEndpoints: [String]) throws(ConfigurationError) {
     var document = try StrictYAML(json, file: file)  // JSON is YAML
     guard try document.number("version", 1...1) == 1 else { throw document.error("'version' is missing") }
     if var variables = try document.mapping("variables") {
@@ -27,13 +33,33 @@ public struct PersistedState: Sendable, Equatable {
     }
     instances = try document.words("instances", TenantConfiguration.instance) ?? []
     isDisabled = try document.flag("disabled") ?? false
+    moved = try document.mapping("provider").map { mapping throws(ConfigurationError) in
+      try Self.provider(mapping, allowedEndpoints)
+    }
+    former = try (document.list("former_providers") ?? []).map { mapping throws(ConfigurationError) in
+      try Self.provider(mapping, allowedEndpoints)
+    }
     let checksum = try document.text("sha256")
-    try document.finish(known: ["version", "variables", "instances", "disabled", "sha256"])
+    try document.finish(known: Self.keys)
     if let checksum, try checksum != Self.checksum(self.json) {
       throw document.error(
         "the content does not match its 'sha256': the file is damaged, or was edited; restore it, or take the line out"
       )
     }
+  }
+
+  private static let keys = [
+    "version", "variables", "instances", "disabled", "provider", "former_providers", "sha256",
+  ]
+
+  private static func provider(
+    _ mapping: StrictYAML,
+    _ allowedEndpoints: [String]
+  ) throws(ConfigurationError) -> ProviderSettings {
+    var mapping = mapping
+    let provider = try ProviderSettings(&mapping, allowedEndpoints: allowedEndpoints)
+    try mapping.finish(known: ProviderSettings.keys)
+    return provider
   }
 
   private static func checksum(_ text: String) throws(ConfigurationError) -> String {
@@ -57,15 +83,28 @@ public struct PersistedState: Sendable, Equatable {
     let variables = variables.sorted { $0.key.rawValue < $1.key.rawValue }
       .map { "\"\($0.key.rawValue)\": \(Self.quoted($0.value))" }
     let instances = instances.map { "\"\($0)\"" }
+    var providers = ""
+    if let moved { providers += ",\n  \"provider\": \(Self.object(moved))" }
+    if !former.isEmpty {
+      providers +=
+        ",\n  \"former_providers\": [\(former.map(Self.object).joined(separator: ", "))]"
+    }
     return """
       {
         "version": 1,
         "variables": {\(variables.joined(separator: ", "))},
         "instances": [\(instances.joined(separator: ", "))],
-        "disabled": \(isDisabled)
+        "disabled": \(isDisabled)\(providers)
       }
 
       """
+  }
+
+  private static func object(_ provider: ProviderSettings) -> String { object(provider.members) }
+
+  /// Names and values of printable ASCII as a JSON object.
+  static func object(_ members: [(name: String, value: String)]) -> String {
+    "{\(members.map { "\"\($0.name)\": \(quoted($0.value))" }.joined(separator: ", "))}"
   }
 
   /// Values are printable ASCII: quotes and backslashes are all there is to escape.

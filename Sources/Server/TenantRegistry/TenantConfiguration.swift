@@ -13,12 +13,8 @@ public enum AllowedInstances: Sendable, Equatable {
 public struct TenantConfiguration: Sendable, Equatable {
   /// Mandatory.
   public let cmkID: CMKID
-  /// Default: local.
-  public let provider: ProviderKind
-  /// For provider aws; from the ARN where there is one.
-  public let region: String?
-  /// For provider aws; its host must be in the service's allow-list.
-  public let endpoint: String?
+  /// Who holds the CMK.
+  public let provider: ProviderSettings
   /// Types and lengths; default: keyring_aws.
   public let profile: Profile
   /// For how long a wrapping key may be used without asking the provider again; default: 5 min.
@@ -39,14 +35,12 @@ public struct TenantConfiguration: Sendable, Equatable {
   public let inFlightBytesMax: Int?
   /// One path component; default: keyring.
   public let storageFile: String
-  /// One path component; default: credentials.
-  public let credentialsFile: String
 
-  static let keys = [
-    "cmk_id", "provider", "region", "endpoint", "profile", "wrapping_key_ttl", "outage_grace", "read_only",
-    "anchor",
-    "instances", "limits", "storage_file", "credentials_file",
-  ]
+  static let keys =
+    ProviderSettings.keys + [
+      "cmk_id", "profile", "wrapping_key_ttl", "outage_grace", "read_only", "anchor", "instances", "limits",
+      "storage_file",
+    ]
 
   static let limitKeys = ["keys", "connections", "in_flight_bytes"]
 
@@ -59,11 +53,7 @@ public struct TenantConfiguration: Sendable, Equatable {
     var yaml = try StrictYAML(yaml, file: file)
     guard let cmkID = try yaml.take("cmk_id", Self.cmkID) else { throw yaml.error("cmk_id has to be set") }
     self.cmkID = cmkID
-    provider = try yaml.take("provider", Self.provider) ?? .local
-    region = try yaml.text("region")
-    endpoint = try yaml.take("endpoint") { text throws(ConfigurationError) in
-      try Self.endpoint(text, allowed: allowedEndpoints)
-    }
+    provider = try ProviderSettings(&yaml, allowedEndpoints: allowedEndpoints)
     profile = try yaml.take("profile", Self.profile) ?? .keyringAWS
     wrappingKeyTTL = try yaml.duration("wrapping_key_ttl") ?? .seconds(300)
     outageGrace = try yaml.duration("outage_grace") ?? .seconds(86_400)
@@ -82,23 +72,30 @@ public struct TenantConfiguration: Sendable, Equatable {
     inFlightBytesMax = try limits?.number("in_flight_bytes", 65_536...1_073_741_824)
     try limits?.finish(known: Self.limitKeys)
     storageFile = try yaml.take("storage_file", Self.fileName) ?? "keyring"
-    credentialsFile = try yaml.take("credentials_file", Self.fileName) ?? "credentials"
     try yaml.finish(known: Self.keys)
     try check(yaml)
   }
 
   private func check(_ yaml: StrictYAML) throws(ConfigurationError) {
     try Self.check(wrappingKeyTTL: wrappingKeyTTL, outageGrace: outageGrace) { yaml.error($0) }
-    let arn = cmkID.text.split(separator: ":", omittingEmptySubsequences: false)
-    if let region, arn.count >= 6, arn[0] == "arn", arn[3] != region {
-      throw yaml.error("'region' is \(region), but cmk_id is of \(arn[3])")
-    }
-    guard storageFile != credentialsFile else {
+    try Self.check(cmkID, region: provider.region) { yaml.error($0) }
+    guard storageFile != provider.credentialsFile else {
       throw yaml.error("storage_file and credentials_file are one file")
     }
   }
 
-  private static func endpoint(_ text: String, allowed: [String]) throws(ConfigurationError) -> String {
+  /// An ARN names its region; a region beside it must be the same.
+  static func check(
+    _ cmkID: CMKID,
+    region: String?,
+    _ error: (String) -> ConfigurationError
+  ) throws(ConfigurationError) {
+    let arn = cmkID.text.split(separator: ":", omittingEmptySubsequences: false)
+    guard let region, arn.count >= 6, arn[0] == "arn", arn[3] != region else { return }
+    throw error("'region' is \(region), but cmk_id is of \(arn[3])")
+  }
+
+  static func endpoint(_ text: String, allowed: [String]) throws(ConfigurationError) -> String {
     guard let host = endpointHost(text) else {
       throw ConfigurationError("https://HOST or https://HOST:PORT is expected, not '\(text)'")
     }
@@ -163,7 +160,7 @@ public struct TenantConfiguration: Sendable, Equatable {
     return profile
   }
 
-  private static func fileName(_ text: String) throws(ConfigurationError) -> String {
+  static func fileName(_ text: String) throws(ConfigurationError) -> String {
     let reserved = ["tenant.yaml", "persisted.json"]
     // `.lock` and `.new` are what the server puts behind a name of its own.
     guard !text.isEmpty, !text.hasPrefix("."), text.utf8.count <= 200, !reserved.contains(text),

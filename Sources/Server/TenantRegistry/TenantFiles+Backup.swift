@@ -30,9 +30,13 @@ public struct RestoredConfiguration: Sendable {
     )
     var state = PersistedState()
     if let json {
-      state = try PersistedState(json: text(json, "persisted.json"), file: "persisted.json in the backup")
+      state = try PersistedState(
+        json: text(json, "persisted.json"),
+        file: "persisted.json in the backup",
+        allowedEndpoints: allowedEndpoints
+      )
     }
-    settings = try TenantSettings(file: file, persisted: state.variables)
+    settings = try TenantSettings(file: file, persisted: state)
     persisted = state
     self.yaml = yaml
   }
@@ -83,7 +87,11 @@ public struct TenantRemains: Sendable {
     let json = try Self.text("persisted.json", directory)
     isEmpty = try directory.names().allSatisfy { $0.hasSuffix(".lock") || $0.hasSuffix(".new") }
     do {
-      isDisabled = try json.map { try PersistedState(json: $0, file: "persisted.json").isDisabled } ?? false
+      isDisabled =
+        try json.map {
+          let allowed = files.allowedEndpoints
+          return try PersistedState(json: $0, file: "persisted.json", allowedEndpoints: allowed).isDisabled
+        } ?? false
     } catch {
       isDisabled = true
     }

@@ -40,10 +40,14 @@ public final class TenantFiles: Sendable {
     let configuration = try TenantConfiguration(yaml: yaml, file: file, allowedEndpoints: allowedEndpoints)
     var persisted = PersistedState()
     if let json = try read("persisted.json") {
-      persisted = try PersistedState(json: json, file: "\(directory.path)/persisted.json")
+      persisted = try PersistedState(
+        json: json,
+        file: "\(directory.path)/persisted.json",
+        allowedEndpoints: allowedEndpoints
+      )
     }
     do throws(ConfigurationError) {
-      return (try TenantSettings(file: configuration, persisted: persisted.variables), persisted)
+      return (try TenantSettings(file: configuration, persisted: persisted), persisted)
     } catch {
       throw ConfigurationError("\(directory.path)/persisted.json: \(error)")
     }

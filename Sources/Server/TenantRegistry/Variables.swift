@@ -15,13 +15,20 @@ public enum VariableName: String, Sendable, CaseIterable {
   case instances
   case keysMax = "limits.keys"
   case storageFile = "storage_file"
+  case credentials
   case credentialsFile = "credentials_file"
+  case awsProfile = "aws_profile"
+  case roleARN = "role_arn"
+  case roleExternalID = "role_external_id"
+  case stsEndpoint = "sts_endpoint"
 
   /// True if it can be set at run time.
   public var isDynamic: Bool {
     switch self {
-    case .cmkID, .wrappingKeyTTL, .outageGrace, .profile, .readOnly: true
-    case .provider, .region, .endpoint, .anchor, .instances, .keysMax, .storageFile, .credentialsFile: false
+    case .cmkID, .region, .wrappingKeyTTL, .outageGrace, .profile, .readOnly: true
+    case .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile, .credentials, .credentialsFile,
+      .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
+      false
     }
   }
 
@@ -40,7 +47,12 @@ public enum VariableName: String, Sendable, CaseIterable {
     case .instances: "the instances that may call"
     case .keysMax: "how many keys the tenant may have"
     case .storageFile: "the storage file"
-    case .credentialsFile: "the file of the KMS credentials"
+    case .credentials: "where the credentials for AWS come from"
+    case .credentialsFile: "the file of the credentials for AWS"
+    case .awsProfile: "the profile in the shared files of AWS"
+    case .roleARN: "the role that is assumed with these credentials"
+    case .roleExternalID: "the external id that the role asks for"
+    case .stsEndpoint: "the address of AWS STS, where it is not the region's own"
     }
   }
 }
@@ -49,6 +61,10 @@ public enum VariableName: String, Sendable, CaseIterable {
 public struct TenantSettings: Sendable, Equatable {
   /// `tenant.yaml`.
   public var file: TenantConfiguration
+  /// What `tenant move` made of the file's provider; nil: as the file says.
+  public private(set) var moved: ProviderSettings?
+  /// Those before, as long as wrapping keys may need them.
+  public private(set) var former: [ProviderSettings] = []
   /// What `set persist` wrote; checked values as text.
   public private(set) var persisted: [VariableName: String]
   /// What `set global` set since the start.
@@ -57,12 +73,14 @@ public struct TenantSettings: Sendable, Equatable {
   /// Puts file and persisted values together.
   ///
   /// - Throws: where a persisted value is not one.
-  public init(file: TenantConfiguration, persisted: [VariableName: String]) throws(ConfigurationError) {
+  public init(file: TenantConfiguration, persisted: PersistedState) throws(ConfigurationError) {
     self.file = file
+    moved = persisted.moved
+    former = persisted.former
     self.persisted = [:]
     global = [:]
     // All of them together: one may be allowed only beside another, and there is no order among them.
-    for (name, value) in persisted.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+    for (name, value) in persisted.variables.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
       guard name.isDynamic else { throw Self.notDynamic(name) }
       self.persisted[name] = try Self.canonical(name, value)
     }
@@ -70,6 +88,9 @@ public struct TenantSettings: Sendable, Equatable {
   }
 
   private func check() throws(ConfigurationError) {
+    try TenantConfiguration.check(cmkID, region: provider.region) {
+      ConfigurationError("\($0): an ARN needs no region beside it; `tenant move` changes both at once")
+    }
     try TenantConfiguration.check(wrappingKeyTTL: wrappingKeyTTL, outageGrace: outageGrace) {
       ConfigurationError($0)
     }
@@ -104,6 +125,46 @@ public struct TenantSettings: Sendable, Equatable {
   public var profile: Profile { value(.profile, file.profile, TenantConfiguration.profile) }
   /// In force.
   public var isReadOnly: Bool { value(.readOnly, file.isReadOnly, StrictYAML.flag) }
+  /// In force.
+  public var provider: ProviderSettings {
+    var settings = moved ?? file.provider
+    if let region = text(.region) { settings.region = region }
+    return settings
+  }
+
+  /// The settings with another provider and CMK, persisted; the present provider is kept for what it wrapped.
+  ///
+  /// - Throws: where the region contradicts the CMK's.
+  public func moving(to provider: ProviderSettings, cmkID: CMKID) throws(ConfigurationError) -> TenantSettings
+  {
+    var next = self
+    let present = self.provider
+    next.former = [present] + former.filter { $0 != present && $0 != provider }
+    next.moved = provider
+    for name in [VariableName.region, .cmkID] {
+      next.persisted[name] = nil
+      next.global[name] = nil
+    }
+    next.persisted[.cmkID] = cmkID.text
+    try next.check()
+    return next
+  }
+
+  /// The settings once nothing needs a former provider any more.
+  public func forgettingFormer() -> TenantSettings {
+    var next = self
+    next.former = []
+    return next
+  }
+
+  /// These settings with what was set globally in `other`, where it still may be: what a reload takes over.
+  public func keepingGlobal(of other: TenantSettings) throws(ConfigurationError) -> TenantSettings {
+    var next = self
+    next.global = other.global
+    try next.check()
+    return next
+  }
+
   /// True while the cmk_id in force came from `set global` and a restart would come back to another.
   public var isCMKTransient: Bool {
     guard let global = global[.cmkID] else { return false }
@@ -129,10 +190,12 @@ public struct TenantSettings: Sendable, Equatable {
     do throws(ConfigurationError) {
       switch name {
       case .cmkID: return try TenantConfiguration.cmkID(value).text
+      case .region: return try ProviderSettings.region(value)
       case .wrappingKeyTTL, .outageGrace: return try StrictYAML.duration(value).text
       case .profile: return try TenantConfiguration.profile(value).rawValue
       case .readOnly: return "\(try StrictYAML.flag(value))"
-      case .provider, .region, .endpoint, .anchor, .instances, .keysMax, .storageFile, .credentialsFile:
+      case .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile, .credentials,
+        .credentialsFile, .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
         preconditionFailure("not dynamic")
       }
     } catch {
@@ -144,6 +207,9 @@ public struct TenantSettings: Sendable, Equatable {
   public func source(_ name: VariableName) -> String {
     if global[name] != nil { return "global" }
     if persisted[name] != nil { return "persisted" }
+    if let moved, name.isOfProvider, text(name, of: moved) != text(name, of: file.provider) {
+      return "persisted"
+    }
     return text(inFile: name) == Self.defaults[name] ? "default" : "file"
   }
 
@@ -155,7 +221,8 @@ public struct TenantSettings: Sendable, Equatable {
     .outageGrace: "24h",
     .readOnly: "false", .anchor: "written-behind", .instances: "", .keysMax: "1000000",
     .storageFile: "keyring",
-    .credentialsFile: "credentials",
+    .credentials: "file", .credentialsFile: "credentials", .awsProfile: "", .roleARN: "",
+    .roleExternalID: "", .stsEndpoint: "",
   ]
 
   private func text(inFile name: VariableName) -> String {
@@ -165,13 +232,12 @@ public struct TenantSettings: Sendable, Equatable {
     case .outageGrace: file.outageGrace.text
     case .profile: file.profile.rawValue
     case .readOnly: "\(file.isReadOnly)"
-    case .provider: file.provider.rawValue
-    case .region: file.region ?? ""
-    case .endpoint: file.endpoint ?? ""
+    case .provider, .region, .endpoint, .credentials, .credentialsFile, .awsProfile, .roleARN,
+      .roleExternalID, .stsEndpoint:
+      text(name, of: moved ?? file.provider)
     case .anchor: file.anchor.rawValue
     case .keysMax: "\(file.keysMax)"
     case .storageFile: file.storageFile
-    case .credentialsFile: file.credentialsFile
     case .instances:
       switch file.instances {
       case .any: "any"
@@ -179,4 +245,13 @@ public struct TenantSettings: Sendable, Equatable {
       }
     }
   }
+
+  private func text(_ name: VariableName, of provider: ProviderSettings) -> String {
+    provider.members.first { $0.name == name.rawValue }?.value ?? ""
+  }
+}
+
+extension VariableName {
+  /// True if it is one of `ProviderSettings`.
+  fileprivate var isOfProvider: Bool { ProviderSettings.keys.contains(rawValue) }
 }

@@ -35,12 +35,12 @@ enum ConfigurationInput {
   /// What is in force can be set as it is shown, and then is shown the same.
   private static func tenant(_ text: String) throws {
     let file = try TenantConfiguration(yaml: text, file: "f", allowedEndpoints: ["kms.example"])
-    if let endpoint = file.endpoint {
+    for endpoint in [file.provider.endpoint, file.provider.stsEndpoint].compactMap({ $0 }) {
       precondition(endpoint.hasPrefix("https://kms.example"), "another host passed: \(endpoint)")
     }
-    precondition(!file.storageFile.contains("/") && !file.credentialsFile.contains("/"))
-    let settings = try TenantSettings(file: file, persisted: [:])
-    for name in VariableName.allCases where name.isDynamic {
+    precondition(!file.storageFile.contains("/") && !file.provider.credentialsFile.contains("/"))
+    let settings = try TenantSettings(file: file, persisted: PersistedState())
+    for name in VariableName.allCases where name.isDynamic && !settings.shown(name).isEmpty {
       let again: TenantSettings
       do {
         again = try settings.setting(name, settings.shown(name), isPersisted: false)
@@ -53,11 +53,11 @@ enum ConfigurationInput {
 
   /// What is in force is written so that it is read the same.
   private static func persisted(_ text: String) throws {
-    var state = try PersistedState(json: text, file: "f")
+    var state = try PersistedState(json: text, file: "f", allowedEndpoints: ["kms.example"])
     let file = try TenantConfiguration(yaml: "cmk_id: a", file: "f", allowedEndpoints: [])
-    state.variables = try TenantSettings(file: file, persisted: state.variables).persisted
+    state.variables = try TenantSettings(file: file, persisted: state).persisted
     do {
-      let again = try PersistedState(json: state.json, file: "f")
+      let again = try PersistedState(json: state.json, file: "f", allowedEndpoints: ["kms.example"])
       precondition(again == state, "what was written is read as something else")
     } catch {
       preconditionFailure("what was written is not read: \(error)")

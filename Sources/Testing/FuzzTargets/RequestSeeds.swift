@@ -48,7 +48,10 @@ enum RequestSeeds {
       .variablesSet(tenant: "acme", name: "profile", value: "any", .persist),
       .variablesSet(tenant: "acme", name: "read_only", value: "on", .global), .variablesList("acme"),
       .rotateCMK("acme"), .rotateKeys("acme", allowTransient: true), .status(""), .status("acme"),
-      .tenantAccept("acme", sequence: 7), .backup("acme", .begin(allowUnproved: true)),
+      .tenantAccept("acme", sequence: 7), .tenantReload("acme"),
+      .tenantMove(
+        .init(tenant: "acme", cmkID: "alias/acme", settings: [.init(name: "provider", value: "aws")])
+      ), .backup("acme", .begin(allowUnproved: true)),
       .backup("acme", .read(TransferID(value: 1), offset: 49_152)),
       .backup("acme", .end(TransferID(value: 1))),
       .restore("acme", .begin(RestoreBeginCall(bytes: 100, digest: .zero, acceptRollback: true))),

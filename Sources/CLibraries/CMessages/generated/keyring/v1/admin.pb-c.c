@@ -1447,6 +1447,51 @@ void   keyring__v1__tenant_status__free_unpacked
   assert(message->base.descriptor == &keyring__v1__tenant_status__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   keyring__v1__credentials_status__init
+                     (Keyring__V1__CredentialsStatus         *message)
+{
+  static const Keyring__V1__CredentialsStatus init_value = KEYRING__V1__CREDENTIALS_STATUS__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__credentials_status__get_packed_size
+                     (const Keyring__V1__CredentialsStatus *message)
+{
+  assert(message->base.descriptor == &keyring__v1__credentials_status__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__credentials_status__pack
+                     (const Keyring__V1__CredentialsStatus *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__credentials_status__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__credentials_status__pack_to_buffer
+                     (const Keyring__V1__CredentialsStatus *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__credentials_status__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__CredentialsStatus *
+       keyring__v1__credentials_status__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__CredentialsStatus *)
+     protobuf_c_message_unpack (&keyring__v1__credentials_status__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__credentials_status__free_unpacked
+                     (Keyring__V1__CredentialsStatus *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__credentials_status__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   keyring__v1__wrapping_key_status__init
                      (Keyring__V1__WrappingKeyStatus         *message)
 {
@@ -1580,6 +1625,231 @@ void   keyring__v1__tenant_accept_reply__free_unpacked
   if(!message)
     return;
   assert(message->base.descriptor == &keyring__v1__tenant_accept_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_reload_request__init
+                     (Keyring__V1__TenantReloadRequest         *message)
+{
+  static const Keyring__V1__TenantReloadRequest init_value = KEYRING__V1__TENANT_RELOAD_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_reload_request__get_packed_size
+                     (const Keyring__V1__TenantReloadRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_reload_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_reload_request__pack
+                     (const Keyring__V1__TenantReloadRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_reload_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_reload_request__pack_to_buffer
+                     (const Keyring__V1__TenantReloadRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_reload_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantReloadRequest *
+       keyring__v1__tenant_reload_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantReloadRequest *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_reload_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_reload_request__free_unpacked
+                     (Keyring__V1__TenantReloadRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_reload_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_reload_reply__init
+                     (Keyring__V1__TenantReloadReply         *message)
+{
+  static const Keyring__V1__TenantReloadReply init_value = KEYRING__V1__TENANT_RELOAD_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_reload_reply__get_packed_size
+                     (const Keyring__V1__TenantReloadReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_reload_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_reload_reply__pack
+                     (const Keyring__V1__TenantReloadReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_reload_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_reload_reply__pack_to_buffer
+                     (const Keyring__V1__TenantReloadReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_reload_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantReloadReply *
+       keyring__v1__tenant_reload_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantReloadReply *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_reload_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_reload_reply__free_unpacked
+                     (Keyring__V1__TenantReloadReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_reload_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_move_request__init
+                     (Keyring__V1__TenantMoveRequest         *message)
+{
+  static const Keyring__V1__TenantMoveRequest init_value = KEYRING__V1__TENANT_MOVE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_move_request__get_packed_size
+                     (const Keyring__V1__TenantMoveRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_move_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_move_request__pack
+                     (const Keyring__V1__TenantMoveRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_move_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_move_request__pack_to_buffer
+                     (const Keyring__V1__TenantMoveRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_move_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantMoveRequest *
+       keyring__v1__tenant_move_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantMoveRequest *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_move_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_move_request__free_unpacked
+                     (Keyring__V1__TenantMoveRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_move_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__setting__init
+                     (Keyring__V1__Setting         *message)
+{
+  static const Keyring__V1__Setting init_value = KEYRING__V1__SETTING__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__setting__get_packed_size
+                     (const Keyring__V1__Setting *message)
+{
+  assert(message->base.descriptor == &keyring__v1__setting__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__setting__pack
+                     (const Keyring__V1__Setting *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__setting__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__setting__pack_to_buffer
+                     (const Keyring__V1__Setting *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__setting__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__Setting *
+       keyring__v1__setting__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__Setting *)
+     protobuf_c_message_unpack (&keyring__v1__setting__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__setting__free_unpacked
+                     (Keyring__V1__Setting *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__setting__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_move_reply__init
+                     (Keyring__V1__TenantMoveReply         *message)
+{
+  static const Keyring__V1__TenantMoveReply init_value = KEYRING__V1__TENANT_MOVE_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_move_reply__get_packed_size
+                     (const Keyring__V1__TenantMoveReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_move_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_move_reply__pack
+                     (const Keyring__V1__TenantMoveReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_move_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_move_reply__pack_to_buffer
+                     (const Keyring__V1__TenantMoveReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_move_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantMoveReply *
+       keyring__v1__tenant_move_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantMoveReply *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_move_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_move_reply__free_unpacked
+                     (Keyring__V1__TenantMoveReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_move_reply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
 void   keyring__v1__backup_begin_request__init
@@ -3922,7 +4192,7 @@ const ProtobufCMessageDescriptor keyring__v1__state_count__descriptor =
   (ProtobufCMessageInit) keyring__v1__state_count__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__tenant_status__field_descriptors[13] =
+static const ProtobufCFieldDescriptor keyring__v1__tenant_status__field_descriptors[14] =
 {
   {
     "summary",
@@ -4080,10 +4350,23 @@ static const ProtobufCFieldDescriptor keyring__v1__tenant_status__field_descript
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "credentials",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantStatus, credentials),
+    &keyring__v1__credentials_status__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__tenant_status__field_indices_by_name[] = {
   9,   /* field[9] = batches_unverified */
   8,   /* field[8] = connections */
+  13,   /* field[13] = credentials */
   6,   /* field[6] = digest */
   12,   /* field[12] = keyring_id */
   3,   /* field[3] = keys */
@@ -4099,7 +4382,7 @@ static const unsigned keyring__v1__tenant_status__field_indices_by_name[] = {
 static const ProtobufCIntRange keyring__v1__tenant_status__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 13 }
+  { 0, 14 }
 };
 const ProtobufCMessageDescriptor keyring__v1__tenant_status__descriptor =
 {
@@ -4109,11 +4392,101 @@ const ProtobufCMessageDescriptor keyring__v1__tenant_status__descriptor =
   "Keyring__V1__TenantStatus",
   "keyring.v1",
   sizeof(Keyring__V1__TenantStatus),
-  13,
+  14,
   keyring__v1__tenant_status__field_descriptors,
   keyring__v1__tenant_status__field_indices_by_name,
   1,  keyring__v1__tenant_status__number_ranges,
   (ProtobufCMessageInit) keyring__v1__tenant_status__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__credentials_status__field_descriptors[5] =
+{
+  {
+    "source",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CredentialsStatus, source),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "access_key_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CredentialsStatus, access_key_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "loaded_ms",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CredentialsStatus, loaded_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "expires_ms",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CredentialsStatus, expires_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "last_failure",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__CredentialsStatus, last_failure),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__credentials_status__field_indices_by_name[] = {
+  1,   /* field[1] = access_key_id */
+  3,   /* field[3] = expires_ms */
+  4,   /* field[4] = last_failure */
+  2,   /* field[2] = loaded_ms */
+  0,   /* field[0] = source */
+};
+static const ProtobufCIntRange keyring__v1__credentials_status__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor keyring__v1__credentials_status__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.CredentialsStatus",
+  "CredentialsStatus",
+  "Keyring__V1__CredentialsStatus",
+  "keyring.v1",
+  sizeof(Keyring__V1__CredentialsStatus),
+  5,
+  keyring__v1__credentials_status__field_descriptors,
+  keyring__v1__credentials_status__field_indices_by_name,
+  1,  keyring__v1__credentials_status__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__credentials_status__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor keyring__v1__wrapping_key_status__field_descriptors[7] =
@@ -4319,6 +4692,235 @@ const ProtobufCMessageDescriptor keyring__v1__tenant_accept_reply__descriptor =
   keyring__v1__tenant_accept_reply__field_indices_by_name,
   1,  keyring__v1__tenant_accept_reply__number_ranges,
   (ProtobufCMessageInit) keyring__v1__tenant_accept_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_reload_request__field_descriptors[1] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantReloadRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_reload_request__field_indices_by_name[] = {
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__tenant_reload_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_reload_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantReloadRequest",
+  "TenantReloadRequest",
+  "Keyring__V1__TenantReloadRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantReloadRequest),
+  1,
+  keyring__v1__tenant_reload_request__field_descriptors,
+  keyring__v1__tenant_reload_request__field_indices_by_name,
+  1,  keyring__v1__tenant_reload_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_reload_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_reload_reply__field_descriptors[1] =
+{
+  {
+    "credentials",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantReloadReply, credentials),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_reload_reply__field_indices_by_name[] = {
+  0,   /* field[0] = credentials */
+};
+static const ProtobufCIntRange keyring__v1__tenant_reload_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_reload_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantReloadReply",
+  "TenantReloadReply",
+  "Keyring__V1__TenantReloadReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantReloadReply),
+  1,
+  keyring__v1__tenant_reload_reply__field_descriptors,
+  keyring__v1__tenant_reload_reply__field_indices_by_name,
+  1,  keyring__v1__tenant_reload_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_reload_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_move_request__field_descriptors[3] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantMoveRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cmk_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantMoveRequest, cmk_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "settings",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__TenantMoveRequest, n_settings),
+    offsetof(Keyring__V1__TenantMoveRequest, settings),
+    &keyring__v1__setting__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_move_request__field_indices_by_name[] = {
+  1,   /* field[1] = cmk_id */
+  2,   /* field[2] = settings */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__tenant_move_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_move_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantMoveRequest",
+  "TenantMoveRequest",
+  "Keyring__V1__TenantMoveRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantMoveRequest),
+  3,
+  keyring__v1__tenant_move_request__field_descriptors,
+  keyring__v1__tenant_move_request__field_indices_by_name,
+  1,  keyring__v1__tenant_move_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_move_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__setting__field_descriptors[2] =
+{
+  {
+    "name",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__Setting, name),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "value",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__Setting, value),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__setting__field_indices_by_name[] = {
+  0,   /* field[0] = name */
+  1,   /* field[1] = value */
+};
+static const ProtobufCIntRange keyring__v1__setting__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor keyring__v1__setting__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.Setting",
+  "Setting",
+  "Keyring__V1__Setting",
+  "keyring.v1",
+  sizeof(Keyring__V1__Setting),
+  2,
+  keyring__v1__setting__field_descriptors,
+  keyring__v1__setting__field_indices_by_name,
+  1,  keyring__v1__setting__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__setting__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_move_reply__field_descriptors[1] =
+{
+  {
+    "cmk_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantMoveReply, cmk_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_move_reply__field_indices_by_name[] = {
+  0,   /* field[0] = cmk_id */
+};
+static const ProtobufCIntRange keyring__v1__tenant_move_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_move_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantMoveReply",
+  "TenantMoveReply",
+  "Keyring__V1__TenantMoveReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantMoveReply),
+  1,
+  keyring__v1__tenant_move_reply__field_descriptors,
+  keyring__v1__tenant_move_reply__field_indices_by_name,
+  1,  keyring__v1__tenant_move_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_move_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor keyring__v1__backup_begin_request__field_descriptors[2] =
@@ -5232,7 +5834,7 @@ const ProtobufCEnumDescriptor keyring__v1__cmk_action__descriptor =
   keyring__v1__cmk_action__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[20] =
+static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[22] =
 {
   { "TenantCreate", &keyring__v1__tenant_create_request__descriptor, &keyring__v1__tenant_create_reply__descriptor },
   { "TenantList", &keyring__v1__tenant_list_request__descriptor, &keyring__v1__tenant_list_reply__descriptor },
@@ -5254,6 +5856,8 @@ static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[20
   { "RestoreBegin", &keyring__v1__restore_begin_request__descriptor, &keyring__v1__restore_begin_reply__descriptor },
   { "RestoreWrite", &keyring__v1__restore_write_request__descriptor, &keyring__v1__restore_write_reply__descriptor },
   { "RestoreEnd", &keyring__v1__restore_end_request__descriptor, &keyring__v1__restore_end_reply__descriptor },
+  { "TenantReload", &keyring__v1__tenant_reload_request__descriptor, &keyring__v1__tenant_reload_reply__descriptor },
+  { "TenantMove", &keyring__v1__tenant_move_request__descriptor, &keyring__v1__tenant_move_reply__descriptor },
 };
 const unsigned keyring__v1__admin__method_indices_by_name[] = {
   14,        /* BackupBegin */
@@ -5273,6 +5877,8 @@ const unsigned keyring__v1__admin__method_indices_by_name[] = {
   3,        /* TenantDisable */
   4,        /* TenantEnable */
   1,        /* TenantList */
+  21,        /* TenantMove */
+  20,        /* TenantReload */
   2,        /* TenantShow */
   8,        /* VariablesList */
   7         /* VariablesSet */
@@ -5284,7 +5890,7 @@ const ProtobufCServiceDescriptor keyring__v1__admin__descriptor =
   "Admin",
   "Keyring__V1__Admin",
   "keyring.v1",
-  20,
+  22,
   keyring__v1__admin__method_descriptors,
   keyring__v1__admin__method_indices_by_name
 };
@@ -5447,6 +6053,22 @@ void keyring__v1__admin__restore_end(ProtobufCService *service,
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
   service->invoke(service, 19, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__tenant_reload(ProtobufCService *service,
+                                       const Keyring__V1__TenantReloadRequest *input,
+                                       Keyring__V1__TenantReloadReply_Closure closure,
+                                       void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 20, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__tenant_move(ProtobufCService *service,
+                                     const Keyring__V1__TenantMoveRequest *input,
+                                     Keyring__V1__TenantMoveReply_Closure closure,
+                                     void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 21, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
                                Keyring__V1__Admin_ServiceDestroy destroy)

@@ -1132,7 +1132,7 @@ void   keyring__v1__who_am_ireply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__who_am_ireply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[34] =
+static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[36] =
 {
   {
     "id",
@@ -1542,6 +1542,30 @@ static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[34
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "tenant_reload",
+    84,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, tenant_reload),
+    &keyring__v1__tenant_reload_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenant_move",
+    85,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, tenant_move),
+    &keyring__v1__tenant_move_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__request__field_indices_by_name[] = {
   28,   /* field[28] = backup_begin */
@@ -1571,6 +1595,8 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   17,   /* field[17] = tenant_disable */
   18,   /* field[18] = tenant_enable */
   15,   /* field[15] = tenant_list */
+  35,   /* field[35] = tenant_move */
+  34,   /* field[34] = tenant_reload */
   16,   /* field[16] = tenant_show */
   1,   /* field[1] = timeout_ms */
   2,   /* field[2] = traceparent */
@@ -1584,7 +1610,7 @@ static const ProtobufCIntRange keyring__v1__request__number_ranges[3 + 1] =
   { 1, 0 },
   { 16, 5 },
   { 64, 14 },
-  { 0, 34 }
+  { 0, 36 }
 };
 const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
 {
@@ -1594,14 +1620,14 @@ const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
   "Keyring__V1__Request",
   "keyring.v1",
   sizeof(Keyring__V1__Request),
-  34,
+  36,
   keyring__v1__request__field_descriptors,
   keyring__v1__request__field_indices_by_name,
   3,  keyring__v1__request__number_ranges,
   (ProtobufCMessageInit) keyring__v1__request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[32] =
+static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[34] =
 {
   {
     "id",
@@ -1987,6 +2013,30 @@ static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[32] 
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "tenant_reload",
+    84,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, tenant_reload),
+    &keyring__v1__tenant_reload_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenant_move",
+    85,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, tenant_move),
+    &keyring__v1__tenant_move_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   26,   /* field[26] = backup_begin */
@@ -2016,6 +2066,8 @@ static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   15,   /* field[15] = tenant_disable */
   16,   /* field[16] = tenant_enable */
   13,   /* field[13] = tenant_list */
+  33,   /* field[33] = tenant_move */
+  32,   /* field[32] = tenant_reload */
   14,   /* field[14] = tenant_show */
   10,   /* field[10] = transact */
   20,   /* field[20] = variables_list */
@@ -2027,7 +2079,7 @@ static const ProtobufCIntRange keyring__v1__reply__number_ranges[3 + 1] =
   { 1, 0 },
   { 16, 3 },
   { 64, 12 },
-  { 0, 32 }
+  { 0, 34 }
 };
 const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
 {
@@ -2037,7 +2089,7 @@ const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
   "Keyring__V1__Reply",
   "keyring.v1",
   sizeof(Keyring__V1__Reply),
-  32,
+  34,
   keyring__v1__reply__field_descriptors,
   keyring__v1__reply__field_indices_by_name,
   3,  keyring__v1__reply__number_ranges,

@@ -47,9 +47,15 @@ typedef struct Keyring__V1__StatusReply Keyring__V1__StatusReply;
 typedef struct Keyring__V1__ServiceStatus Keyring__V1__ServiceStatus;
 typedef struct Keyring__V1__StateCount Keyring__V1__StateCount;
 typedef struct Keyring__V1__TenantStatus Keyring__V1__TenantStatus;
+typedef struct Keyring__V1__CredentialsStatus Keyring__V1__CredentialsStatus;
 typedef struct Keyring__V1__WrappingKeyStatus Keyring__V1__WrappingKeyStatus;
 typedef struct Keyring__V1__TenantAcceptRequest Keyring__V1__TenantAcceptRequest;
 typedef struct Keyring__V1__TenantAcceptReply Keyring__V1__TenantAcceptReply;
+typedef struct Keyring__V1__TenantReloadRequest Keyring__V1__TenantReloadRequest;
+typedef struct Keyring__V1__TenantReloadReply Keyring__V1__TenantReloadReply;
+typedef struct Keyring__V1__TenantMoveRequest Keyring__V1__TenantMoveRequest;
+typedef struct Keyring__V1__Setting Keyring__V1__Setting;
+typedef struct Keyring__V1__TenantMoveReply Keyring__V1__TenantMoveReply;
 typedef struct Keyring__V1__BackupBeginRequest Keyring__V1__BackupBeginRequest;
 typedef struct Keyring__V1__BackupBeginReply Keyring__V1__BackupBeginReply;
 typedef struct Keyring__V1__BackupSummary Keyring__V1__BackupSummary;
@@ -795,10 +801,46 @@ struct  Keyring__V1__TenantStatus
    * Names the keyring for as long as it exists: 32 hexadecimal digits.
    */
   char *keyring_id;
+  /*
+   * What signs the calls to the KMS; absent for a provider without credentials, and before their first use.
+   */
+  Keyring__V1__CredentialsStatus *credentials;
 };
 #define KEYRING__V1__TENANT_STATUS__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_status__descriptor) \
-    , NULL, (char *)protobuf_c_empty_string, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0,NULL, 0, 0, 0, 0, (char *)protobuf_c_empty_string }
+    , NULL, (char *)protobuf_c_empty_string, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0,NULL, 0, 0, 0, 0, (char *)protobuf_c_empty_string, NULL }
+
+
+/*
+ * Credentials of a KMS, as far as they are not secret.
+ */
+struct  Keyring__V1__CredentialsStatus
+{
+  ProtobufCMessage base;
+  /*
+   * Where they come from, in words.
+   */
+  char *source;
+  /*
+   * The last four characters of the access key id.
+   */
+  char *access_key_id;
+  /*
+   * When they were read or given, Unix milliseconds.
+   */
+  uint64_t loaded_ms;
+  /*
+   * When they expire, Unix milliseconds; 0: not known to.
+   */
+  uint64_t expires_ms;
+  /*
+   * Why the last try to have newer ones failed; empty where it did not.
+   */
+  char *last_failure;
+};
+#define KEYRING__V1__CREDENTIALS_STATUS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__credentials_status__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, (char *)protobuf_c_empty_string }
 
 
 struct  Keyring__V1__WrappingKeyStatus
@@ -866,6 +908,86 @@ struct  Keyring__V1__TenantAcceptReply
 #define KEYRING__V1__TENANT_ACCEPT_REPLY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_accept_reply__descriptor) \
     , 0 }
+
+
+struct  Keyring__V1__TenantReloadRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+};
+#define KEYRING__V1__TENANT_RELOAD_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_reload_request__descriptor) \
+    , (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__TenantReloadReply
+{
+  ProtobufCMessage base;
+  /*
+   * The credentials that are in force now, in words; empty for a provider without.
+   */
+  char *credentials;
+};
+#define KEYRING__V1__TENANT_RELOAD_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_reload_reply__descriptor) \
+    , (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__TenantMoveRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+  /*
+   * Required: the CMK to move to.
+   */
+  char *cmk_id;
+  /*
+   * The new provider's settings, by their names in the tenant's file (`provider`, `region`, `endpoint`, `credentials`,
+   * `credentials_file`, `aws_profile`, `role_arn`, `role_external_id`, `sts_endpoint`). No secret is among them: the file of the
+   * credentials is in the tenant's directory already.
+   */
+  size_t n_settings;
+  Keyring__V1__Setting **settings;
+};
+#define KEYRING__V1__TENANT_MOVE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_move_request__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0,NULL }
+
+
+struct  Keyring__V1__Setting
+{
+  ProtobufCMessage base;
+  /*
+   * As in the tenant's file.
+   */
+  char *name;
+  /*
+   * Printable ASCII.
+   */
+  char *value;
+};
+#define KEYRING__V1__SETTING__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__setting__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__TenantMoveReply
+{
+  ProtobufCMessage base;
+  /*
+   * In force now, and persisted.
+   */
+  char *cmk_id;
+};
+#define KEYRING__V1__TENANT_MOVE_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_move_reply__descriptor) \
+    , (char *)protobuf_c_empty_string }
 
 
 struct  Keyring__V1__BackupBeginRequest
@@ -1750,6 +1872,25 @@ Keyring__V1__TenantStatus *
 void   keyring__v1__tenant_status__free_unpacked
                      (Keyring__V1__TenantStatus *message,
                       ProtobufCAllocator *allocator);
+/* Keyring__V1__CredentialsStatus methods */
+void   keyring__v1__credentials_status__init
+                     (Keyring__V1__CredentialsStatus         *message);
+size_t keyring__v1__credentials_status__get_packed_size
+                     (const Keyring__V1__CredentialsStatus   *message);
+size_t keyring__v1__credentials_status__pack
+                     (const Keyring__V1__CredentialsStatus   *message,
+                      uint8_t             *out);
+size_t keyring__v1__credentials_status__pack_to_buffer
+                     (const Keyring__V1__CredentialsStatus   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__CredentialsStatus *
+       keyring__v1__credentials_status__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__credentials_status__free_unpacked
+                     (Keyring__V1__CredentialsStatus *message,
+                      ProtobufCAllocator *allocator);
 /* Keyring__V1__WrappingKeyStatus methods */
 void   keyring__v1__wrapping_key_status__init
                      (Keyring__V1__WrappingKeyStatus         *message);
@@ -1806,6 +1947,101 @@ Keyring__V1__TenantAcceptReply *
                       const uint8_t       *data);
 void   keyring__v1__tenant_accept_reply__free_unpacked
                      (Keyring__V1__TenantAcceptReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantReloadRequest methods */
+void   keyring__v1__tenant_reload_request__init
+                     (Keyring__V1__TenantReloadRequest         *message);
+size_t keyring__v1__tenant_reload_request__get_packed_size
+                     (const Keyring__V1__TenantReloadRequest   *message);
+size_t keyring__v1__tenant_reload_request__pack
+                     (const Keyring__V1__TenantReloadRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_reload_request__pack_to_buffer
+                     (const Keyring__V1__TenantReloadRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantReloadRequest *
+       keyring__v1__tenant_reload_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_reload_request__free_unpacked
+                     (Keyring__V1__TenantReloadRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantReloadReply methods */
+void   keyring__v1__tenant_reload_reply__init
+                     (Keyring__V1__TenantReloadReply         *message);
+size_t keyring__v1__tenant_reload_reply__get_packed_size
+                     (const Keyring__V1__TenantReloadReply   *message);
+size_t keyring__v1__tenant_reload_reply__pack
+                     (const Keyring__V1__TenantReloadReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_reload_reply__pack_to_buffer
+                     (const Keyring__V1__TenantReloadReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantReloadReply *
+       keyring__v1__tenant_reload_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_reload_reply__free_unpacked
+                     (Keyring__V1__TenantReloadReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantMoveRequest methods */
+void   keyring__v1__tenant_move_request__init
+                     (Keyring__V1__TenantMoveRequest         *message);
+size_t keyring__v1__tenant_move_request__get_packed_size
+                     (const Keyring__V1__TenantMoveRequest   *message);
+size_t keyring__v1__tenant_move_request__pack
+                     (const Keyring__V1__TenantMoveRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_move_request__pack_to_buffer
+                     (const Keyring__V1__TenantMoveRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantMoveRequest *
+       keyring__v1__tenant_move_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_move_request__free_unpacked
+                     (Keyring__V1__TenantMoveRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__Setting methods */
+void   keyring__v1__setting__init
+                     (Keyring__V1__Setting         *message);
+size_t keyring__v1__setting__get_packed_size
+                     (const Keyring__V1__Setting   *message);
+size_t keyring__v1__setting__pack
+                     (const Keyring__V1__Setting   *message,
+                      uint8_t             *out);
+size_t keyring__v1__setting__pack_to_buffer
+                     (const Keyring__V1__Setting   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__Setting *
+       keyring__v1__setting__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__setting__free_unpacked
+                     (Keyring__V1__Setting *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantMoveReply methods */
+void   keyring__v1__tenant_move_reply__init
+                     (Keyring__V1__TenantMoveReply         *message);
+size_t keyring__v1__tenant_move_reply__get_packed_size
+                     (const Keyring__V1__TenantMoveReply   *message);
+size_t keyring__v1__tenant_move_reply__pack
+                     (const Keyring__V1__TenantMoveReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_move_reply__pack_to_buffer
+                     (const Keyring__V1__TenantMoveReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantMoveReply *
+       keyring__v1__tenant_move_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_move_reply__free_unpacked
+                     (Keyring__V1__TenantMoveReply *message,
                       ProtobufCAllocator *allocator);
 /* Keyring__V1__BackupBeginRequest methods */
 void   keyring__v1__backup_begin_request__init
@@ -2152,6 +2388,9 @@ typedef void (*Keyring__V1__StateCount_Closure)
 typedef void (*Keyring__V1__TenantStatus_Closure)
                  (const Keyring__V1__TenantStatus *message,
                   void *closure_data);
+typedef void (*Keyring__V1__CredentialsStatus_Closure)
+                 (const Keyring__V1__CredentialsStatus *message,
+                  void *closure_data);
 typedef void (*Keyring__V1__WrappingKeyStatus_Closure)
                  (const Keyring__V1__WrappingKeyStatus *message,
                   void *closure_data);
@@ -2160,6 +2399,21 @@ typedef void (*Keyring__V1__TenantAcceptRequest_Closure)
                   void *closure_data);
 typedef void (*Keyring__V1__TenantAcceptReply_Closure)
                  (const Keyring__V1__TenantAcceptReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantReloadRequest_Closure)
+                 (const Keyring__V1__TenantReloadRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantReloadReply_Closure)
+                 (const Keyring__V1__TenantReloadReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantMoveRequest_Closure)
+                 (const Keyring__V1__TenantMoveRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__Setting_Closure)
+                 (const Keyring__V1__Setting *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantMoveReply_Closure)
+                 (const Keyring__V1__TenantMoveReply *message,
                   void *closure_data);
 typedef void (*Keyring__V1__BackupBeginRequest_Closure)
                  (const Keyring__V1__BackupBeginRequest *message,
@@ -2287,6 +2541,14 @@ struct Keyring__V1__Admin_Service
                       const Keyring__V1__RestoreEndRequest *input,
                       Keyring__V1__RestoreEndReply_Closure closure,
                       void *closure_data);
+  void (*tenant_reload)(Keyring__V1__Admin_Service *service,
+                        const Keyring__V1__TenantReloadRequest *input,
+                        Keyring__V1__TenantReloadReply_Closure closure,
+                        void *closure_data);
+  void (*tenant_move)(Keyring__V1__Admin_Service *service,
+                      const Keyring__V1__TenantMoveRequest *input,
+                      Keyring__V1__TenantMoveReply_Closure closure,
+                      void *closure_data);
 };
 typedef void (*Keyring__V1__Admin_ServiceDestroy)(Keyring__V1__Admin_Service *);
 void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
@@ -2314,7 +2576,9 @@ void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
       function_prefix__ ## backup_end,\
       function_prefix__ ## restore_begin,\
       function_prefix__ ## restore_write,\
-      function_prefix__ ## restore_end  }
+      function_prefix__ ## restore_end,\
+      function_prefix__ ## tenant_reload,\
+      function_prefix__ ## tenant_move  }
 void keyring__v1__admin__tenant_create(ProtobufCService *service,
                                        const Keyring__V1__TenantCreateRequest *input,
                                        Keyring__V1__TenantCreateReply_Closure closure,
@@ -2395,6 +2659,14 @@ void keyring__v1__admin__restore_end(ProtobufCService *service,
                                      const Keyring__V1__RestoreEndRequest *input,
                                      Keyring__V1__RestoreEndReply_Closure closure,
                                      void *closure_data);
+void keyring__v1__admin__tenant_reload(ProtobufCService *service,
+                                       const Keyring__V1__TenantReloadRequest *input,
+                                       Keyring__V1__TenantReloadReply_Closure closure,
+                                       void *closure_data);
+void keyring__v1__admin__tenant_move(ProtobufCService *service,
+                                     const Keyring__V1__TenantMoveRequest *input,
+                                     Keyring__V1__TenantMoveReply_Closure closure,
+                                     void *closure_data);
 
 /* --- descriptors --- */
 
@@ -2433,9 +2705,15 @@ extern const ProtobufCMessageDescriptor keyring__v1__status_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__service_status__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__state_count__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_status__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__credentials_status__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__wrapping_key_status__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_accept_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_accept_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_reload_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_reload_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_move_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__setting__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_move_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__backup_begin_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__backup_begin_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__backup_summary__descriptor;

@@ -261,7 +261,9 @@ typedef enum {
   KEYRING__V1__REQUEST__CALL_BACKUP_END = 80,
   KEYRING__V1__REQUEST__CALL_RESTORE_BEGIN = 81,
   KEYRING__V1__REQUEST__CALL_RESTORE_WRITE = 82,
-  KEYRING__V1__REQUEST__CALL_RESTORE_END = 83
+  KEYRING__V1__REQUEST__CALL_RESTORE_END = 83,
+  KEYRING__V1__REQUEST__CALL_TENANT_RELOAD = 84,
+  KEYRING__V1__REQUEST__CALL_TENANT_MOVE = 85
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REQUEST__CALL__CASE)
 } Keyring__V1__Request__CallCase;
 
@@ -325,6 +327,8 @@ struct  Keyring__V1__Request
     Keyring__V1__RestoreBeginRequest *restore_begin;
     Keyring__V1__RestoreWriteRequest *restore_write;
     Keyring__V1__RestoreEndRequest *restore_end;
+    Keyring__V1__TenantReloadRequest *tenant_reload;
+    Keyring__V1__TenantMoveRequest *tenant_move;
   };
 };
 #define KEYRING__V1__REQUEST__INIT \
@@ -362,7 +366,9 @@ typedef enum {
   KEYRING__V1__REPLY__RESULT_BACKUP_END = 80,
   KEYRING__V1__REPLY__RESULT_RESTORE_BEGIN = 81,
   KEYRING__V1__REPLY__RESULT_RESTORE_WRITE = 82,
-  KEYRING__V1__REPLY__RESULT_RESTORE_END = 83
+  KEYRING__V1__REPLY__RESULT_RESTORE_END = 83,
+  KEYRING__V1__REPLY__RESULT_TENANT_RELOAD = 84,
+  KEYRING__V1__REPLY__RESULT_TENANT_MOVE = 85
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REPLY__RESULT__CASE)
 } Keyring__V1__Reply__ResultCase;
 
@@ -416,6 +422,8 @@ struct  Keyring__V1__Reply
     Keyring__V1__RestoreBeginReply *restore_begin;
     Keyring__V1__RestoreWriteReply *restore_write;
     Keyring__V1__RestoreEndReply *restore_end;
+    Keyring__V1__TenantReloadReply *tenant_reload;
+    Keyring__V1__TenantMoveReply *tenant_move;
   };
 };
 #define KEYRING__V1__REPLY__INIT \
