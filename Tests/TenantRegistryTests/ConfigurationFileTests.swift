@@ -60,10 +60,26 @@ import Testing
     ("cmk_id: a\ninstances: [a, a]\n", "t.yaml:2:16: 'instances': 'a' is there twice"),
     ("cmk_id: a\ninstances: {a: b}\n", "t.yaml:2:12: 'instances' is a list"),
     ("cmk_id: a\ninstances: [[a]]\n", "t.yaml:2:13: 'instances' is a list of words"),
-    ("cmk_id: a\nregion: ''\n", "t.yaml:2:9: 'region': has no value"),
+    ("cmk_id: a\nregion: ''\n", "t.yaml:2:9: 'region': a region such as eu-central-1 is expected, not ''"),
     (
       "cmk_id: arn:aws:kms:eu-west-1:1:key/a\nregion: us-east-1\n",
       "t.yaml:1:1: 'region' is us-east-1, but cmk_id is of eu-west-1"
+    ),
+    (
+      "cmk_id: a\nregion: eu.central\n",
+      "t.yaml:2:9: 'region': a region such as eu-central-1 is expected, not 'eu.central'"
+    ),
+    (
+      "cmk_id: a\nregion: evil/x\n",
+      "t.yaml:2:9: 'region': a region such as eu-central-1 is expected, not 'evil/x'"
+    ),
+    ("cmk_id: a\nrole_external_id: x\n", "t.yaml:1:1: 'role_external_id' is there without 'role_arn'"),
+    ("cmk_id: a\nrole_arn: nobody\n", "t.yaml:2:11: 'role_arn': arn:aws:iam::ACCOUNT:role/NAME is expected"),
+    ("cmk_id: a\ncredentials: magic\n", "t.yaml:2:14: 'credentials': one of file, environment, profile"),
+    ("cmk_id: a\naws_profile: x\n", "t.yaml:1:1: 'aws_profile' is there without 'credentials: profile'"),
+    (
+      "cmk_id: a\nsts_endpoint: https://evil.example\n",
+      "t.yaml:2:15: 'sts_endpoint': the host 'evil.example' is not in the service's allowed_endpoints"
     ),
     (
       "cmk_id: a\nstorage_file: a\ncredentials_file: a\n",

@@ -237,9 +237,10 @@ import Testing
       ServiceConfiguration.keys + ServiceConfiguration.tlsKeys.map { "tls.\($0)" }
       + ServiceConfiguration.localProviderKeys.map { "local_provider.\($0)" }
       + ServiceConfiguration.backupKeys.map { "backup.\($0)" }
+      + ServiceConfiguration.awsKeys.map { "aws.\($0)" }
       + ServiceConfiguration.limitKeys.map { "limits.\($0)" }
     let tenant = TenantConfiguration.keys + TenantConfiguration.limitKeys.map { "limits.\($0)" }
-    #expect(service.count == 32 && tenant.count == 16)
+    #expect(service.count == 35 && tenant.count == 21)
     for key in service { #expect(parts[0].contains("\n| `\(key)` |"), "\(key)") }
     for key in tenant { #expect(parts[1].contains("\n| `\(key)` |"), "\(key)") }
     for variable in VariableName.allCases {

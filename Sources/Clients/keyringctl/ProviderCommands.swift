@@ -36,7 +36,7 @@ struct TenantMove: AsyncParsableCommand {
 
       Credentials are not sent: put their file into the tenant's directory on the server first, under a name of its own.
 
-        keyringctl tenant move acme --provider aws --cmk-id arn:aws:kms:eu-central-1:111122223333:key/... --credentials-file credentials.new
+        keyringctl tenant move acme --provider aws --cmk-id arn:aws:kms:eu-central-1:111122223333:key/... --credentials-file credentials.2
         keyringctl rotate-keys acme
         keyringctl tenant move acme --provider local --cmk-id local-...   (a CMK that `keyringctl cmk create` made)
       """

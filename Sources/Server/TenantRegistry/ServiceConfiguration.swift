@@ -59,6 +59,10 @@ public struct ServiceConfiguration: Sendable, Equatable {
   public let rootKey: RootKeySource?
   /// The passphrase under which local CMKs lie in backups; nil: no backups of local tenants.
   public let backupPassphraseFile: String?
+  /// PEM: whom to trust for AWS's certificates in the place of the system's CAs; for emulators, and proxies that break TLS.
+  public let awsCAFile: String?
+  /// `http://HOST:PORT`: the proxy on the way to AWS; nil: none, whatever the environment says.
+  public let awsProxy: String?
   /// Hosts that a tenant's endpoint may name.
   public let allowedEndpoints: [String]
   /// Locked memory, in bytes; a power of two; default: 4 MiB.
@@ -76,7 +80,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
 
   static let keys = [
     "listen", "health_listen", "trust_domain", "tls", "tenants_directory", "anchor_directory",
-    "local_provider", "backup",
+    "local_provider", "backup", "aws",
     "allowed_endpoints", "secure_memory_bytes", "allow_unlocked_memory", "event_loops", "flush_threads",
     "limits",
     "log_level",
@@ -85,6 +89,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
   static let tlsKeys = ["certificate", "key", "client_ca"]
   static let localProviderKeys = ["directory", "root_key_file", "root_key_credential", "passphrase_file"]
   static let backupKeys = ["passphrase_file"]
+  static let awsKeys = ["ca_file", "proxy"]
   static let limitKeys = [
     "connections", "unauthenticated_connections", "connections_per_tenant",
     "requests_in_flight_per_connection", "tenant_in_flight_bytes", "handshake_timeout", "frame_timeout",
@@ -119,6 +124,10 @@ public struct ServiceConfiguration: Sendable, Equatable {
     var backup = try yaml.mapping("backup")
     backupPassphraseFile = try backup?.text("passphrase_file").map(path)
     try backup?.finish(known: Self.backupKeys)
+    var aws = try yaml.mapping("aws")
+    awsCAFile = try aws?.text("ca_file").map(path)
+    awsProxy = try aws?.take("proxy", Self.proxy)
+    try aws?.finish(known: Self.awsKeys)
     allowedEndpoints =
       try yaml.words("allowed_endpoints") { text throws(ConfigurationError) in
         guard TenantConfiguration.endpointHost("https://\(text)") == text else {
@@ -175,6 +184,14 @@ public struct ServiceConfiguration: Sendable, Equatable {
     )
     try limits?.finish(known: limitKeys)
     return made
+  }
+
+  private static func proxy(_ text: String) throws(ConfigurationError) -> String {
+    let isPrintable = text.utf8.allSatisfy { (0x21...0x7e).contains($0) && $0 != UInt8(ascii: "@") }
+    guard text.hasPrefix("http://"), text.utf8.count > 7, isPrintable else {
+      throw ConfigurationError("http://HOST:PORT without user name is expected, not '\(text)'")
+    }
+    return text
   }
 
   private static func logLevel(_ text: String) throws(ConfigurationError) -> String {
