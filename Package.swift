@@ -180,7 +180,7 @@ let testing: [Target] = [
     "Testing",
     [
       "Cryptography", "KeyringClient", "KeyringCore", "KeyringService", "KeyringStorage", "SecureMemory",
-      "TLSTransport", "TenantRegistry", "WireProtocol", logging,
+      "TLSTransport", "TenantRegistry", "WireProtocol", logging, nioCore, nioHTTP1, nioPosix,
     ]
   ),
 ]

@@ -72,8 +72,10 @@ extension Service {
     tenant.providers.adopt(candidate, keeping: settings.former)
     tenant.openKeyring?.expireGrants()
     tenant.openKeyring?.forgetRefusals()
-    let credentials = tenant.providers.credentials(settings.provider)
-    return .tenantReload(credentials: credentials?.summary ?? "")
+    let credentials = tenant.providers.credentials(settings.provider).map(CredentialsStatus.init)
+    return .tenantReload(
+      credentials: credentials.map { "\($0.source), access key id ...\($0.accessKeyID)" } ?? ""
+    )
   }
 
   /// New credentials must open what the old ones do: else the next confirmation would lock keys that are served now.

@@ -41,12 +41,15 @@ extension Service {
     let next = try await tenant.changeSettings { settings throws(ServiceError) in
       try changed(settings, name, value, persistence)
     }
-    if name == .region, let proved, next.provider == proved.settings {
+    if let proved, next.provider == proved.settings {
       tenant.providers.adopt(proved, keeping: next.former)
     }
     // What was granted under other settings is asked for anew.
-    if name == .wrappingKeyTTL || name == .outageGrace || name == .region {
-      tenant.openKeyring?.expireGrants()
+    switch name {
+    case .wrappingKeyTTL, .outageGrace, .region: tenant.openKeyring?.expireGrants()
+    case .cmkID, .profile, .readOnly, .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile,
+      .credentials, .credentialsFile, .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
+      break
     }
     return .variablesSet(oldValue: old, newValue: next.shown(name))
   }
@@ -125,6 +128,7 @@ extension Tenant {
     var status = TenantStatus(summary: summary())
     status.reason = condition().reason
     status.connections = UInt32(connections())
+    status.credentials = providers.credentials(settings.provider).map(CredentialsStatus.init)
     guard let keyring = openKeyring else { return status }
     let view = keyring.view.withLock { $0 }
     status.sequence = view.state.sequence
@@ -152,6 +156,17 @@ extension Tenant {
       return entry
     }
     return status
+  }
+}
+
+extension CredentialsStatus {
+  init(_ known: AWSCredentialsStatus) {
+    self.init()
+    source = known.sourceName ?? ""
+    accessKeyID = known.accessKeyIDEnd ?? ""
+    loadedMilliseconds = known.loadedMilliseconds ?? 0
+    expiresMilliseconds = known.expiresMilliseconds ?? 0
+    lastFailure = known.lastFailure ?? ""
   }
 }
 

@@ -1,4 +1,5 @@
 internal import CMKProviders
+internal import HTTPTransport
 internal import KeyringCore
 public import KeyringStorage
 public import Logging
@@ -20,6 +21,7 @@ public struct ServiceResources: Sendable {
   /// st_dev of that.
   let transferDevice: UInt64
   let flushPools: FlushPools
+  let http: HTTPLoop
   let anchorWriter: AnchorWriter
   let logger: Logger
 
@@ -45,6 +47,7 @@ public struct ServiceResources: Sendable {
       anchors = try DirectoryDescriptor(path: configuration.anchorDirectory, create: true, calls: calls)
       flushPools = FlushPools(threadsPerFileSystem: configuration.flushThreads)
       anchorWriter = AnchorWriter()
+      http = try HTTPLoop()
       backupPassphrase = try configuration.backupPassphraseFile.map { file throws(CMKError) in
         try BackupPassphrase(file: file)
       }

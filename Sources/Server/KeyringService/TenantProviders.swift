@@ -103,7 +103,7 @@ final class TenantProviders: Sendable {
       let made = CallGuard(
         .init(
           now: { monotonicNanoseconds() },
-          sleep: { try? await Task.sleep(nanoseconds: $0) },
+          sleep: { await Self.pause(nanoseconds: $0) },
           random: { .random(in: 0...1) }
         )
       )
@@ -111,6 +111,16 @@ final class TenantProviders: Sendable {
       return made
     }
     return try AWSAccess(settings, tenant, files, resources, guarded)
+  }
+}
+
+extension TenantProviders {
+  private static func pause(nanoseconds: UInt64) async {
+    do {
+      try await Task.sleep(nanoseconds: nanoseconds)
+    } catch {
+      return  // cancelled: the next attempt sees to that
+    }
   }
 }
 

@@ -90,9 +90,14 @@ public struct TenantConfiguration: Sendable, Equatable {
     region: String?,
     _ error: (String) -> ConfigurationError
   ) throws(ConfigurationError) {
+    guard let region, let own = self.region(of: cmkID), own != region else { return }
+    throw error("'region' is \(region), but cmk_id is of \(own)")
+  }
+
+  /// Of an ARN; nil for a key id and an alias.
+  static func region(of cmkID: CMKID) -> String? {
     let arn = cmkID.text.split(separator: ":", omittingEmptySubsequences: false)
-    guard let region, arn.count >= 6, arn[0] == "arn", arn[3] != region else { return }
-    throw error("'region' is \(region), but cmk_id is of \(arn[3])")
+    return arn.count >= 6 && arn[0] == "arn" ? String(arn[3]) : nil
   }
 
   static func endpoint(_ text: String, allowed: [String]) throws(ConfigurationError) -> String {

@@ -88,7 +88,7 @@ public struct TenantSettings: Sendable, Equatable {
   }
 
   private func check() throws(ConfigurationError) {
-    try TenantConfiguration.check(cmkID, region: provider.region) {
+    try TenantConfiguration.check(cmkID, region: region) {
       ConfigurationError("\($0): an ARN needs no region beside it; `tenant move` changes both at once")
     }
     try TenantConfiguration.check(wrappingKeyTTL: wrappingKeyTTL, outageGrace: outageGrace) {
@@ -125,12 +125,14 @@ public struct TenantSettings: Sendable, Equatable {
   public var profile: Profile { value(.profile, file.profile, TenantConfiguration.profile) }
   /// In force.
   public var isReadOnly: Bool { value(.readOnly, file.isReadOnly, StrictYAML.flag) }
-  /// In force.
+  /// In force; the region of an ARN counts where none is set.
   public var provider: ProviderSettings {
     var settings = moved ?? file.provider
-    if let region = text(.region) { settings.region = region }
+    if settings.kind == .aws { settings.region = region ?? TenantConfiguration.region(of: cmkID) }
     return settings
   }
+
+  private var region: String? { text(.region) ?? (moved ?? file.provider).region }
 
   /// The settings with another provider and CMK, persisted; the present provider is kept for what it wrapped.
   ///
