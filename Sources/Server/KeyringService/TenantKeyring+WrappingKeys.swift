@@ -52,6 +52,9 @@ extension TenantKeyring {
         now >= (standings.entries[id]?.confirmedAt ?? 0) + most && !standings.onTheirWay.contains(id)
       }
     }
+    standings.withLock { standings in
+      for id in expired { standings.entries[id]?.standing = .cold }
+    }
     // Not wiped under who uses one at this moment: it is when the last lets go of it.
     for id in expired { drop(id) }
   }

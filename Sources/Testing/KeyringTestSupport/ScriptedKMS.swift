@@ -173,6 +173,7 @@ public final class ScriptedKMS: Sendable {
       return state.refused[scope.accessKeyID]
     }
     if let refusal { return answer.failed(refusal, "refused by the test") }
+    guard scope.region == region else { return answer.failed("NotFoundException", "not in this region") }
     switch answer.behaviour {
     case .answer(let status, let text):
       answer.status = status

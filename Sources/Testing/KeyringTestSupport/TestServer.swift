@@ -1,4 +1,3 @@
-import Foundation
 public import KeyringClient
 internal import KeyringCore
 internal import KeyringService
@@ -113,41 +112,6 @@ extension TestEndpoint {
   /// A client that is an instance.
   public func instance(_ tenant: String, _ instance: String) throws -> TestClient {
     try client(.instance(TenantName(tenant), InstanceName(instance)))
-  }
-
-  /// Puts a tenant of AWS into the tenants directory, as an operator would; any instance may call.
-  ///
-  /// - Parameters:
-  ///   - directory: the tenants directory.
-  ///   - kms: where its KMS is.
-  ///   - lines: of its file.
-  public func putAWSTenant(
-    _ name: String,
-    in directory: String,
-    cmkID: String,
-    endpoint: String,
-    accessKeyID: String = "AKIATESTTESTTEST0001",
-    secretAccessKey: String = "secret/of+a+test",
-    lines: [String] = []
-  ) throws {
-    let folder = "\(directory)/\(name)"
-    let files = FileManager.default
-    try files.createDirectory(
-      atPath: folder,
-      withIntermediateDirectories: true,
-      attributes: [.posixPermissions: 0o700]
-    )
-    let yaml =
-      ["cmk_id: \(cmkID)", "provider: aws", "endpoint: \(endpoint)", "instances: any"] + lines + [""]
-    for (file, text) in [
-      ("credentials", "\(accessKeyID)\n\(secretAccessKey)\n"), ("tenant.yaml", yaml.joined(separator: "\n")),
-    ] {
-      _ = files.createFile(
-        atPath: "\(folder)/\(file)",
-        contents: Data(text.utf8),
-        attributes: [.posixPermissions: 0o600]
-      )
-    }
   }
 
   /// Makes a tenant in which any instance may call.
