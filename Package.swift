@@ -117,7 +117,11 @@ let platform: [Target] = [
     "Platform",
     ["COpenSSL", "KeyringCore", "KeyringStorage", "SecureMemory", nioCore]
   ),
-  .library("HTTPTransport", "Platform", ["CCurl", "CLinux", "SecureMemory"]),
+  .library(
+    "HTTPTransport",
+    "Platform",
+    ["CCurl", "CLinux", "COpenSSL", "Cryptography", "SecureMemory"]
+  ),
   .library(
     "CMKProviders",
     "Platform",
@@ -187,7 +191,7 @@ let testing: [Target] = [
 
 let tests: [Target] = [
   .tests("ArchitectureTests", []),
-  .tests("SecureMemoryTests", ["SecureMemory"]),
+  .tests("SecureMemoryTests", ["KeyringTestSupport", "SecureMemory"]),
   .tests("FuzzTargetsTests", ["FuzzTargets"]),
   .tests("KeyringCoreTests", ["KeyringCore", collections]),
   .tests(
@@ -201,7 +205,7 @@ let tests: [Target] = [
   ),
   .tests(
     "HTTPTransportTests",
-    ["HTTPTransport", "KeyringTestSupport", "SecureMemory"],
+    ["Cryptography", "HTTPTransport", "KeyringTestSupport", "SecureMemory"],
     exclude: ["Scripts"]
   ),
   .tests(

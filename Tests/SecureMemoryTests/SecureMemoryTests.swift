@@ -1,4 +1,5 @@
 import Glibc
+import KeyringTestSupport
 import SecureMemory
 import Testing
 

@@ -123,6 +123,24 @@ public enum HMACSHA256 {
       guard ok == 1 else { throw .drained("HMAC") }
     }
 
+    /// Ends the HMAC; use the object no more. For an HMAC that is a key itself: it stays in locked memory.
+    public func finishSecret() throws(CryptographyError) -> Secret {
+      ERR_clear_error()
+      var count = 0
+      var ok: Int32 = 0
+      let mac: Secret
+      do {
+        // SAFETY: HMAC-SHA-256 writes 32 bytes.
+        mac = try unsafe Secret(count: 32) { room in
+          ok = unsafe EVP_MAC_final(context, room.bindMemory(to: UInt8.self).baseAddress, &count, 32)
+        }
+      } catch {
+        throw .memory(error)
+      }
+      guard ok == 1, count == 32 else { throw .drained("HMAC") }
+      return mac
+    }
+
     /// Ends the HMAC; use the object no more.
     public func finish() throws(CryptographyError) -> SHA256Digest {
       ERR_clear_error()

@@ -1,6 +1,6 @@
 public import SecureMemory
 
-/// What signs a request: AWS Signature Version 4, as libcurl makes it (CURLOPT_AWS_SIGV4).
+/// What signs a request: AWS Signature Version 4 (AWS General Reference, "Signing AWS API requests"), with all its headers.
 public struct RequestSigning: Sendable {
   /// Of the credential scope, `eu-central-1` say.
   public let region: String

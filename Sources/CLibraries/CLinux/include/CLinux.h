@@ -1,5 +1,5 @@
 // Linux calls that Glibc's Swift module does not import: open file description locks,
-// prctl, and variadic fcntl/ioctl forms.
+// prctl, epoll and eventfd, and variadic fcntl/ioctl forms.
 #ifndef KEYRING_CLINUX_H
 #define KEYRING_CLINUX_H
 
@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -28,6 +30,25 @@ static inline int keyring_lock_exclusive(int descriptor) {
 /// prctl(PR_SET_DUMPABLE): 0 forbids core dumps and attaching by other processes of the same user.
 static inline int keyring_set_dumpable(int dumpable) {
   return prctl(PR_SET_DUMPABLE, dumpable, 0, 0, 0);
+}
+
+/// prctl(PR_SET_NAME): what the calling thread is called; at most 15 bytes of `name` count.
+static inline int keyring_name_thread(const char *name) { return prctl(PR_SET_NAME, name, 0, 0, 0); }
+
+/// epoll_ctl(2): `tag` is what keyring_epoll_wait gives when `descriptor` is ready for `events`.
+static inline int keyring_epoll_control(int epoll, int operation, int descriptor, uint32_t events, uint64_t tag) {
+  struct epoll_event event = {.events = events, .data = {.u64 = tag}};
+  return epoll_ctl(epoll, operation, descriptor, &event);
+}
+
+/// epoll_wait(2): the tags of what is ready, at most as many as there is room for, and 64; -1 with errno.
+static inline int keyring_epoll_wait(int epoll, uint64_t *tags, int tags_max, int timeout_ms) {
+  struct epoll_event events[64];
+  int count = epoll_wait(epoll, events, tags_max < 64 ? tags_max : 64, timeout_ms);
+  for (int i = 0; i < count; i++) {
+    tags[i] = events[i].data.u64;
+  }
+  return count;
 }
 
 /// openat(2) with a mode, which Swift cannot pass through the variadic form.
