@@ -187,7 +187,7 @@ let testing: [Target] = [
 
 let tests: [Target] = [
   .tests("ArchitectureTests", []),
-  .tests("SecureMemoryTests", ["SecureMemory"]),
+  .tests("SecureMemoryTests", ["KeyringTestSupport", "SecureMemory"]),
   .tests("FuzzTargetsTests", ["FuzzTargets"]),
   .tests("KeyringCoreTests", ["KeyringCore", collections]),
   .tests(

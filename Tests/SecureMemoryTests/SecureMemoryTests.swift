@@ -1,4 +1,5 @@
 import Glibc
+import KeyringTestSupport
 import SecureMemory
 import Testing
 
@@ -112,7 +113,7 @@ import Testing
         next &+= 1
         return next
       }
-      buffer.append(more)
+      if round % 2 == 0 { buffer.append(more) } else { for byte in more { buffer.append(byte: byte) } }
       model += more
       let gone = min(model.count, round * 5 % 19)
       buffer.consume(gone)
@@ -183,4 +184,13 @@ import Testing
       unsafe buffer.append(minimum: 4) { room in room.count + 1 }
     }
   }
+}
+
+/// The bytes that the tests look for: of no constant, and unlike any other memory.
+func marked(_ index: Int) -> UInt8 { UInt8(truncatingIfNeeded: (index &+ 0x51) &* 0x9d &+ index &* index) }
+
+/// Ends a process whose end a test watches: 0 where all held.
+func finish(_ failures: [String]) -> Never {
+  for failure in failures { print(failure) }
+  exit(failures.isEmpty ? 0 : 1)
 }

@@ -1,11 +1,11 @@
-import Glibc
+internal import Glibc
 
 /// Looks for bytes in all memory of this process that can be written to.
-enum MemoryScan {
+public enum MemoryScan {
   /// How often the 32 bytes that `byte` gives stand in memory, the scan's own pages left out.
   ///
   /// The bytes come from a function, so that the needle is in no constant; they are written where the scan does not look.
-  static func count(_ byte: (Int) -> UInt8) -> Int {
+  public static func count(_ byte: (Int) -> UInt8) -> Int {
     let chunkBytes = 1 << 20
     let own = unsafe mmap(
       nil,
@@ -70,13 +70,4 @@ enum MemoryScan {
       return words[1].hasPrefix("rw") && ends.count == 2 ? ends[0]..<ends[1] : nil
     }
   }
-}
-
-/// The bytes that the tests look for: of no constant, and unlike any other memory.
-func marked(_ index: Int) -> UInt8 { UInt8(truncatingIfNeeded: (index &+ 0x51) &* 0x9d &+ index &* index) }
-
-/// Ends a process whose end a test watches: 0 where all held.
-func finish(_ failures: [String]) -> Never {
-  for failure in failures { print(failure) }
-  exit(failures.isEmpty ? 0 : 1)
 }
