@@ -113,7 +113,7 @@ import Testing
         next &+= 1
         return next
       }
-      buffer.append(more)
+      if round % 2 == 0 { buffer.append(more) } else { for byte in more { buffer.append(byte: byte) } }
       model += more
       let gone = min(model.count, round * 5 % 19)
       buffer.consume(gone)

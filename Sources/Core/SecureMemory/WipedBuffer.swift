@@ -67,6 +67,15 @@ public struct WipedBuffer: ~Copyable {
     unsafe bytes.withUnsafeBytes { unsafe append($0) }
   }
 
+  /// Appends one byte.
+  public mutating func append(byte: UInt8) {
+    unsafe append(minimum: 1) { room in
+      // SAFETY: there is room for one byte at least.
+      unsafe room[0] = byte
+      return 1
+    }
+  }
+
   /// Appends a copy of another buffer's bytes.
   public mutating func append(_ other: borrowing WipedBuffer) {
     unsafe append(UnsafeRawBufferPointer(rebasing: other.memory[other.start..<other.end]))

@@ -82,7 +82,7 @@ public final class DirectoryDescriptor: Sendable {
     if requirePrivate { try Self.checkPrivate(number, path, calls) }
   }
 
-  private static func openError(_ path: String) -> FileError {
+  static func openError(_ path: String) -> FileError {
     switch errno {
     case ENOENT: .absent("\(path) is not there")
     case ELOOP, ENOTDIR: .unacceptable("\(path) is not a plain file or directory, as it must be")

@@ -9,26 +9,28 @@ public enum SecretFile {
 
   /// The whole content of a regular file that only its owner may use; no symbolic link.
   ///
+  /// - Parameter requirePrivate: false where others may read it.
   /// - Throws: `FileError.absent`, `.unacceptable`, `.unchanged`.
-  public static func read(_ path: String) throws(FileError) -> Secret {
+  public static func read(_ path: String, requirePrivate: Bool = true) throws(FileError) -> Secret {
     let parts = path.split(separator: "/", omittingEmptySubsequences: true)
     guard let name = parts.last.map(String.init) else { throw .unacceptable("'\(path)' is not a file name") }
     let parent = (path.hasPrefix("/") ? "/" : "") + parts.dropLast().joined(separator: "/")
     let directory = try DirectoryDescriptor(path: parent.isEmpty ? "." : parent, requirePrivate: false)
-    let file = try directory.openFile(name, flags: O_RDONLY)
-    let size = try directory.status(of: file, name).size
-    guard size <= bytesMax else { throw .unacceptable("\(path) is larger than \(bytesMax) bytes") }
-    var read = 0
-    let secret: Secret
-    do {
-      secret = try unsafe Secret(count: size) { room in
-        unsafe read = directory.calls.read(file.number, into: room, at: 0)
-      }
-    } catch {
-      throw .unchanged("\(path): \(error)")
+    return try directory.readSecret(name, bytesMax: bytesMax, requirePrivate: requirePrivate)
+  }
+
+  /// The whole content of a regular file that the platform puts there for this process and renews, as Kubernetes does with its tokens: behind
+  /// symbolic links, of another user, with whatever mode it chose.
+  ///
+  /// - Throws: `FileError.absent`, `.unacceptable`, `.unchanged`.
+  public static func readProvided(_ path: String) throws(FileError) -> Secret {
+    let calls = SystemCalls()
+    let number = calls.make(.open) {
+      unsafe keyring_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0)
     }
-    guard read == size else { throw .unchanged("cannot read all of \(path)") }
-    return secret
+    guard number >= 0 else { throw DirectoryDescriptor.openError(path) }
+    let file = FileDescriptor(takingOwnership: number)
+    return try readWhole(file, path, bytesMax: bytesMax, calls)
   }
 
   /// The first line of such a file, without its newline; the file has no other line.
@@ -46,5 +48,46 @@ public enum SecretFile {
     } catch {
       throw .unchanged("\(path): \(error)")
     }
+  }
+
+  /// All of an open regular file.
+  fileprivate static func readWhole(
+    _ file: FileDescriptor,
+    _ path: String,
+    bytesMax: Int,
+    _ calls: SystemCalls
+  ) throws(FileError) -> Secret {
+    var status = stat()
+    guard calls.make(.stat, { unsafe fstat(file.number, &status) }) == 0 else {
+      throw .unchanged("cannot stat \(path): \(lastErrorText())")
+    }
+    guard status.st_mode & S_IFMT == S_IFREG else { throw .unacceptable("\(path) is not a regular file") }
+    let size = Int(status.st_size)
+    guard size <= bytesMax else { throw .unacceptable("\(path) is larger than \(bytesMax) bytes") }
+    var read = 0
+    let secret: Secret
+    do {
+      secret = try unsafe Secret(count: size) { room in
+        unsafe read = calls.read(file.number, into: room, at: 0)
+      }
+    } catch {
+      throw .unchanged("\(path): \(error)")
+    }
+    guard read == size else { throw .unchanged("cannot read all of \(path)") }
+    return secret
+  }
+}
+
+extension DirectoryDescriptor {
+  /// Reads a whole file into locked memory.
+  ///
+  /// - Throws: `.absent`; `.unacceptable` where it is no regular file, larger than `bytesMax`, or (`requirePrivate`) open to others.
+  public func readSecret(
+    _ name: String,
+    bytesMax: Int,
+    requirePrivate: Bool = true
+  ) throws(FileError) -> Secret {
+    let file = try openFile(name, flags: O_RDONLY, requirePrivate: requirePrivate)
+    return try SecretFile.readWhole(file, "\(path)/\(name)", bytesMax: bytesMax, calls)
   }
 }

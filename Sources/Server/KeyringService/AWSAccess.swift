@@ -10,6 +10,8 @@ final class AWSAccess: Sendable {
   let provider: AWSProvider
   let credentials: AWSCredentialsCache
   private let connections: HTTPConnections
+  /// To what is beside this machine: never through a proxy.
+  private let metadata: HTTPConnections
 
   /// - Throws: `CMKError.configuration` where the settings cannot be used; credentials are read at the first call.
   init(
@@ -26,9 +28,11 @@ final class AWSAccess: Sendable {
     options.caFile = resources.configuration.awsCAFile
     options.proxy = resources.configuration.awsProxy
     connections = resources.http.connections(options)
+    metadata = resources.http.connections()
     credentials = AWSCredentialsCache(
       try Self.configuration(settings, region, tenant, files),
       http: connections,
+      metadata: metadata,
       nowMilliseconds: { unixMilliseconds() }
     )
     provider = AWSProvider(
@@ -39,7 +43,10 @@ final class AWSAccess: Sendable {
     )
   }
 
-  deinit { connections.close() }
+  deinit {
+    connections.close()
+    metadata.close()
+  }
 
   private static func configuration(
     _ settings: ProviderSettings,
