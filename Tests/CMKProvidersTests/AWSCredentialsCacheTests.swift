@@ -10,7 +10,7 @@ import Testing
 @testable import CMKProviders
 
 /// Holds up whoever waits, until it is opened.
-private final class Gate: Sendable {
+private final class CountingGate: Sendable {
   private let state = Mutex<(isOpen: Bool, waiting: [CheckedContinuation<Void, Never>])>((false, []))
 
   func wait() async {
@@ -81,7 +81,7 @@ private final class Gate: Sendable {
 
   @Test func aHundredCallersMakeOneRequest() async throws {
     let cache = try roleCache()
-    let (expires, gate) = (CredentialsFixture.start + CredentialsFixture.hour, Gate())
+    let (expires, gate) = (CredentialsFixture.start + CredentialsFixture.hour, CountingGate())
     fixture.sts.onRequest { _ throws(HTTPError) in
       await gate.wait()
       return try CredentialsFixture.response(CredentialsFixture.assumed("AssumeRole", 1, expires: expires))
@@ -127,7 +127,7 @@ private final class Gate: Sendable {
     fixture.advance(50 * Self.minute - 1)
     #expect(try await number(cache) == 1)
     #expect(requests == 1 && cache.refreshUnderWay == nil)
-    let gate = Gate()
+    let gate = CountingGate()
     let expires = CredentialsFixture.start + 2 * CredentialsFixture.hour
     fixture.sts.onRequest { _ throws(HTTPError) in
       await gate.wait()
@@ -357,7 +357,7 @@ private final class Gate: Sendable {
   @Test func aRefreshThatBeganBeforeAnAdoptionChangesNothing() async throws {
     let cache = try roleCache()
     _ = try await cache.credentials()
-    let gate = Gate()
+    let gate = CountingGate()
     let expires = CredentialsFixture.start + 2 * CredentialsFixture.hour
     fixture.advance(55 * Self.minute)
     fixture.sts.onRequest { seen throws(HTTPError) in

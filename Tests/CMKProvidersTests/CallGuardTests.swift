@@ -16,7 +16,7 @@ final class ManualClock: Sendable {
     nanoseconds.add(UInt64(seconds * 1e9), ordering: .acquiringAndReleasing)
   }
 
-  func guarded(random: Double = 0.5) -> CallGuard {
+  func guarded(random: Double = 0.5, attempts: Int = RetryPolicy.attemptsMax) -> CallGuard {
     CallGuard(
       .init(
         now: { self.now },
@@ -25,7 +25,8 @@ final class ManualClock: Sendable {
           self.nanoseconds.add(pause, ordering: .acquiringAndReleasing)
         },
         random: { random }
-      )
+      ),
+      attempts: attempts
     )
   }
 }
@@ -50,11 +51,10 @@ final class Script: Sendable {
 
   private func fails(
     _ guarded: CallGuard,
-    _ script: Script,
-    _ repeatability: Repeatability = .anyTime
+    _ script: Script
   ) async -> CMKError? {
     do {
-      _ = try await guarded.attempt(repeatability) { () throws(CallFailure) in try script.next() }
+      _ = try await guarded.attempt { () throws(CallFailure) in try script.next() }
       return nil
     } catch {
       return error
@@ -85,17 +85,6 @@ final class Script: Sendable {
     let error = await fails(clock.guarded(), script)
     #expect(error?.description == "AWS: \(kind.rawValue): no (request id r-1)")
     #expect(script.attempts == 1)
-  }
-
-  @Test func whatCountsIsNotRepeatedWhereItMayHaveHappened() async {
-    let lost = Script([CallFailure(.unreachable, "lost")])
-    #expect(
-      await fails(clock.guarded(), lost, .onlyIfNotExecuted) == .outcomeUnknown("AWS: unreachable: lost")
-    )
-    #expect(lost.attempts == 1)
-    let throttled = Script([CallFailure(.throttled, "slower")])
-    #expect(await fails(clock.guarded(), throttled, .onlyIfNotExecuted) == nil)
-    #expect(throttled.attempts == 2)
   }
 
   @Test func theServicesOwnPauseIsKeptToFiveSecondsMore() async {

@@ -77,7 +77,9 @@ import Testing
     }
     let withARN = try settings("cmk_id: \(arn)\nprovider: aws\n")
     #expect(throws: ConfigurationError.self) { try withARN.setting(.region, "us-east-1", isPersisted: false) }
-    #expect(try withARN.setting(.region, "eu-central-1", isPersisted: false).provider.region == "eu-central-1")
+    #expect(
+      try withARN.setting(.region, "eu-central-1", isPersisted: false).provider.region == "eu-central-1"
+    )
   }
 
   @Test(arguments: [

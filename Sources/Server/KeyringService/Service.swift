@@ -1,3 +1,4 @@
+internal import CMKProviders
 internal import HashTreeCollections
 internal import KeyringCore
 internal import Logging
@@ -109,8 +110,26 @@ public final class Service: Sendable {
         request: request,
         deadline: deadline
       )
-      return try await session.execute()
+      return try await Self.withCallsEnding(at: deadline) { () async throws(ServiceError) in
+        try await session.execute()
+      }
     }
+  }
+
+  /// What `body` asks a KMS, for its caller alone, ends by the deadline.
+  private static func withCallsEnding<Value>(
+    at deadline: RequestDeadline,
+    _ body: () async throws(ServiceError) -> Value
+  ) async throws(ServiceError) -> Value {
+    // withValue erases the type of the error.
+    let result: Result<Value, ServiceError> = await CallGuard.$deadline.withValue(deadline.nanoseconds) {
+      do throws(ServiceError) {
+        return .success(try await body())
+      } catch {
+        return .failure(error)
+      }
+    }
+    return try result.get()
   }
 
   private func keyring(of tenant: Tenant, for request: Request) async throws(ServiceError) -> TenantKeyring {

@@ -87,7 +87,8 @@ extension TenantKeyring {
       standings -> Result<Task<Result<HeldWrappingKey, ServiceError>, Never>, ServiceError> in
       if let refusal = standings.freshRefusal(id, now: now) { return .failure(refusal) }
       if let asking = standings.entries[id]?.asking { return .success(asking) }
-      let asking = Task { await self.confirm(id) }
+      // Not a child of who asks first: it is for all, whatever that one's deadline.
+      let asking = Task.detached { await self.confirm(id) }
       standings.entries[id, default: .init()].asking = asking
       return .success(asking)
     }
@@ -235,7 +236,7 @@ extension TenantKeyring {
     }
     let making = makingWriteKey.withLock { making in
       if let task = making[settings.cmkID] { return task }
-      let task = Task {
+      let task = Task.detached {
         let result = await self.addWrappingKey(settings)
         self.makingWriteKey.withLock { $0[settings.cmkID] = nil }
         return result

@@ -32,4 +32,7 @@ public protocol AWSCredentialsSource: Sendable {
   ///
   /// - Throws: `CMKError.unreachable` where there are none at this moment: what is held goes on within the grace.
   func credentials() async throws(CMKError) -> AWSCredentials
+
+  /// AWS does not know them, or no longer: temporary ones are had anew before the next call.
+  func invalidate()
 }

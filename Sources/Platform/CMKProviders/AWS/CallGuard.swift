@@ -1,14 +1,6 @@
 internal import KeyringCore
 internal import Synchronization
 
-/// When a failed call may go out again.
-enum Repeatability: Sendable {
-  /// It changes nothing, or nothing that counts.
-  case anyTime
-  /// Each execution counts: only an answer that says that it was not executed lets it go out again.
-  case onlyIfNotExecuted
-}
-
 /// Stands between one tenant and one endpoint: bounds the calls in flight and waiting, repeats what may succeed a moment later, and refuses at
 /// once while the endpoint does not answer, so that its trouble is nobody else's.
 public final class CallGuard: Sendable {
@@ -50,10 +42,16 @@ public final class CallGuard: Sendable {
   }
 
   private let surroundings: Surroundings
+  private let attemptsMax: Int
   private let state = Mutex(State())
 
-  /// - Parameter surroundings: clock and randomness.
-  public init(_ surroundings: Surroundings) { self.surroundings = surroundings }
+  /// - Parameters:
+  ///   - surroundings: clock and randomness.
+  ///   - attempts: of one call, at most.
+  public init(_ surroundings: Surroundings, attempts: Int = RetryPolicy.attemptsMax) {
+    self.surroundings = surroundings
+    attemptsMax = attempts
+  }
 
   /// True while the endpoint is taken for one that does not answer.
   public var isOpen: Bool { state.withLock { $0.breaker.isOpen } }
@@ -71,9 +69,8 @@ public final class CallGuard: Sendable {
   /// Runs `body`, again where that may help.
   ///
   /// - Throws: `CMKError.overloaded` at once where too many wait, `.unreachable` at once while the endpoint does not answer, and what the
-  ///   last attempt failed with; for `.onlyIfNotExecuted`, `.outcomeUnknown` where nobody knows whether it was executed.
+  ///   last attempt failed with.
   func attempt<Value: Sendable>(
-    _ repeatability: Repeatability = .anyTime,
     _ body: @Sendable () async throws(CallFailure) -> Value
   ) async throws(CMKError) -> Value {
     try await takeTurn()
@@ -91,10 +88,9 @@ public final class CallGuard: Sendable {
         failure = error
       }
       note(failure)
-      if repeatability == .onlyIfNotExecuted, failure.leavesOutcomeOpen {
-        throw .outcomeUnknown(failure.text)
+      guard attempt < attemptsMax, let pause = pause(after: failure, attempt) else {
+        throw failure.cmkError
       }
-      guard let pause = pause(after: failure, attempt) else { throw failure.cmkError }
       taken = pause.tokens
       attempt += 1
       await surroundings.sleep(pause.nanoseconds)
@@ -115,7 +111,7 @@ public final class CallGuard: Sendable {
     let (now, random) = (surroundings.now(), surroundings.random())
     state.withLock { state in
       switch failure.kind {
-      case .unreachable, .serverFailure:
+      case .unreachable, .serverFailure, .outcomeUnknown:
         state.breaker.failed(now: now, random: random)
         state.lastFailure = failure.text
       // An answer, though not the one wished for.
@@ -178,9 +174,4 @@ extension CallGuard.State {
     breaker.succeeded()
     retries.succeeded(taken)
   }
-}
-
-extension CallFailure {
-  /// True where nobody knows whether the call was executed.
-  var leavesOutcomeOpen: Bool { kind == .unreachable || kind == .serverFailure }
 }

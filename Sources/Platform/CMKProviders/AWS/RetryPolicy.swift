@@ -1,7 +1,8 @@
 /// Whether, and when, a failed call is repeated: the standard mode of AWS's SDKs (AWS SDKs and Tools Reference Guide, "Retry behavior"), with
 /// its bucket of tokens, so that a service in trouble is not asked three times by everybody. Without clock and randomness.
-struct RetryPolicy: Sendable {
-  static let attemptsMax = 3
+public struct RetryPolicy: Sendable {
+  /// Attempts of one call, at most.
+  public static let attemptsMax = 3
   static let tokensMax = 500
   static let backoffMaxNanoseconds: UInt64 = 20_000_000_000
 

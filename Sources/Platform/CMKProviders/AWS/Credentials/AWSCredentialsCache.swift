@@ -222,6 +222,9 @@ public final class AWSCredentialsCache: AWSCredentialsSource {
 
     /// The new credentials.
     public func credentials() async throws(CMKError) -> AWSCredentials { loaded }
+
+    /// They are on trial: what AWS says of them is the answer.
+    public func invalidate() {}
   }
 
   /// Reads files and variables anew, and asks for credentials with what they say; those in force stay.
