@@ -33,10 +33,15 @@ final class LocalFixture: Sendable {
 
   var subject: CMKConformance.Subject {
     get throws {
-      CMKConformance.Subject(
-        provider: try provider(),
-        ofAnotherTenant: try provider("globex"),
-        again: try provider()
+      let (provider, another) = (try self.provider(), try self.provider("globex"))
+      return CMKConformance.Subject(
+        provider: provider,
+        ofAnotherTenant: another,
+        again: try self.provider(),
+        steward: CMKConformance.Steward(provider),
+        ofAnotherTenantsSteward: CMKConformance.Steward(another),
+        absent: try CMKID("local-" + String(repeating: "0", count: 32)),
+        hostile: try ["local-../../etc/passwd", "..", "/etc/passwd", "local-"].map { try CMKID($0) }
       )
     }
   }

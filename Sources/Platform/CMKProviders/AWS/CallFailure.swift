@@ -26,6 +26,8 @@ struct CallFailure: Error, Sendable, Equatable {
     case configuration
     /// A limit of the service, or something that it does not do.
     case refused
+    /// A change was asked for, and whether it was made is not known.
+    case outcomeUnknown = "outcome unknown"
   }
 
   let kind: Kind
@@ -35,12 +37,24 @@ struct CallFailure: Error, Sendable, Equatable {
   let requestID: String?
   /// How long AWS wants to be left alone.
   let retryAfterMilliseconds: Int?
+  /// What the source of the credentials said, which goes on unchanged.
+  private let ofCredentials: CMKError?
 
   init(_ kind: Kind, _ message: String, requestID: String? = nil, retryAfterMilliseconds: Int? = nil) {
     self.kind = kind
     self.message = message
     self.requestID = requestID
     self.retryAfterMilliseconds = retryAfterMilliseconds
+    ofCredentials = nil
+  }
+
+  /// No credentials could be had, and nothing was sent.
+  init(withoutCredentials error: CMKError) {
+    kind = .credential
+    message = error.description
+    requestID = nil
+    retryAfterMilliseconds = nil
+    ofCredentials = error
   }
 
   /// True where the same call may succeed a moment later.
@@ -48,13 +62,14 @@ struct CallFailure: Error, Sendable, Equatable {
     switch kind {
     case .unreachable, .throttled, .serverFailure: true
     case .denied, .disabled, .pendingDeletion, .notFound, .invalidCiphertext, .credential, .configuration,
-      .refused:
+      .refused, .outcomeUnknown:
       false
     }
   }
 
   /// What it means for the CMK (design section 4): trouble with the credentials is as no answer.
   var cmkError: CMKError {
+    if let ofCredentials { return ofCredentials }
     let text = "AWS: \(kind.rawValue): \(message)" + (requestID.map { " (request id \($0))" } ?? "")
     return switch kind {
     case .unreachable, .throttled, .serverFailure, .credential: .unreachable(text)
@@ -62,6 +77,7 @@ struct CallFailure: Error, Sendable, Equatable {
     case .invalidCiphertext: .invalidCiphertext(text)
     case .configuration: .configuration(text)
     case .refused: .refused(text)
+    case .outcomeUnknown: .outcomeUnknown(text)
     }
   }
 }
