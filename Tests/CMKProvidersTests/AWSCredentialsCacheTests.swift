@@ -74,7 +74,7 @@ private final class CountingGate: Sendable {
   private var requests: Int { fixture.sts.seen.count }
 
   private func refusal(_ cache: AWSCredentialsCache) async -> String {
-    await CMKProvidersTests.refusal { () throws(CMKError) in try await cache.credentials() }
+    await noCredentials { () throws(CMKError) in try await cache.credentials() }
   }
 
   // MARK: Once for all

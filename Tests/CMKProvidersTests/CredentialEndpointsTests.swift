@@ -16,7 +16,7 @@ import Testing
 
   private func refusal(_ source: AWSCredentialsConfiguration.Source) async throws -> String {
     let cache = try fixture.cache(source)
-    return await CMKProvidersTests.refusal { () throws(CMKError) in try await cache.credentials() }
+    return await noCredentials { () throws(CMKError) in try await cache.credentials() }
   }
 
   // MARK: Web identity

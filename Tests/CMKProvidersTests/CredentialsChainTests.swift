@@ -93,7 +93,7 @@ import Testing
     fixture.sts.onRequest { _ throws(HTTPError) in try CredentialsFixture.response("", status: 503) }
     fixture.metadata.onRequest { _ throws(HTTPError) in throw .unreachable("nobody should have asked") }
     let cache = try fixture.cache(.chain)
-    let refusal = await CMKProvidersTests.refusal { () throws(CMKError) in try await cache.credentials() }
+    let refusal = await noCredentials { () throws(CMKError) in try await cache.credentials() }
     #expect(refusal == "credentials: STS AssumeRoleWithWebIdentity: HTTP 503")
     #expect(fixture.sts.seen.count == 1 && fixture.metadata.seen.isEmpty)
     #expect(cache.status.lastFailure == "STS AssumeRoleWithWebIdentity: HTTP 503")
@@ -140,7 +140,8 @@ import Testing
     for endpoint in [
       "", "sts.example.com", "http://sts.example.com/", "ftp://127.0.0.1/", "http://127.0.0.1.example.com/",
       "http://127.0.0.1@example.com/", "http://127.0.0.256/", "http://127.1/", "http://127.00.0.1/",
-      "http://[::1].example.com/", "http://[::1/", "http://localhost:0/", "http://localhost:65536/",
+      "http://[::1].example.com/", "http://[::1/", "http://[::1]x80/", "http://localhost:0/",
+      "http://localhost:65536/",
       "http://localhost:+1/", "http://localhost:/", "https://", "https:///x", "https://a b/", "https://a\\b/",
       "https://a/#b", "https://a\r\nb/",
     ] {

@@ -59,7 +59,7 @@ import Testing
     var content = text
     for (word, count) in long { content.replace(word, with: String(repeating: "x", count: count)) }
     if !text.contains("LONGID") { content.replace("ID", with: id, maxReplacements: 1) }
-    let refusal = await refusal { () throws(CMKError) in try parse(content) }
+    let refusal = await noCredentials { () throws(CMKError) in try parse(content) }
     #expect(refusal.contains(place) && refusal.contains("acme/credentials"), "\(what): \(refusal)")
     #expect(!refusal.contains(id) && !refusal.contains("SEC") && !refusal.contains("xxx"), "\(refusal)")
   }
@@ -79,7 +79,7 @@ import Testing
       ("absent", "is not there"), ("long", "larger than"),
     ] {
       let cache = try fixture.cache(fixture.file(name))
-      let refusal = await refusal { () throws(CMKError) in try await cache.credentials() }
+      let refusal = await noCredentials { () throws(CMKError) in try await cache.credentials() }
       #expect(
         refusal.hasPrefix("credentials: \(fixture.folder(name))") && refusal.contains(why),
         "\(refusal)"

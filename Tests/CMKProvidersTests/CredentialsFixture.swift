@@ -205,7 +205,7 @@ extension AWSCredentials {
 }
 
 /// Why something has no credentials.
-func refusal<Value>(_ body: () async throws(CMKError) -> Value) async -> String {
+func noCredentials<Value>(_ body: () async throws(CMKError) -> Value) async -> String {
   do throws(CMKError) {
     _ = try await body()
     return "it was taken"

@@ -12,10 +12,12 @@ import Testing
 
   private func secret(_ text: String) throws -> Secret { try .testing(text) }
 
-  private func service(_ endpoint: String? = nil) throws -> SecurityTokenService {
+  private func service(_ endpoint: String? = nil, region: String = "eu-central-1") throws
+    -> SecurityTokenService
+  {
     SecurityTokenService(
       http: fixture.sts,
-      region: "eu-central-1",
+      region: try #require(AWSRegion(region)),
       endpoint: endpoint,
       tenant: try TenantName("acme")
     )
@@ -36,7 +38,7 @@ import Testing
 
   private func refusal() async throws -> String {
     let (service, role, base) = (try service(), try CredentialsFixture.role(), try base(token: "base/token"))
-    return await CMKProvidersTests.refusal { () throws(CMKError) in try await service.assume(role, with: base)
+    return await noCredentials { () throws(CMKError) in try await service.assume(role, with: base)
     }
   }
 
@@ -68,6 +70,14 @@ import Testing
     #expect(seen.line == "POST http://127.0.0.1:15000/" && seen.request.scheme == .plainToLoopback)
     #expect(seen.body.hasSuffix("&RoleSessionName=keyring-acme&DurationSeconds=3600"))
     #expect(seen.signing == "eu-central-1|sts|AKIAIOSFODNN7EXAMPLE|base/secret|")
+  }
+
+  @Test func aRegionsServiceIsWhereItsPartitionHasIt() async throws {
+    for (region, host) in [("cn-north-1", "amazonaws.com.cn"), ("us-gov-west-1", "amazonaws.com")] {
+      answer(CredentialsFixture.assumed("AssumeRole", 1, expires: 1_800_003_600_000))
+      _ = try await service(region: region).assume(CredentialsFixture.role(), with: base())
+      #expect(fixture.sts.seen.last?.line == "POST https://sts.\(region).\(host)/")
+    }
   }
 
   @Test func aWebIdentityIsSentInTheFormAndNotSigned() async throws {
@@ -125,22 +135,29 @@ import Testing
 
   @Test func aRefusalSaysWhatAWSSaid() async throws {
     let denied =
-      "User: arn:aws:iam::123456789012:user/x is not authorized to perform: sts:AssumeRole &amp; more"
+      "User: arn:aws:iam::123456789012:user/x is not authorized to perform: sts:AssumeRole &gt; more"
     answer(Self.error("AccessDenied", denied), status: 403)
     #expect(
       try await refusal()
         == "STS AssumeRole: AccessDenied: User: arn:aws:iam::123456789012:user/x is not authorized to perform: "
-        + "sts:AssumeRole & more (HTTP 403)"
+        + "sts:AssumeRole &gt; more (HTTP 403)"
     )
     answer(Self.error("Throttling", "\u{1b}[2Jx"), status: 400)
-    #expect(try await refusal() == "STS AssumeRole: Throttling: \\u{1b}[2Jx (HTTP 400)")
+    #expect(try await refusal() == "STS AssumeRole: Throttling (HTTP 400)")
+    fixture.sts.onRequest { _ throws(HTTPError) in
+      let body = try CredentialsFixture.response(Self.error("ServiceUnavailable", "later")).body
+      return HTTPResponse(status: 503, headers: ["x-amzn-requestid": "c6104cbe"], body: body)
+    }
+    #expect(
+      try await refusal() == "STS AssumeRole: ServiceUnavailable: later (HTTP 503, request id c6104cbe)"
+    )
     answer(
       "<ErrorResponse><Errors><Error><Code>InvalidClientTokenId</Code></Error></Errors></ErrorResponse>",
       status: 403
     )
     #expect(try await refusal() == "STS AssumeRole: InvalidClientTokenId (HTTP 403)")
     for page in [
-      "<html><body>Bad gateway</body></html>", "Bad gateway", #"{"code":"x"}"#, Self.error("a b", "x"),
+      "<html><body>Bad gateway</body></html>", "Bad gateway", Self.error("a b", "x"),
     ] {
       answer(page, status: 502)
       #expect(try await refusal() == "STS AssumeRole: HTTP 502")
@@ -165,7 +182,7 @@ import Testing
     let (service, role, token) = (
       try service(), try CredentialsFixture.role(), try secret("the.web.identity")
     )
-    let refusal = await CMKProvidersTests.refusal { () throws(CMKError) in
+    let refusal = await noCredentials { () throws(CMKError) in
       try await service.assume(role, webIdentity: token)
     }
     #expect(refusal == "STS AssumeRoleWithWebIdentity: InvalidIdentityToken (HTTP 400)")

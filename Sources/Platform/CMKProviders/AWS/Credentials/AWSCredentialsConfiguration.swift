@@ -29,13 +29,14 @@ public struct AWSCredentialsConfiguration: Sendable {
   public let role: AWSRole?
   /// Whose they are.
   public let tenant: TenantName
-  /// Whose Security Token Service is asked: `https://sts.<region>.amazonaws.com/`.
-  public let region: String
+  /// Whose Security Token Service is asked: `https://sts.<region>.amazonaws.com/`, or what the region's partition has for it.
+  let region: AWSRegion
   /// Asked instead; https, or http to loopback.
   public let securityTokenEndpoint: String?
 
   /// Puts the parts together.
   ///
+  /// - Parameter region: as `eu-central-1`.
   /// - Throws: `CMKError.configuration` for what is no region and for an endpoint that is no URL.
   public init(
     _ source: Source,
@@ -44,9 +45,11 @@ public struct AWSCredentialsConfiguration: Sendable {
     region: String,
     securityTokenEndpoint: String? = nil
   ) throws(CMKError) {
-    guard (1...32).contains(region.utf8.count),
-      region.utf8.allSatisfy({ isAlphanumeric($0) || $0 == UInt8(ascii: "-") })
-    else { throw .configuration("a region is letters, digits and '-', as eu-central-1") }
+    guard let region = AWSRegion(region) else {
+      throw .configuration(
+        "the region '\(printable(region))' is no name of an AWS region, as eu-central-1 is one"
+      )
+    }
     if let securityTokenEndpoint {
       guard let url = EndpointURL(securityTokenEndpoint), url.isSecure || url.isLoopback else {
         throw .configuration("the endpoint of STS is an https:// URL, or http:// of this machine")

@@ -36,7 +36,8 @@ struct EndpointURL: Sendable, Equatable {
   }
 
   private static func isPort(_ text: Substring) -> Bool {
-    guard text.utf8.count <= 6, text.dropFirst().utf8.allSatisfy({ (0x30...0x39).contains($0) })
+    guard text.first == ":", text.utf8.count <= 6,
+      text.dropFirst().utf8.allSatisfy({ (0x30...0x39).contains($0) })
     else { return false }
     return (1...65_535).contains(Int(text.dropFirst()) ?? 0)
   }

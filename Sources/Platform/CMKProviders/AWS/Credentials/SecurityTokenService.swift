@@ -8,7 +8,7 @@ struct SecurityTokenService: Sendable {
   static let durationSeconds = 3600
 
   let http: any HTTPSending
-  let region: String
+  let region: AWSRegion
   /// nil: AWS's own for the region.
   let endpoint: String?
   let tenant: TenantName
@@ -21,7 +21,7 @@ struct SecurityTokenService: Sendable {
     if let externalID = role.externalID { form.add("ExternalId", externalID) }
     var request = try request(form.secret())
     request.signing = RequestSigning(
-      region: region,
+      region: region.text,
       service: "sts",
       accessKeyID: base.accessKeyID,
       secretAccessKey: base.secretAccessKey,
@@ -51,7 +51,7 @@ struct SecurityTokenService: Sendable {
   }
 
   private func request(_ body: Secret) -> HTTPRequest {
-    let url = endpoint ?? "https://sts.\(region).amazonaws.com/"
+    let url = endpoint ?? "https://sts.\(region).\(region.partition.hostSuffix)/"
     var request = HTTPRequest(.post, url, scheme: endpoint == nil ? .secure : .plainToLoopback)
     request.headers = [("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")]
     request.body = body
@@ -96,32 +96,16 @@ struct SecurityTokenService: Sendable {
     )
   }
 
-  // MARK: Refusals
-
   /// What an answer that is none says of itself, as far as it can be shown.
   private func refusal(_ response: HTTPResponse, _ secrets: [Secret]) -> String {
-    let status = "HTTP \(response.status)"
-    guard let body = response.body, let (code, message) = error(body) else { return status }
-    // What AWS says of a wrong signature shows the request as it should have been signed, the session token among it.
-    guard let message, code != "SignatureDoesNotMatch", !secrets.contains(where: message.contains) else {
-      return "\(code) (\(status))"
-    }
-    return "\(code): \(printable(String(message.publicText(message.all).prefix(300)))) (\(status))"
-  }
-
-  private func error(_ body: Secret) -> (code: String, message: SecretText?)? {
-    do {
-      let document = try XMLDocument(body)
-      // The second form is that of emulators.
-      for path in ["ErrorResponse/Error/", "ErrorResponse/Errors/Error/"] {
-        guard let code = try document.publicText(path + "Code"), (1...64).contains(code.utf8.count),
-          code.utf8.allSatisfy({ isAlphanumeric($0) || $0 == UInt8(ascii: ".") })
-        else { continue }
-        return (code, try document.secret(path + "Message").map(SecretText.init))
-      }
-      return nil
-    } catch {
-      return nil  // a proxy's page, say: its status is all there is to tell
-    }
+    let answer = ErrorAnswer(response)
+    let place = "HTTP \(response.status)" + (answer.requestID.map { ", request id \($0)" } ?? "")
+    guard let code = answer.code else { return place }
+    // What AWS says of a wrong signature shows the request as it should have been signed, the session token among it; and what it says of a wrong
+    // parameter the parameter.
+    let isShown =
+      !answer.message.isEmpty && code != "SignatureDoesNotMatch"
+      && response.body.map { body in !secrets.contains(where: SecretText(body).contains) } ?? false
+    return isShown ? "\(code): \(answer.message) (\(place))" : "\(code) (\(place))"
   }
 }
