@@ -61,13 +61,13 @@ private func exchange(_ connections: HTTPConnections, _ plain: HTTPRequest) asyn
   var failures: [String] = []
   var request = plain
   request.body = try Mark.secret(Mark.body, times: 100)
-  request.secretHeaders = [("X-Secret", try Mark.secret(Mark.header, times: 1))]
+  request.secretHeaders = [("X-Secret", try Mark.secret(Mark.header, times: 64))]
   request.signing = RequestSigning(
     region: "eu-central-1",
     service: "kms",
     accessKeyID: "AKID",
     secretAccessKey: try Mark.secret(Mark.key, times: 1),
-    sessionToken: try Mark.secret(Mark.token, times: 1)
+    sessionToken: try Mark.secret(Mark.token, times: 32)
   )
   let response = try await connections.send(request)
   let expected = try Mark.secret(Mark.response, times: 100)

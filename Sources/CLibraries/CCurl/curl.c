@@ -49,5 +49,9 @@ enum keyring_curl_start keyring_curl_start(void) {
   // Where libcurl was initialized before, it answers CURLE_OK and keeps its allocator.
   is_asked = 0;
   curl_url_cleanup(curl_url());
-  return is_asked ? keyring_curl_started : keyring_curl_was_used;
+  if (!is_asked) {
+    return keyring_curl_was_used;
+  }
+  const char *tls = curl_version_info(CURLVERSION_NOW)->ssl_version;
+  return tls != NULL && strncmp(tls, "OpenSSL/", 8) == 0 ? keyring_curl_started : keyring_curl_other_tls;
 }

@@ -40,11 +40,12 @@ struct Alarms {
     times[pool] = time
   }
 
-  /// Takes the soonest, where it is due.
-  mutating func popDue(_ now: MonotonicTime) -> UInt32? {
-    guard let first = sorted.first, first.time <= now else { return nil }
-    set(nil, for: first.pool)
-    return first.pool
+  /// Takes all that are due, and gives their pools.
+  mutating func popDue(_ now: MonotonicTime) -> [UInt32] {
+    let due = sorted.prefix { $0.time <= now }.map(\.pool)
+    sorted.removeFirst(due.count)
+    for pool in due { times[pool] = nil }
+    return due
   }
 
   /// Where it stands, or would: the first that is not before it.

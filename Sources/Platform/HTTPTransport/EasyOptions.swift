@@ -19,7 +19,6 @@ struct EasyOptions {
     set(CURLOPT_UPLOAD_BUFFERSIZE, 16_384)
     // The proxy learns the target's name, and no header that is meant for the target.
     set(CURLOPT_HEADEROPT, Int(CURLHEADER_SEPARATE))
-    set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1)
     set(CURLOPT_SSL_VERIFYPEER, 1)
     set(CURLOPT_SSL_VERIFYHOST, 2)
     set(CURLOPT_SSLVERSION, Int(CURL_SSLVERSION_TLSv1_2))
@@ -52,7 +51,8 @@ struct EasyOptions {
     keep(unsafe keyring_curl_set_list(easy, option, list))
   }
 
-  private mutating func keep(_ result: CURLcode) {
+  /// Notes what came of setting an option elsewhere.
+  mutating func keep(_ result: CURLcode) {
     if self.result == CURLE_OK { self.result = result }
   }
 

@@ -15,8 +15,10 @@ public final class HTTPLoop: Sendable {
 
   /// Initializes libcurl, and starts the thread.
   ///
+  /// It comes after `SecureHeap`'s allocator is installed: libcurl initializes OpenSSL.
+  ///
   /// - Throws: `HTTPError.configuration` where this process has used libcurl otherwise before, so that it would free memory without wiping
-  ///   it; `HTTPError.unreachable` where the system has no more descriptors or threads.
+  ///   it, or libcurl has another TLS than OpenSSL; `HTTPError.unreachable` where the system has no more descriptors or threads.
   public convenience init() throws(HTTPError) { try self.init(lookUp: NameResolver.system) }
 
   /// As `init()`, with a resolver of a test's own.
@@ -25,6 +27,7 @@ public final class HTTPLoop: Sendable {
     case keyring_curl_started: break
     case keyring_curl_was_used:
       throw .configuration("libcurl was used before its allocator could be set")
+    case keyring_curl_other_tls: throw .configuration("this libcurl's TLS is not OpenSSL")
     default: throw .unreachable("libcurl cannot be initialized")
     }
     let (mailbox, epoll) = (try Mailbox(), epoll_create1(Int32(EPOLL_CLOEXEC)))
@@ -47,6 +50,7 @@ public final class HTTPLoop: Sendable {
 
   /// Makes a pool of connections, which are used by its requests alone: one for each set of credentials.
   public func connections(_ options: HTTPConnections.Options = .init()) -> HTTPConnections {
+    precondition(options.idleMilliseconds > 0, "connections are kept for some time")
     let pool = poolCount.wrappingAdd(1, ordering: .relaxed).newValue
     post { $0.pools[pool] = Pool(id: pool, options, loop: $0) }
     return HTTPConnections(loop: self, pool: pool)

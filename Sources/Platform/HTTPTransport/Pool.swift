@@ -11,6 +11,7 @@ final class Pool {
 
   private struct Waiting {
     let call: Call
+    let proxy: RequestURL?
     let addresses: [String]
   }
 
@@ -45,9 +46,9 @@ final class Pool {
     do throws(HTTPError) {
       let proxy = try proxy(for: call)
       if let name = (proxy ?? call.request.url).nameToLookUp {
-        resolve(name, for: call)
+        resolve(name, for: call, proxy)
       } else {
-        waiting.append(Waiting(call: call, addresses: []))
+        waiting.append(Waiting(call: call, proxy: proxy, addresses: []))
       }
     } catch {
       call.finish(.failure(error))
@@ -55,6 +56,7 @@ final class Pool {
     settle()
   }
 
+  /// What the call goes through: plain HTTP, which stays on this machine and its link, takes no proxy.
   private func proxy(for call: Call) throws(HTTPError) -> RequestURL? {
     guard call.request.url.isSecure, let text = options.proxy else { return nil }
     let proxy = try RequestURL(text) { _ in true }
@@ -64,7 +66,7 @@ final class Pool {
     return proxy
   }
 
-  private func resolve(_ name: String, for call: Call) {
+  private func resolve(_ name: String, for call: Call, _ proxy: RequestURL?) {
     let ticket = call.ticket
     let connectEnd = MonotonicTime.now.adding(milliseconds: call.request.connectTimeoutMilliseconds)
     resolving[ObjectIdentifier(ticket)] = (call, min(connectEnd, call.deadline))
@@ -72,7 +74,8 @@ final class Pool {
     loop.resolver.resolve(name) { [weak self] answer in
       guard let self, let call = resolving.removeValue(forKey: ObjectIdentifier(ticket))?.call else { return }
       switch answer {
-      case .success(let addresses): waiting.append(Waiting(call: call, addresses: addresses))
+      case .success(let addresses):
+        waiting.append(Waiting(call: call, proxy: proxy, addresses: addresses))
       case .failure(let error): call.finish(.failure(error))
       }
       settle()
@@ -142,20 +145,18 @@ final class Pool {
 
   /// After every change: ended transfers are finished, others begun in their place, and the alarm is set.
   private func settle() {
-    repeat {
-      finishEnded()
-      beginWaiting()
-      // A transfer that cannot even be begun makes room for the next one.
-    } while running.count < Self.connectionsMax && !waiting.isEmpty
+    finishEnded()
+    beginWaiting()
     if running.isEmpty, unsafe multi != nil {
       idleEnd = idleEnd ?? .now.adding(milliseconds: options.idleMilliseconds)
     } else {
       idleEnd = nil
     }
-    let deadlines =
-      resolving.values.map(\.deadline) + waiting.map(\.call.deadline)
-      + running.values.map(\.call.deadline)
-    loop.setAlarm((deadlines + [curlAlarm, idleEnd].compactMap { $0 }).min(), for: id)
+    let soonest = [
+      resolving.values.lazy.map(\.deadline).min(), waiting.lazy.map(\.call.deadline).min(),
+      running.values.lazy.map(\.call.deadline).min(), curlAlarm, idleEnd,
+    ]
+    loop.setAlarm(soonest.compactMap { $0 }.min(), for: id)
   }
 
   private func finishEnded() {
@@ -185,7 +186,7 @@ final class Pool {
   private func begin(_ next: Waiting) throws(HTTPError) {
     let route = unsafe Transfer.Route(
       addresses: next.addresses,
-      proxy: try proxy(for: next.call),
+      proxy: next.proxy,
       trust: try loop.trust.store(options.caFile),
       idleSecondsMax: max(1, (options.idleMilliseconds + 999) / 1000)
     )

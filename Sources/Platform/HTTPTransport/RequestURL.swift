@@ -32,15 +32,15 @@ struct RequestURL: Sendable {
     guard unsafe curl_url_set(parsed, CURLUPART_URL, url, UInt32(CURLU_DISALLOW_USER)) == CURLUE_OK,
       Self.hasPlainAuthority(url)
     else { throw .configuration("not a URL of a host alone, without user name") }
-    let name = unsafe try Self.part(parsed, CURLUPART_SCHEME)
-    host = unsafe try Self.part(parsed, CURLUPART_HOST)
-    guard ["https", "http"].contains(name) else { throw .configuration("\(host): neither https nor http") }
+    guard let name = unsafe Self.part(parsed, CURLUPART_SCHEME),
+      let host = unsafe Self.part(parsed, CURLUPART_HOST), let text = unsafe Self.part(parsed, CURLUPART_URL),
+      let path = unsafe Self.part(parsed, CURLUPART_PATH), ["https", "http"].contains(name)
+    else { throw .configuration("neither an https URL nor an http one") }
+    (self.text, self.host, self.path) = (text, host, path)
     isSecure = name == "https"
-    text = unsafe try Self.part(parsed, CURLUPART_URL)
-    path = unsafe try Self.part(parsed, CURLUPART_PATH)
-    query = unsafe (try? Self.part(parsed, CURLUPART_QUERY)) ?? ""  // there is none
+    query = unsafe Self.part(parsed, CURLUPART_QUERY) ?? ""
     let ownPort = isSecure ? 443 : 80
-    port = unsafe Int((try? Self.part(parsed, CURLUPART_PORT)) ?? "") ?? ownPort  // the scheme's, where there is none
+    port = unsafe Self.part(parsed, CURLUPART_PORT).flatMap { Int($0) } ?? ownPort
     hostHeader = port == ownPort ? host : "\(host):\(port)"
     guard isSecure || allowsPlain(host) else {
       throw .configuration("\(host): plain HTTP is not allowed to this host")
@@ -55,11 +55,12 @@ struct RequestURL: Sendable {
     return !authority.isEmpty && authority.utf8.allSatisfy { "@%\\".utf8.contains($0) == false }
   }
 
-  private static func part(_ parsed: OpaquePointer, _ which: CURLUPart) throws(HTTPError) -> String {
+  /// nil where there is none.
+  private static func part(_ parsed: OpaquePointer, _ which: CURLUPart) -> String? {
     var text: UnsafeMutablePointer<CChar>?
     // SAFETY: what curl_url_get gives is a C string, ours to free.
     guard unsafe curl_url_get(parsed, which, &text, 0) == CURLUE_OK, let text = unsafe text else {
-      throw .configuration("the URL lacks a part")
+      return nil
     }
     defer { unsafe curl_free(text) }
     return unsafe String(cString: text)

@@ -30,7 +30,7 @@ struct ResponseParts: ~Copyable {
     guard headerBytes <= Self.headerBytesMax else { return false }
     // The head of a response is not secret.
     let line = unsafe String(decoding: bytes, as: UTF8.self)
-    // The status line of what follows an interim response (RFC 9110, section 15.2).
+    // The status line, perhaps after that of an interim response (RFC 9110, section 15.2) or of a proxy.
     if line.hasPrefix("HTTP/") {
       headers = [:]
       isHeadWhole = false

@@ -62,14 +62,11 @@ final class Transfer {
     options.set(CURLOPT_CONNECTTIMEOUT_MS, call.request.connectTimeoutMilliseconds)
     options.set(CURLOPT_MAXAGE_CONN, route.idleSecondsMax)
     // Both are set, and empty where there is none: unset, libcurl takes them from the environment.
-    options.set(
-      CURLOPT_PROXY,
-      text: url.isSecure ? route.proxy.map { "http://\($0.host):\($0.port)" } ?? "" : ""
-    )
+    options.set(CURLOPT_PROXY, text: route.proxy.map { "http://\($0.host):\($0.port)" } ?? "")
     options.set(CURLOPT_NOPROXY, text: "")
     unsafe options.set(CURLOPT_SSL_CTX_DATA, pointer: UnsafeMutableRawPointer(route.trust))
     guard !route.addresses.isEmpty else { return }
-    let target = url.isSecure ? route.proxy ?? url : url
+    let target = route.proxy ?? url
     let line = "\(target.host):\(target.port):\(route.addresses.joined(separator: ","))"
     // SAFETY: the list is this object's; libcurl copies the line.
     guard let list = unsafe curl_slist_append(nil, line) else { throw .unreachable("out of memory") }
@@ -117,17 +114,16 @@ final class Transfer {
     for data in [CURLOPT_WRITEDATA, CURLOPT_HEADERDATA, CURLOPT_READDATA, CURLOPT_SEEKDATA] {
       unsafe options.set(data, pointer: this)
     }
-    unsafe keyring_curl_set_on_body(easy) { unsafe Transfer.of($3).takeBody($0, $1 * $2) }
-    unsafe keyring_curl_set_on_header(easy) { unsafe Transfer.of($3).takeHeader($0, $1 * $2) }
-    unsafe keyring_curl_set_on_read(easy) { unsafe Transfer.of($3).giveBody($0, $1 * $2) }
-    unsafe keyring_curl_set_on_seek(easy) { this, offset, origin in
-      unsafe Transfer.of(this).seekBody(Int(offset), origin)
-    }
-    unsafe keyring_curl_set_on_ssl_context(easy) { _, context, trust in
+    options.keep(unsafe keyring_curl_set_on_body(easy) { unsafe Transfer.of($3).takeBody($0, $1 * $2) })
+    options.keep(unsafe keyring_curl_set_on_header(easy) { unsafe Transfer.of($3).takeHeader($0, $1 * $2) })
+    options.keep(unsafe keyring_curl_set_on_read(easy) { unsafe Transfer.of($3).giveBody($0, $1 * $2) })
+    options.keep(unsafe keyring_curl_set_on_seek(easy) { unsafe Transfer.of($0).seekBody(Int($1), $2) })
+    let useTrust: curl_ssl_ctx_callback = { _, context, trust in
       guard let context = unsafe context, let trust = unsafe trust else { return CURLE_SSL_CERTPROBLEM }
       unsafe SSL_CTX_set1_cert_store(OpaquePointer(context), OpaquePointer(trust))
       return CURLE_OK
     }
+    options.keep(unsafe keyring_curl_set_on_ssl_context(easy, useTrust))
   }
 
   private static func of(_ this: UnsafeMutableRawPointer?) -> Transfer {

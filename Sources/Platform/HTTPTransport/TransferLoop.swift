@@ -35,7 +35,7 @@ final class TransferLoop {
       }
       for job in mailbox.take() { job(self) }
       let now = MonotonicTime.now
-      while let pool = alarms.popDue(now) { pools[pool]?.wake(now) }
+      for pool in alarms.popDue(now) { pools[pool]?.wake(now) }
     }
     for pool in pools.values { pool.close("HTTP is ending") }
   }

@@ -3,7 +3,6 @@
 import argparse
 import json
 import ssl
-import sys
 import threading
 import time
 

@@ -11,6 +11,8 @@ enum keyring_curl_start {
   keyring_curl_failed = 1,
   /// libcurl had been used before, so that it frees memory without wiping it.
   keyring_curl_was_used = 2,
+  /// Its TLS is not OpenSSL's, whose objects HTTPTransport hands to it.
+  keyring_curl_other_tls = 3,
 };
 
 /// Initializes libcurl, once a process, with an allocator that wipes what it frees, whole allocation, and without SSLKEYLOGFILE,
