@@ -1,12 +1,12 @@
 """Starts moto on a free port of loopback, makes CMKs and users in it, then has it check signatures and permissions.
 
-Prints {"endpoint": ..., "region": ..., "keys": [ARN...], "users": [{"name", "access_key_id", "secret_access_key"}...]}.
-User 0 may use every key; user N > 0 may use key N only;
-the last user may use none.
+Writes to --ready FILE, once it is: {"endpoint": ..., "region": ..., "keys": [ARN...], "users": [{"name", "access_key_id", "secret_access_key"}...]}.
+Every user may use every key, but for the last one, who may use none.
 """
 import argparse
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,24 +27,23 @@ def client(service, endpoint):
     )
 
 
-def policy(number, keys, users):
-    if number == users - 1:
-        statements = [{"Effect": "Allow", "Action": "iam:GetUser", "Resource": "*"}]
-    elif number == 0:
-        statements = [{"Effect": "Allow", "Action": ACTIONS, "Resource": "*"}]
-    else:
-        statements = [
-            {"Effect": "Allow", "Action": ACTIONS, "Resource": keys[number % len(keys)]},
-            {"Effect": "Allow", "Action": "kms:GenerateRandom", "Resource": "*"},
-        ]
-    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+def policy(is_allowed):
+    # moto knows no resource but "*" for KMS.
+    actions = ACTIONS if is_allowed else ["iam:GetUser"]
+    return json.dumps(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}
+    )
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--users", type=int, default=3)
     arguments.add_argument("--keys", type=int, default=2)
+    arguments.add_argument("--ready", required=True)
     arguments = arguments.parse_args()
+    # Ends with SIGTERM, and with whoever started it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    parent = os.getppid()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -72,14 +71,18 @@ def main():
             name = f"keyring-{number}"
             iam.create_user(UserName=name)
             iam.put_user_policy(
-                UserName=name, PolicyName="keyring", PolicyDocument=policy(number, keys, arguments.users)
+                UserName=name, PolicyName="keyring", PolicyDocument=policy(number < arguments.users - 1)
             )
             made = iam.create_access_key(UserName=name)["AccessKey"]
             users.append(
                 {"name": name, "access_key_id": made["AccessKeyId"], "secret_access_key": made["SecretAccessKey"]}
             )
-        print(json.dumps({"endpoint": endpoint, "region": REGION, "keys": keys, "users": users}), flush=True)
-        sys.stdin.read()
+        descriptor = os.open(arguments.ready + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({"endpoint": endpoint, "region": REGION, "keys": keys, "users": users}, file)
+        os.rename(arguments.ready + ".new", arguments.ready)
+        while os.getppid() == parent and moto.poll() is None:
+            time.sleep(0.2)
     finally:
         moto.terminate()
         moto.wait()
