@@ -188,6 +188,15 @@ final class Script: Sendable {
     let guarded = clock.guarded()
     let gate = Gate()
     let running = MostAtOnce()
+    // Calls of callers; confirmations, which have no deadline, always find a place.
+    await CallGuard.$deadline.withValue(.max) {
+      await refusedPastTheBound(guarded, gate, running)
+    }
+    #expect(running.most == 4)
+    #expect(await fails(guarded, Script([])) == nil)
+  }
+
+  private func refusedPastTheBound(_ guarded: CallGuard, _ gate: Gate, _ running: MostAtOnce) async {
     await withTaskGroup(of: CMKError?.self) { group in
       for _ in 0..<68 {
         group.addTask {
@@ -210,8 +219,27 @@ final class Script: Sendable {
       gate.open()
       for await error in group { #expect(error == nil) }
     }
-    #expect(running.most == 4)
-    #expect(await fails(guarded, Script([])) == nil)
+  }
+
+  @Test func aCallerInAHurrySaysNothingOfTheEndpoint() async {
+    let guarded = clock.guarded()
+    for _ in 0..<20 {
+      let script = Script([])
+      await CallGuard.$deadline.withValue(clock.now) {
+        #expect(
+          await fails(guarded, script) == .unreachable("AWS: not asked: the time of the request ran out")
+        )
+      }
+      #expect(script.attempts == 0)
+      // Cut off by its deadline while it was asked.
+      await CallGuard.$deadline.withValue(clock.now + 1) {
+        _ = try? await guarded.attempt { () async throws(CallFailure) -> Int in
+          clock.advance(0.001)
+          throw CallFailure(.unreachable, "timed out")
+        }
+      }
+    }
+    #expect(!guarded.isOpen)
   }
 }
 

@@ -17,7 +17,8 @@ final class AWSAccess: Sendable {
     _ tenant: TenantName,
     _ files: TenantFiles?,
     _ resources: ServiceResources,
-    _ guarded: CallGuard
+    _ guarded: CallGuard,
+    _ shared: AWSCredentialsCache?
   ) throws(CMKError) {
     guard let region = settings.region else {
       throw .configuration("'region' has to be set where cmk_id is no ARN")
@@ -26,12 +27,16 @@ final class AWSAccess: Sendable {
     options.caFile = resources.configuration.awsCAFile
     options.proxy = resources.configuration.awsProxy
     let connections = resources.http.connections(options)
-    credentials = AWSCredentialsCache(
-      try Self.configuration(settings, region, tenant, files),
-      http: connections,
-      metadata: resources.http.connections(),  // beside this machine: never through a proxy
-      nowMilliseconds: { unixMilliseconds() }
-    )
+    if let shared {
+      credentials = shared
+    } else {
+      credentials = AWSCredentialsCache(
+        try Self.configuration(settings, region, tenant, files),
+        http: connections,
+        metadata: resources.http.connections(),  // beside this machine: never through a proxy
+        nowMilliseconds: { unixMilliseconds() }
+      )
+    }
     provider = AWSProvider(
       place: AWSPlace(region: region, endpoint: settings.endpoint),
       credentials: credentials,

@@ -28,21 +28,20 @@ extension Service {
     guard let name = VariableName(rawValue: text) else {
       throw .variableInvalid("unknown variable '\(text.prefix(64))'; `variables` lists them")
     }
-    let old = tenant.settings.shown(name)
-    let wanted = try changed(tenant.settings, name, value, persistence)
+    let present = tenant.settings
+    let wanted = try changed(present, name, value, persistence)
     var proved: TenantProviders.Candidate?
     if name == .cmkID || name == .region {
       do throws(ServiceError) {
-        proved = try await prove(wanted, tenant)
+        // With the credentials in force: new ones come by `reload`, which sees to the keys in use.
+        proved = try await prove(wanted, tenant, .inForce).candidate
       } catch {
         throw error.asInvalid(name)
       }
     }
-    let next = try await tenant.changeSettings { settings throws(ServiceError) in
-      try changed(settings, name, value, persistence)
-    }
-    if let proved, next.provider == proved.settings {
-      tenant.providers.adopt(proved, keeping: next.former)
+    let next = try await tenant.changeSettings(adopting: proved) { settings throws(ServiceError) in
+      guard proved == nil || settings == present else { throw Self.changedMeanwhile }
+      return try changed(settings, name, value, persistence)
     }
     // What was granted under other settings is asked for anew.
     switch name {
@@ -51,7 +50,7 @@ extension Service {
       .credentials, .credentialsFile, .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
       break
     }
-    return .variablesSet(oldValue: old, newValue: next.shown(name))
+    return .variablesSet(oldValue: present.shown(name), newValue: next.shown(name))
   }
 
   private func changed(
@@ -86,7 +85,9 @@ extension Service {
     _ tenant: Tenant
   ) async throws(ServiceError) -> CMKDescription {
     do {
-      guard let provider = try tenant.provider(tenant.settings.provider.kind) as? any CMKLifecycle else {
+      // Local CMKs are looked after whoever holds the one in force: a tenant is moved to one, and from one.
+      let isLocal = action == .create || text.hasPrefix("local-") || tenant.settings.provider.kind == .local
+      guard isLocal, let provider = try tenant.provider(.local) as? any CMKLifecycle else {
         guard action == .describe else {
           throw CMKError.refused(
             "CMKs of AWS KMS are made, disabled and deleted there, not through this service"

@@ -35,6 +35,10 @@ struct BackupMaker: Sendable {
     _ = try await tenant.keyring()
     let files = try await tenant.configurationBytes()
     let copied = try await copy()
+    // A move in between: keys of the new provider under the old one's configuration.
+    guard try await tenant.configurationBytes() == files else {
+      throw .throttled("the tenant's settings were changed meanwhile: try again", retryAfterMilliseconds: 100)
+    }
     let unwrapped = await UnwrappedKeys.ask(for: copied.content.state) { kind throws(CMKError) in
       try tenant.provider(kind)
     }

@@ -144,6 +144,7 @@ final class CommitPipeline: @unchecked Sendable {
       return deferred.append { self.accept(change, again, completion) }
     }
     do throws(CommitFailure) {
+      change.deadline.mayBegin()
       if try isRepeated(change, completion) { return }
       try enqueue(change, completion)
     } catch .outdated {
@@ -200,6 +201,7 @@ final class CommitPipeline: @unchecked Sendable {
     _ completion: @escaping @Sendable (Result<CommitOutcome, CommitFailure>) -> Void
   ) throws(CommitFailure) {
     guard change.deadline.mayExecute() else { throw .failed(.timeout) }
+    guard change.isStillWanted() else { throw .failed(.wrappingKeyReplaced) }
     let sequence = accepted.sequence + 1
     let commit = Commit(
       sequence: sequence,

@@ -115,7 +115,10 @@ extension Connection {
       return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
     }
     let timeout = request.timeoutMilliseconds == 0 ? 30_000 : min(Int64(request.timeoutMilliseconds), 600_000)
-    let deadline = RequestDeadline(monotonicNanoseconds() + UInt64(timeout) * 1_000_000)
+    let deadline = RequestDeadline(
+      monotonicNanoseconds() + UInt64(timeout) * 1_000_000,
+      mayBeRepeated: request.idempotencyID != nil
+    )
     let bound = NIOLoopBound((self, connection), eventLoop: eventLoop)
     let (id, doubt) = (request.id, request.call.doubtAtDeadline)
     started += 1

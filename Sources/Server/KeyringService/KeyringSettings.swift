@@ -18,6 +18,11 @@ struct KeyringSettings: Sendable, Equatable {
 }
 
 extension KeyringSettings {
+  /// True if new keys are written under the same CMK of the same provider.
+  func isOfSameCMK(as other: KeyringSettings) -> Bool {
+    (cmkID, provider, region) == (other.cmkID, other.provider, other.region)
+  }
+
   /// What a tenant's settings say.
   init(_ settings: TenantSettings) {
     cmkID = settings.cmkID

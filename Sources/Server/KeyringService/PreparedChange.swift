@@ -10,6 +10,8 @@ struct PreparedChange: Sendable {
   /// The versions made, in order; 0 for a remove.
   let versions: [UInt32]
   let deadline: RequestDeadline
+  /// Asked when it is accepted: false where what it was prepared for is over.
+  var isStillWanted: @Sendable () -> Bool = { true }
 }
 
 /// What a commit became.

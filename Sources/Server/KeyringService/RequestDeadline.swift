@@ -5,8 +5,13 @@ final class RequestDeadline: Sendable {
   /// Monotonic nanoseconds.
   let nanoseconds: UInt64
   private let began = Atomic(false)
+  private let isNew: Atomic<Bool>
 
-  init(_ nanoseconds: UInt64) { self.nanoseconds = nanoseconds }
+  /// - Parameter mayBeRepeated: it has an idempotency id, and may have been sent before.
+  init(_ nanoseconds: UInt64, mayBeRepeated: Bool = false) {
+    self.nanoseconds = nanoseconds
+    isNew = Atomic(!mayBeRepeated)
+  }
 
   /// For what serves several callers, each with a deadline of its own.
   static let never = RequestDeadline(.max)
@@ -14,13 +19,21 @@ final class RequestDeadline: Sendable {
   /// True while there is time.
   var isAhead: Bool { monotonicNanoseconds() < nanoseconds }
 
+  /// No earlier sending of it was executed, or is being executed.
+  func isKnownToBeNew() { isNew.store(true, ordering: .sequentiallyConsistent) }
+
+  /// From here on it may come to something, if only by an earlier sending that is under way.
+  func mayBegin() { began.store(true, ordering: .sequentiallyConsistent) }
+
   /// Asked at the last moment at which a change can still be left undone.
   func mayExecute() -> Bool {
     // First the mark, then the clock: whoever finds no mark after the deadline knows that none of this comes to anything.
-    began.store(true, ordering: .sequentiallyConsistent)
+    mayBegin()
     return isAhead
   }
 
-  /// After the deadline: false where the change is not executed, and never will be.
-  var mayHaveExecuted: Bool { began.load(ordering: .sequentiallyConsistent) }
+  /// After the deadline: false where the change was not executed, and never will be.
+  var mayHaveExecuted: Bool {
+    began.load(ordering: .sequentiallyConsistent) || !isNew.load(ordering: .sequentiallyConsistent)
+  }
 }

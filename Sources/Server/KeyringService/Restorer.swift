@@ -143,15 +143,16 @@ struct Restorer: Sendable {
     _ settings: TenantSettings,
     _ present: Tenant?
   ) throws(CMKError) -> any CMKProvider {
-    if let present { return try present.provider(kind) }
     let files: TenantFiles?
     do {
-      files = try resources.tenants.open(name)
+      files = try present?.files ?? resources.tenants.open(name)
     } catch {
       throw .configuration("\(error)")
     }
-    let providers = TenantProviders(name, files, resources)
-    return try providers.provider(kind, settings.provider, former: settings.former)
+    // The way to its CMKs is the backup's own, whatever the tenant has come to since.
+    let providers = kind == .local ? present?.providers : nil
+    return try (providers ?? TenantProviders(name, files, resources))
+      .provider(kind, settings.provider, former: settings.former)
   }
 
   private func localCMKs(

@@ -102,6 +102,7 @@ extension Tenant {
       queue: queue,
       settings: { self.keyringSettings },
       provider: { kind throws(CMKError) in try self.provider(kind) },
+      providerGeneration: { self.providers.generation },
       failed: { self.failed($0, $1) },
       log: { logger.notice("\($0)") }
     )

@@ -103,16 +103,27 @@ final class Tenant: Sendable {
   }
 
   /// Changes the settings: `change` is given those in force at its turn; what it changes of the persisted ones is durable first.
+  ///
+  /// - Parameters:
+  ///   - read: what else is taken over from `persisted.json`; it is not written then.
+  ///   - candidate: what reaches the CMKs under the new ones, and is in force with them.
   func changeSettings(
+    read: PersistedState? = nil,
+    adopting candidate: TenantProviders.Candidate? = nil,
     _ change: (TenantSettings) throws(ServiceError) -> TenantSettings
   ) async throws(ServiceError) -> TenantSettings {
     try await settingsTurns.run { () async throws(ServiceError) in
       let next = try change(settings)
-      var written = persisted
-      written.variables = next.persisted
-      written.moved = next.moved
-      written.former = next.former
-      if written != persisted { try await write(written) }
+      if let read {
+        state.withLock { $0.persisted = read }
+      } else {
+        var written = persisted
+        written.variables = next.persisted
+        written.moved = next.moved
+        written.former = next.former
+        if written != persisted { try await write(written) }
+      }
+      if let candidate { providers.adopt(candidate) }
       state.withLock { $0.settings = next }
       return next
     }
@@ -124,6 +135,7 @@ final class Tenant: Sendable {
       state.settings = settings
       state.persisted = persisted
     }
+    providers.forget()
   }
 
   private func write(_ next: PersistedState) async throws(ServiceError) {

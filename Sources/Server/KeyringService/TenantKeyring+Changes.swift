@@ -32,6 +32,7 @@ extension TenantKeyring {
         if let idempotency, let outcome = try await findRequest(request.caller, idempotency) {
           return outcome
         }
+        request.deadline.isKnownToBeNew()
         switch try await attempt(request, idempotency) {
         case .success(let outcome): return outcome
         case .failure(.outdated): continue

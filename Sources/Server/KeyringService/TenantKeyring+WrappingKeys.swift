@@ -99,6 +99,7 @@ extension TenantKeyring {
   }
 
   private func confirm(_ id: WrappingKeyID) async -> Result<HeldWrappingKey, ServiceError> {
+    let generation = environment.providerGeneration()
     let result: Result<HeldWrappingKey, ServiceError>
     do {
       guard let key = view.withLock({ $0.state.wrappingKeys[id] }) else {
@@ -108,6 +109,8 @@ extension TenantKeyring {
       let plaintext = try await provider.decrypt(key.wrapped, cmk: key.cmkID, context: context)
       result = try confirmed(key, plaintext)
     } catch let error as CMKError {
+      // What was said to credentials that are not in force any more counts for nothing.
+      if environment.providerGeneration() != generation { return await confirm(id) }
       result = refused(id, error)
     } catch ServiceError.wrappingKeyReplaced {
       result = .failure(.wrappingKeyReplaced)
@@ -280,7 +283,8 @@ extension TenantKeyring {
         caller: "keyringd",
         idempotency: nil,
         versions: [],
-        deadline: .never  // it serves many callers, each with a deadline of its own
+        deadline: .never,  // it serves many callers, each with a deadline of its own
+        isStillWanted: { [environment] in environment.settings().isOfSameCMK(as: settings) }
       )
       hold(made.held)
       defer { arrived(made.held) }

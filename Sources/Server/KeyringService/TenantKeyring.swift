@@ -22,6 +22,8 @@ final class TenantKeyring: Sendable {
     let queue: DispatchQueue
     let settings: @Sendable () -> KeyringSettings
     var provider: @Sendable (ProviderKind) throws(CMKError) -> any CMKProvider
+    /// Another number once other providers or credentials are in force.
+    let providerGeneration: @Sendable () -> UInt64
     /// Told once, when the keyring can no longer be trusted.
     let failed: @Sendable (TenantKeyring, StoreError) -> Void
     let log: @Sendable (String) -> Void

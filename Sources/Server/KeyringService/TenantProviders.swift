@@ -12,6 +12,7 @@ final class TenantProviders: Sendable {
     var aws: [ProviderSettings: AWSAccess] = [:]
     /// By endpoint: what is known of one that does not answer outlives a change of credentials.
     var guards: [String: CallGuard] = [:]
+    var generation: UInt64 = 0
   }
 
   private let tenant: TenantName
@@ -26,54 +27,108 @@ final class TenantProviders: Sendable {
     self.resources = resources
   }
 
-  /// What reaches the CMKs of `kind`, under these settings.
+  /// Another number once others are in force.
+  var generation: UInt64 { state.withLock { $0.generation } }
+
+  /// What reaches the CMKs of `kind`, under the settings in force.
   func provider(
     _ kind: ProviderKind,
     _ present: ProviderSettings,
     former: [ProviderSettings]
   ) throws(CMKError) -> any CMKProvider {
+    try provider(kind, [present] + former) { settings throws(CMKError) in try aws(settings) }
+  }
+
+  private func provider(
+    _ kind: ProviderKind,
+    _ settings: [ProviderSettings],
+    _ access: (ProviderSettings) throws(CMKError) -> AWSAccess
+  ) throws(CMKError) -> any CMKProvider {
     switch kind {
     case .local: return try local()
     case .aws:
-      let settings = ([present] + former).filter { $0.kind == .aws }
-      guard let first = settings.first else {
-        throw .configuration("the tenant has no provider 'aws', and had none")
+      let settings = settings.filter { $0.kind == .aws }
+      var members: [SuccessiveProviders.Member] = []
+      for each in settings { members.append((account: each.account, provider: try access(each).provider)) }
+      guard let first = members.first else {
+        throw .configuration(
+          "the tenant has no provider 'aws': a change of the provider is a `tenant move`, which keeps the way to old keys"
+        )
       }
-      var others: [any CMKProvider] = []
-      for other in settings.dropFirst() { others.append(try aws(other).provider) }
-      let primary = try aws(first).provider
-      return others.isEmpty ? primary : SuccessiveProviders(primary: primary, former: others)
+      return members.count == 1 ? first.provider : SuccessiveProviders(members: members)
     }
   }
 
-  /// What reaches a CMK under settings that are not in force yet: with credentials read now.
-  func candidate(_ settings: ProviderSettings) throws(CMKError) -> Candidate {
-    switch settings.kind {
-    case .local: return Candidate(settings: settings, provider: try local(), access: nil)
-    case .aws:
-      let access = try makeAWS(settings)
-      return Candidate(settings: settings, provider: access.provider, access: access)
-    }
+  /// Whose credentials settings that are not in force yet are tried with.
+  enum Credentials {
+    /// Those in force, where the settings name the same.
+    case inForce
+    /// Read now.
+    case readAnew
   }
 
-  /// Settings that were not in force yet, and what reaches their CMK.
+  /// What reaches the CMKs under settings that are not in force yet, the former providers among them.
+  func candidate(_ settings: TenantSettings, _ credentials: Credentials) throws(CMKError) -> Candidate {
+    var access: [ProviderSettings: AWSAccess] = [:]
+    for each in [settings.provider] + settings.former where each.kind == .aws {
+      switch credentials {
+      case .readAnew: access[each] = try makeAWS(each)
+      case .inForce:
+        if let known = cached(each) {
+          access[each] = known
+        } else {
+          access[each] = try makeAWS(each, sharing: likeCredentials(each))
+        }
+      }
+    }
+    return Candidate(settings: settings, access: access, providers: self)
+  }
+
+  /// Settings that are not in force yet, and what reaches their CMKs.
   struct Candidate: Sendable {
-    let settings: ProviderSettings
-    let provider: any CMKProvider
-    fileprivate let access: AWSAccess?
+    let settings: TenantSettings
+    fileprivate let access: [ProviderSettings: AWSAccess]
+    fileprivate let providers: TenantProviders
+
+    /// As `TenantProviders.provider`, under these settings.
+    func provider(_ kind: ProviderKind) throws(CMKError) -> any CMKProvider {
+      try providers.provider(kind, [settings.provider] + settings.former) { each throws(CMKError) in
+        guard let access = access[each] else { throw .configuration("not a provider of the tenant") }
+        return access
+      }
+    }
   }
 
-  /// Takes a candidate that was proved; what is neither in force nor needed by old wrapping keys is let go.
-  func adopt(_ candidate: Candidate, keeping others: [ProviderSettings]) {
+  /// Takes a candidate that was proved, in the settings' turn in which they come into force: all else is let go.
+  func adopt(_ candidate: Candidate) {
+    let endpoints = Set(candidate.access.keys.map(Self.endpoint))
     state.withLock { state in
-      state.aws = state.aws.filter { others.contains($0.key) }
-      if let access = candidate.access { state.aws[candidate.settings] = access }
+      state.aws = candidate.access
+      state.guards = state.guards.filter { endpoints.contains($0.key) }
+      state.generation += 1
+    }
+  }
+
+  /// Lets go of all: what is used next is made anew.
+  func forget() {
+    state.withLock { state in
+      (state.aws, state.guards) = ([:], [:])
+      state.generation += 1
     }
   }
 
   /// What is known of the credentials in use under these settings; nil for a provider that has none, or before their first use.
   func credentials(_ settings: ProviderSettings) -> AWSCredentialsStatus? {
-    state.withLock { $0.aws[settings] }?.credentials.status
+    cached(settings)?.credentials.status
+  }
+
+  private func cached(_ settings: ProviderSettings) -> AWSAccess? { state.withLock { $0.aws[settings] } }
+
+  /// Credentials in use that another region or endpoint is reached with too.
+  private func likeCredentials(_ settings: ProviderSettings) -> AWSCredentialsCache? {
+    state.withLock { state in
+      state.aws.first { $0.key.hasSameCredentials(as: settings) }?.value.credentials
+    }
   }
 
   private func local() throws(CMKError) -> LocalProvider {
@@ -87,7 +142,7 @@ final class TenantProviders: Sendable {
   }
 
   private func aws(_ settings: ProviderSettings) throws(CMKError) -> AWSAccess {
-    if let access = state.withLock({ $0.aws[settings] }) { return access }
+    if let access = cached(settings) { return access }
     let made = try makeAWS(settings)
     return state.withLock { state in
       if let first = state.aws[settings] { return first }
@@ -96,8 +151,15 @@ final class TenantProviders: Sendable {
     }
   }
 
-  private func makeAWS(_ settings: ProviderSettings) throws(CMKError) -> AWSAccess {
-    let endpoint = settings.endpoint ?? settings.region ?? ""
+  private static func endpoint(_ settings: ProviderSettings) -> String {
+    settings.endpoint ?? settings.region ?? ""
+  }
+
+  private func makeAWS(
+    _ settings: ProviderSettings,
+    sharing credentials: AWSCredentialsCache? = nil
+  ) throws(CMKError) -> AWSAccess {
+    let endpoint = Self.endpoint(settings)
     let guarded = state.withLock { state in
       if let known = state.guards[endpoint] { return known }
       let made = CallGuard(
@@ -110,7 +172,7 @@ final class TenantProviders: Sendable {
       state.guards[endpoint] = made
       return made
     }
-    return try AWSAccess(settings, tenant, files, resources, guarded)
+    return try AWSAccess(settings, tenant, files, resources, guarded, credentials)
   }
 }
 
@@ -124,10 +186,12 @@ extension TenantProviders {
   }
 }
 
-/// Several providers of one kind: one for everything new, and others that may know what it does not, after a move from account to account.
+/// Several providers of one kind: the first for everything new, the others for what was encrypted before a move.
 struct SuccessiveProviders: CMKProvider {
-  let primary: any CMKProvider
-  let former: [any CMKProvider]
+  typealias Member = (account: String?, provider: any CMKProvider)
+
+  let members: [Member]
+  private var primary: any CMKProvider { members[0].provider }
 
   var kind: ProviderKind { primary.kind }
 
@@ -148,25 +212,20 @@ struct SuccessiveProviders: CMKProvider {
 
   func rotate(cmk: CMKID) async throws(CMKError) -> CMKDescription { try await primary.rotate(cmk: cmk) }
 
-  /// Whoever opens it. That all refuse is a refusal; where one did not answer, nobody knows.
+  /// Those of the account that encrypted it are asked, and nobody else: one that cannot know the CMK neither refuses it nor excuses its silence.
+  /// A refusal by any of them is one, though another does not answer: it never fails open.
   func decrypt(_ wrapped: [UInt8], cmk: CMKID, context: EncryptionContext) async throws(CMKError) -> Secret {
-    var failure: CMKError?
-    for provider in [primary] + former {
+    let account = AWSProvider.key(of: wrapped)?.account
+    let own = members.filter { $0.account != nil && $0.account == account }
+    var failures: [CMKError] = []
+    for member in own.isEmpty ? members : own {
       do throws(CMKError) {
-        return try await provider.decrypt(wrapped, cmk: cmk, context: context)
+        return try await member.provider.decrypt(wrapped, cmk: cmk, context: context)
       } catch {
-        failure = Self.worse(failure, error)
+        failures.append(error)
       }
     }
-    throw failure ?? .configuration("there is no provider")
-  }
-
-  private static func worse(_ first: CMKError?, _ second: CMKError) -> CMKError {
-    guard let first else { return second }
-    switch first {
-    case .denied, .invalidCiphertext: return second.isRefusal ? first : second
-    case .unreachable, .overloaded, .refused, .configuration, .outcomeUnknown: return first
-    }
+    throw failures.first(where: \.isRefusal) ?? failures.first ?? .configuration("there is no provider")
   }
 }
 

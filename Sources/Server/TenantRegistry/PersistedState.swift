@@ -34,10 +34,10 @@ public struct PersistedState: Sendable, Equatable {
     instances = try document.words("instances", TenantConfiguration.instance) ?? []
     isDisabled = try document.flag("disabled") ?? false
     moved = try document.mapping("provider").map { mapping throws(ConfigurationError) in
-      try Self.provider(mapping, allowedEndpoints)
+      try ProviderSettings(persisted: mapping, allowedEndpoints: allowedEndpoints)
     }
     former = try (document.list("former_providers") ?? []).map { mapping throws(ConfigurationError) in
-      try Self.provider(mapping, allowedEndpoints)
+      try ProviderSettings(persisted: mapping, allowedEndpoints: allowedEndpoints)
     }
     let checksum = try document.text("sha256")
     try document.finish(known: Self.keys)
@@ -51,16 +51,6 @@ public struct PersistedState: Sendable, Equatable {
   private static let keys = [
     "version", "variables", "instances", "disabled", "provider", "former_providers", "sha256",
   ]
-
-  private static func provider(
-    _ mapping: StrictYAML,
-    _ allowedEndpoints: [String]
-  ) throws(ConfigurationError) -> ProviderSettings {
-    var mapping = mapping
-    let provider = try ProviderSettings(&mapping, allowedEndpoints: allowedEndpoints)
-    try mapping.finish(known: ProviderSettings.keys)
-    return provider
-  }
 
   private static func checksum(_ text: String) throws(ConfigurationError) -> String {
     do {
@@ -100,7 +90,7 @@ public struct PersistedState: Sendable, Equatable {
       """
   }
 
-  private static func object(_ provider: ProviderSettings) -> String { object(provider.members) }
+  private static func object(_ provider: ProviderSettings) -> String { object(provider.persistedMembers) }
 
   /// Names and values of printable ASCII as a JSON object.
   static func object(_ members: [(name: String, value: String)]) -> String {

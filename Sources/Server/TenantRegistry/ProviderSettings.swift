@@ -38,6 +38,8 @@ public struct ProviderSettings: Sendable, Hashable {
   public var roleExternalID: String?
   /// Of AWS STS; nil: the region's own.
   public var stsEndpoint: String?
+  /// The AWS account of its CMKs, once a move has learned it: whose ciphertexts it is asked for. Never in a tenant's file.
+  public var account: String?
 
   /// The keys in `tenant.yaml`.
   static let keys = [
@@ -114,6 +116,13 @@ public struct ProviderSettings: Sendable, Hashable {
     }
   }
 
+  /// True if both come to AWS as the same user.
+  public func hasSameCredentials(as other: ProviderSettings) -> Bool {
+    var mine = self
+    (mine.region, mine.endpoint, mine.account) = (other.region, other.endpoint, other.account)
+    return mine == other
+  }
+
   // MARK: Values
 
   /// What may become a part of a host's name.
@@ -132,6 +141,27 @@ public struct ProviderSettings: Sendable, Hashable {
       throw ConfigurationError("printable ASCII without spaces is expected, not '\(text)'")
     }
     return text
+  }
+
+  /// Reads what `persistedMembers` wrote.
+  init(persisted yaml: StrictYAML, allowedEndpoints: [String]) throws(ConfigurationError) {
+    var yaml = yaml
+    let account = try yaml.take("account", Self.account)
+    try self.init(&yaml, allowedEndpoints: allowedEndpoints)
+    self.account = account
+    try yaml.finish(known: Self.keys + ["account"])
+  }
+
+  private static func account(_ text: String) throws(ConfigurationError) -> String {
+    guard text.utf8.count == 12, text.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else {
+      throw ConfigurationError("an AWS account of 12 digits is expected, not '\(text)'")
+    }
+    return text
+  }
+
+  /// As members of a JSON object, what a move learned among them.
+  var persistedMembers: [(name: String, value: String)] {
+    members + (account.map { [(name: "account", value: $0)] } ?? [])
   }
 
   /// As members of a JSON object.

@@ -136,11 +136,16 @@ public struct TenantSettings: Sendable, Equatable {
 
   /// The settings with another provider and CMK, persisted; the present provider is kept for what it wrapped.
   ///
+  /// - Parameter account: the AWS account of the present provider's CMKs, where it is known.
   /// - Throws: where the region contradicts the CMK's.
-  public func moving(to provider: ProviderSettings, cmkID: CMKID) throws(ConfigurationError) -> TenantSettings
-  {
+  public func moving(
+    to provider: ProviderSettings,
+    cmkID: CMKID,
+    from account: String? = nil
+  ) throws(ConfigurationError) -> TenantSettings {
     var next = self
-    let present = self.provider
+    var present = self.provider
+    present.account = account ?? present.account
     next.former = [present] + former.filter { $0 != present && $0 != provider }
     next.moved = provider
     for name in [VariableName.region, .cmkID] {

@@ -136,3 +136,10 @@ extension AWSProvider {
     return key.isMultiRegion || key.home.region.text == region
   }
 }
+
+extension AWSProvider {
+  /// The ARN of the key that made `wrapped`, and its account; nil where it is no ciphertext of this provider.
+  public static func key(of wrapped: [UInt8]) -> (arn: String, account: String)? {
+    CiphertextEnvelope(wrapped).map { ($0.key.description, $0.key.home.account) }
+  }
+}

@@ -63,7 +63,7 @@ public final class CallGuard: Sendable {
   func attemptMilliseconds(_ most: Int) -> Int {
     guard let deadline = Self.deadline else { return most }
     let now = surroundings.now()
-    return min(most, deadline > now ? Int(clamping: (deadline - now) / 1_000_000) : 1)
+    return min(most, deadline > now ? max(1, Int(clamping: (deadline - now) / 1_000_000)) : 1)
   }
 
   /// Runs `body`, again where that may help.
@@ -78,6 +78,9 @@ public final class CallGuard: Sendable {
     var attempt = 1
     var taken = 0
     while true {
+      if let deadline = Self.deadline, surroundings.now() >= deadline {
+        throw .unreachable("AWS: not asked: the time of the request ran out")
+      }
       try admit()
       let failure: CallFailure
       do throws(CallFailure) {
@@ -111,6 +114,8 @@ public final class CallGuard: Sendable {
     let (now, random) = (surroundings.now(), surroundings.random())
     state.withLock { state in
       switch failure.kind {
+      // A caller in a hurry says nothing of the endpoint: another is asked how it is.
+      case .unreachable where Self.deadline.map({ now >= $0 }) ?? false: state.breaker.abandoned(now: now)
       case .unreachable, .serverFailure, .outcomeUnknown:
         state.breaker.failed(now: now, random: random)
         state.lastFailure = failure.text
@@ -149,7 +154,8 @@ public final class CallGuard: Sendable {
         state.inFlight += 1
         return false
       }
-      guard state.waiting.count < Self.waitingMax else { return true }
+      // Confirmations are for all callers, and few: they find a place always.
+      guard state.waiting.count < Self.waitingMax || Self.deadline == nil else { return true }
       state.waiting.append(turn)
       return nil
     }

@@ -47,6 +47,11 @@ struct CircuitBreaker: Sendable {
     consecutive = 0
   }
 
+  /// A call that tells nothing of the endpoint: where it was the probe, another may go at once.
+  mutating func abandoned(now: UInt64) {
+    if case .probing = state { state = .open(probeAt: now) }
+  }
+
   mutating func failed(now: UInt64, random: Double) {
     consecutive += 1
     count(now: now, isFailure: true)
