@@ -175,8 +175,8 @@ let testing: [Target] = [
     "FuzzTargets",
     "Testing",
     [
-      "Cryptography", "KeyringCore", "KeyringStorage", "MessageEncoding", "SecureMemory", "TLSTransport",
-      "TenantRegistry", "WireProtocol",
+      "CMKProviders", "Cryptography", "HTTPTransport", "KeyringCore", "KeyringStorage", "MessageEncoding",
+      "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol",
     ]
   ),
   .library(

@@ -1,7 +1,8 @@
 """Starts moto on a free port of loopback, makes CMKs and users in it, then has it check signatures and permissions.
 
-Writes to --ready FILE, once it is: {"endpoint": ..., "region": ..., "keys": [ARN...], "users": [{"name", "access_key_id", "secret_access_key"}...]}.
-Every user may use every key, but for the last one, who may use none.
+Writes to --ready FILE, once it is: {"endpoint": ..., "region": ..., "keys": [ARN...], "users": [{"name", "access_key_id", "secret_access_key"}...],
+"administrator": {...}}. Every user may use every key, but for the last one, who may use none; the administrator makes, disables and ends keys, and may
+use none.
 """
 import argparse
 import json
@@ -19,6 +20,7 @@ ACTIONS = [
     "kms:GenerateDataKey", "kms:GenerateRandom", "kms:Decrypt", "kms:Encrypt", "kms:ReEncrypt*", "kms:DescribeKey",
     "kms:RotateKeyOnDemand",
 ]
+ADMINISTRATION = ["kms:CreateKey", "kms:DisableKey", "kms:EnableKey", "kms:ScheduleKeyDeletion"]
 
 
 def client(service, endpoint):
@@ -27,12 +29,17 @@ def client(service, endpoint):
     )
 
 
-def policy(is_allowed):
-    # moto knows no resource but "*" for KMS.
-    actions = ACTIONS if is_allowed else ["iam:GetUser"]
-    return json.dumps(
-        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}
+def make_user(iam, name, actions):
+    """In three calls; moto knows no resource but "*" for KMS."""
+    statement = {"Effect": "Allow", "Action": actions, "Resource": "*"}
+    iam.create_user(UserName=name)
+    iam.put_user_policy(
+        UserName=name,
+        PolicyName="keyring",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
     )
+    made = iam.create_access_key(UserName=name)["AccessKey"]
+    return {"name": name, "access_key_id": made["AccessKeyId"], "secret_access_key": made["SecretAccessKey"]}
 
 
 def main():
@@ -48,7 +55,7 @@ def main():
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # The calls that set it up are not checked, all after them are.
-    setup = arguments.keys + 3 * arguments.users
+    setup = arguments.keys + 3 * (arguments.users + 1)
     moto = subprocess.Popen(
         [os.path.join(os.path.dirname(sys.executable), "moto_server"), "-H", "127.0.0.1", "-p", str(port)],
         env={**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": str(setup), "MOTO_ALLOW_NONEXISTENT_REGION": "false"},
@@ -66,20 +73,18 @@ def main():
             time.sleep(0.05)
         kms, iam = client("kms", endpoint), client("iam", endpoint)
         keys = [kms.create_key()["KeyMetadata"]["Arn"] for _ in range(arguments.keys)]
-        users = []
-        for number in range(arguments.users):
-            name = f"keyring-{number}"
-            iam.create_user(UserName=name)
-            iam.put_user_policy(
-                UserName=name, PolicyName="keyring", PolicyDocument=policy(number < arguments.users - 1)
-            )
-            made = iam.create_access_key(UserName=name)["AccessKey"]
-            users.append(
-                {"name": name, "access_key_id": made["AccessKeyId"], "secret_access_key": made["SecretAccessKey"]}
-            )
+        permitted = [ACTIONS] * (arguments.users - 1) + [["iam:GetUser"]]
+        users = [make_user(iam, f"keyring-{number}", actions) for number, actions in enumerate(permitted)]
+        ready = {
+            "endpoint": endpoint,
+            "region": REGION,
+            "keys": keys,
+            "users": users,
+            "administrator": make_user(iam, "administrator", ADMINISTRATION),
+        }
         descriptor = os.open(arguments.ready + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump({"endpoint": endpoint, "region": REGION, "keys": keys, "users": users}, file)
+            json.dump(ready, file)
         os.rename(arguments.ready + ".new", arguments.ready)
         while os.getppid() == parent and moto.poll() is None:
             time.sleep(0.2)

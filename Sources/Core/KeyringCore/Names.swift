@@ -47,12 +47,13 @@ public struct InstanceName: Hashable, Sendable, Comparable, CustomStringConverti
   }
 }
 
-/// Text from outside as a log or a terminal may have it: control and format characters, which could forge lines or steer the terminal, are
-/// shown as `\u{1b}`.
+/// Text from outside as a log or a terminal may have it: control and format characters and separators of lines, which could forge lines or steer
+/// the terminal, are shown as `\u{1b}`.
 public func printable(_ text: String) -> String {
   text.unicodeScalars.reduce(into: "") { shown, scalar in
-    let isControl =
-      scalar.properties.generalCategory == .control || scalar.properties.generalCategory == .format
+    let isControl = [.control, .format, .lineSeparator, .paragraphSeparator].contains(
+      scalar.properties.generalCategory
+    )
     shown += isControl ? "\\u{\(String(scalar.value, radix: 16))}" : String(scalar)
   }
 }

@@ -43,10 +43,15 @@ extension Service {
       guard proved == nil || settings == present else { throw Self.changedMeanwhile }
       return try changed(settings, name, value, persistence)
     }
-    // What was granted under other settings is asked for anew.
+    // What was granted or refused under other settings is asked for anew.
     switch name {
-    case .wrappingKeyTTL, .outageGrace, .region: tenant.openKeyring?.expireGrants()
-    case .cmkID, .profile, .readOnly, .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile,
+    case .wrappingKeyTTL, .outageGrace: tenant.openKeyring?.expireGrants()
+    case .region:
+      tenant.openKeyring?.expireGrants()
+      tenant.openKeyring?.forgetRefusals()
+    // The ARN of a replica is another region too.
+    case .cmkID: tenant.openKeyring?.forgetRefusals()
+    case .profile, .readOnly, .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile,
       .credentials, .credentialsFile, .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
       break
     }

@@ -7,6 +7,7 @@ internal import WireProtocol
 /// What is fuzzed. A target takes any bytes; beyond not stopping, it checks what must hold of whatever was accepted.
 enum FuzzTarget: String, CaseIterable {
   case frame, request, storage, configuration, identity
+  case json, envelope, errorAnswer, xml, profiles
 
   /// Runs the target on one input.
   ///
@@ -19,6 +20,11 @@ enum FuzzTarget: String, CaseIterable {
     case .storage: unsafe StorageInput.run(Array(bytes))
     case .configuration: unsafe ConfigurationInput.run(Array(bytes))
     case .identity: unsafe identity(Array(bytes))
+    case .json: unsafe AWSInput.json(Array(bytes))
+    case .envelope: unsafe AWSInput.envelope(Array(bytes))
+    case .errorAnswer: unsafe AWSInput.errorAnswer(Array(bytes))
+    case .xml: unsafe AWSInput.xml(Array(bytes))
+    case .profiles: unsafe AWSInput.profiles(Array(bytes))
     }
   }
 
@@ -33,6 +39,11 @@ enum FuzzTarget: String, CaseIterable {
       ["admin", "tenant/acme/admin", "tenant/acme/instance/db-1"].map {
         Array("spiffe://t.example/\($0)".utf8)
       }
+    case .json: AWSSeeds.json
+    case .envelope: AWSSeeds.envelopes
+    case .errorAnswer: AWSSeeds.errorAnswers
+    case .xml: AWSSeeds.xml
+    case .profiles: AWSSeeds.profiles
     }
   }
 

@@ -20,6 +20,7 @@ public final class AWSEmulator: Sendable {
     let region: String
     let keys: [String]
     let users: [User]
+    let administrator: User
   }
 
   /// It did not start.
@@ -64,6 +65,8 @@ public final class AWSEmulator: Sendable {
   public var keys: [String] { ready.keys }
   /// Who may do what: see `init`.
   public var users: [User] { ready.users }
+  /// Makes, disables and ends CMKs, and may use none.
+  public var administrator: User { ready.administrator }
 
   /// A tenant of it.
   public func tenant(_ name: String = "acme", key: Int = 0, user: Int = 0, lines: [String] = []) -> AWSTenant

@@ -1,21 +1,22 @@
-internal import HTTPTransport
+package import HTTPTransport
 internal import KeyringCore
 internal import SecureMemory
 
 /// What an error's response says of itself: by AWS in a header and in JSON, by emulators and older services in XML, by what stands between not
 /// at all.
-struct ErrorAnswer {
+package struct ErrorAnswer {
   /// Without `Exception` at its end, and without what stands around it; nil where there is none.
-  let code: String?
+  package let code: String?
   /// The first line of it, at most 300 printable characters; empty where there is none. Behind the first line AWS repeats what was signed, the
   /// session token among it.
-  let message: String
+  package let message: String
   /// Of the request; nil where there is none.
-  let requestID: String?
+  package let requestID: String?
   /// How long AWS wants to be left alone, at most a minute; nil where it does not say.
-  let retryAfterMilliseconds: Int?
+  package let retryAfterMilliseconds: Int?
 
-  init(_ response: HTTPResponse) {
+  /// Reads what there is; nothing of it has to be there.
+  package init(_ response: HTTPResponse) {
     var code = response.headers["x-amzn-errortype"]
     var message: String?
     if let body = response.body {

@@ -1,16 +1,19 @@
-internal import SecureMemory
+package import SecureMemory
 
 /// A JSON object (RFC 8259) read where it lies in locked memory: no member that may be secret becomes a `String`.
-struct JSONObject: Sendable {
+package struct JSONObject: Sendable {
   /// It is none, or a member is not what was expected. Says where, never what.
-  struct Malformed: Error, CustomStringConvertible { let description: String }
+  package struct Malformed: Error, CustomStringConvertible {
+    /// In words.
+    package let description: String
+  }
 
   private let document: Secret
   /// By the bytes of the name: `String` takes the Kelvin sign for a K.
   private let members: [[UInt8]: JSONValue]
 
   /// Reads a whole document, strictly: one object, no member twice, at most 16 levels.
-  init(_ document: Secret) throws(Malformed) {
+  package init(_ document: Secret) throws(Malformed) {
     var scanner = JSONScanner(document)
     self = try scanner.wholeDocument()
   }
@@ -40,7 +43,7 @@ struct JSONObject: Sendable {
   }
 
   /// A string that is no secret; nil where it is absent or null.
-  func text(_ member: String) throws(Malformed) -> String? {
+  package func text(_ member: String) throws(Malformed) -> String? {
     guard let value = value(member) else { return nil }
     guard case .string(let start, let count) = value else { throw wrong(member, "a string") }
     var bytes: [UInt8] = []
@@ -50,7 +53,7 @@ struct JSONObject: Sendable {
   }
 
   /// A string that is secret, as UTF-8; nil where it is absent or null.
-  func secret(_ member: String) throws(Malformed) -> Secret? {
+  package func secret(_ member: String) throws(Malformed) -> Secret? {
     guard let value = value(member) else { return nil }
     guard case .string(let start, let count) = value else { throw wrong(member, "a string") }
     do {
@@ -69,7 +72,7 @@ struct JSONObject: Sendable {
   }
 
   /// The bytes of a string in base64 (RFC 4648, section 4, padded); nil where it is absent or null.
-  func base64(_ member: String) throws(Malformed) -> Secret? {
+  package func base64(_ member: String) throws(Malformed) -> Secret? {
     guard let coded = try secret(member) else { return nil }
     let bytes: Secret?
     do {
@@ -82,7 +85,7 @@ struct JSONObject: Sendable {
   }
 
   /// A number without fraction; nil where it is absent or null.
-  func integer(_ member: String) throws(Malformed) -> Int? {
+  package func integer(_ member: String) throws(Malformed) -> Int? {
     guard let value = value(member) else { return nil }
     guard case .number(let range) = value else { throw wrong(member, "a number") }
     // SAFETY: the scanner found the number at this range of the same document.
@@ -92,14 +95,14 @@ struct JSONObject: Sendable {
   }
 
   /// nil where it is absent or null.
-  func flag(_ member: String) throws(Malformed) -> Bool? {
+  package func flag(_ member: String) throws(Malformed) -> Bool? {
     guard let value = value(member) else { return nil }
     guard case .flag(let flag) = value else { throw wrong(member, "true or false") }
     return flag
   }
 
   /// An object; nil where it is absent or null.
-  func object(_ member: String) throws(Malformed) -> JSONObject? {
+  package func object(_ member: String) throws(Malformed) -> JSONObject? {
     guard let value = value(member) else { return nil }
     guard case .object(let object) = value else { throw wrong(member, "an object") }
     return object

@@ -1,15 +1,15 @@
-internal import KeyringCore
-internal import SecureMemory
+package import KeyringCore
+package import SecureMemory
 
 /// What a profile of the shared files may say that matters here; everything else in them is other tools' affair.
-enum ProfileKey: CaseIterable {
+package enum ProfileKey: CaseIterable {
   case accessKeyID, secretAccessKey, sessionToken
   case roleARN, sourceProfile, credentialSource, externalID, roleSessionName, webIdentityTokenFile
   /// Ways to credentials that this service does not go.
   case credentialProcess, ssoSession, ssoStartURL, ssoAccountID, ssoRoleName, loginSession, mfaSerial
 
   /// As the file has it.
-  var name: StaticString {
+  package var name: StaticString {
     switch self {
     case .accessKeyID: "aws_access_key_id"
     case .secretAccessKey: "aws_secret_access_key"
@@ -37,9 +37,9 @@ enum ProfileKey: CaseIterable {
 }
 
 /// One of the two shared files: `[sections]` of `key = value` lines (AWS SDKs and Tools Reference Guide, "shared config and credentials files").
-struct ProfileFile: Sendable {
+package struct ProfileFile: Sendable {
   /// Which of the two; they name their sections differently.
-  enum Kind: Sendable {
+  package enum Kind: Sendable {
     /// `[name]`
     case credentials
     /// `[default]` and `[profile name]`; other sections are no profiles.
@@ -47,19 +47,22 @@ struct ProfileFile: Sendable {
   }
 
   /// A value, and its line, from 1.
-  struct Property: Sendable {
-    let value: Range<Int>
-    let line: Int
+  package struct Property: Sendable {
+    /// Where it lies in the file, in bytes.
+    package let value: Range<Int>
+    /// Of the file.
+    package let line: Int
   }
 
   let path: String
   let text: SecretText
-  private(set) var profiles: [String: [ProfileKey: Property]] = [:]
+  /// By name.
+  package private(set) var profiles: [String: [ProfileKey: Property]] = [:]
 
   /// Reads the content of one, strictly: a profile or a key that is there twice is an error, as is a line that is neither.
   ///
   /// - Throws: `CMKError.configuration`, naming file and line.
-  init(_ content: Secret, path: String, kind: Kind) throws(CMKError) {
+  package init(_ content: Secret, path: String, kind: Kind) throws(CMKError) {
     self.path = path
     text = SecretText(content)
     var section = Section.none
@@ -118,7 +121,7 @@ struct ProfileFile: Sendable {
       }
     }
     guard profiles.updateValue([:], forKey: name) == nil else {
-      throw error(line, "profile '\(printable(name))' is there twice")
+      throw error(line, "profile '\(printable(String(name.unicodeScalars.prefix(64))))' is there twice")
     }
     return Section(isProfile: true, profile: name)
   }

@@ -1,11 +1,14 @@
-internal import KeyringCore
-internal import SecureMemory
+package import KeyringCore
+package import SecureMemory
 
 /// As much of XML 1.0 as the Security Token Service's answers need, read where they lie in locked memory: elements, attributes that are passed over,
 /// text with the five entities. No DTD, no comments, no CDATA, no processing instruction behind the first line.
-struct XMLDocument: Sendable {
+package struct XMLDocument: Sendable {
   /// It is none, or uses more of XML. Says where, never what.
-  struct Malformed: Error, CustomStringConvertible { let description: String }
+  package struct Malformed: Error, CustomStringConvertible {
+    /// In words.
+    package let description: String
+  }
 
   static let bytesMax = 65_536
   static let depthMax = 8
@@ -18,7 +21,7 @@ struct XMLDocument: Sendable {
   private var leaves: [String: Range<Int>] = [:]
 
   /// Reads a whole document.
-  init(_ document: Secret) throws(Malformed) {
+  package init(_ document: Secret) throws(Malformed) {
     text = SecretText(document)
     guard document.count <= Self.bytesMax else { throw malformed("too long") }
     if starts("<?xml ") {
@@ -115,7 +118,7 @@ struct XMLDocument: Sendable {
   // MARK: What it says
 
   /// The text of the element of this path, as a secret; nil where it is not there.
-  func secret(_ path: String) throws(CMKError) -> Secret? {
+  package func secret(_ path: String) throws(CMKError) -> Secret? {
     guard let range = leaves[path] else { return nil }
     var buffer = WipedBuffer(capacity: range.count)
     do throws(Malformed) {
