@@ -54,6 +54,9 @@ func revealed(_ secret: Secret) -> [UInt8] { unsafe secret.withUnsafeBytes { uns
       try parts.update(Array(data.prefix(3)))
       try parts.update(try secret(Array(data.dropFirst(3))))
       #expect(try parts.finish().bytes == mac)
+      let asKey = try HMACSHA256.Context(key: key)
+      try asKey.update(data)
+      #expect(revealed(try asKey.finishSecret()) == mac)
     }
   }
 

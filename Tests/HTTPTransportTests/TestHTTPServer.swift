@@ -63,7 +63,7 @@ final class TestHTTPServer: Sendable {
     }
   }
 
-  /// What a request to this path of it is.
+  /// A request to this path of it, with time enough on any machine.
   func request(
     _ path: String,
     _ method: HTTPRequest.Method = .get,
@@ -71,7 +71,10 @@ final class TestHTTPServer: Sendable {
     host: String = "127.0.0.1"
   ) -> HTTPRequest {
     let url = "\(isSecure ? "https" : "http")://\(host):\(port)\(path)"
-    return HTTPRequest(method, url, scheme: isSecure ? .secure : .plainToLoopback)
+    var request = HTTPRequest(method, url, scheme: isSecure ? .secure : .plainToLoopback)
+    request.timeoutMilliseconds = 50_000
+    request.connectTimeoutMilliseconds = 50_000
+    return request
   }
 }
 

@@ -300,7 +300,6 @@ struct AWSFixture {
       try await fixture.expire()
       #expect(try await client.fetch(.own("k")) == value)
       #expect(fixture.kms.calls.map(\.operation) == ["Decrypt"], "it waited for the repetitions")
-      #expect(try await fixture.status().summary.state == .degraded)
       fixture.kms.behave(.error("DisabledException", "is disabled."))
       for _ in 0..<400 where try await client.refusal(.fetch(.own("k"), version: 0))?.reason != .tenantLocked
       {

@@ -216,7 +216,7 @@ import Testing
     }
     let directory = TenantsDirectory(directory: try DirectoryDescriptor(path: copy), allowedEndpoints: [])
     let tenants = try directory.names()
-    #expect(tenants.map(\.text) == ["acme", "globex"])
+    #expect(tenants.map(\.text) == ["acme", "globex", "initech"])
     let settings = try tenants.map { try #require(try directory.open($0)).load().settings }
     #expect(settings[0].file.instances == .listed([try InstanceName("db1"), try InstanceName("db2")]))
     #expect(settings[1].file.anchor == .strict && settings[1].file.keysMax == 100_000)

@@ -1,6 +1,8 @@
 #include "CCurl.h"
 
 #include <malloc.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,10 +31,10 @@ static void *wiping_realloc(void *block, size_t size) {
   return moved;
 }
 
-static int is_asked = 0;
+static atomic_bool is_asked = false;
 
 static void *noticed_calloc(size_t count, size_t size) {
-  is_asked = 1;
+  atomic_store_explicit(&is_asked, true, memory_order_relaxed);
   return calloc(count, size);
 }
 
@@ -47,9 +49,9 @@ enum keyring_curl_start keyring_curl_start(void) {
     return keyring_curl_failed;
   }
   // Where libcurl was initialized before, it answers CURLE_OK and keeps its allocator.
-  is_asked = 0;
+  atomic_store(&is_asked, false);
   curl_url_cleanup(curl_url());
-  if (!is_asked) {
+  if (!atomic_load(&is_asked)) {
     return keyring_curl_was_used;
   }
   const char *tls = curl_version_info(CURLVERSION_NOW)->ssl_version;

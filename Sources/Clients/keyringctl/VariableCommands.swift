@@ -107,7 +107,8 @@ struct RotateCMKCommand: AsyncParsableCommand {
     Output.show(
       connection.output,
       .object([("cmk_id", .text(id)), ("version", .number(UInt64(version)))]),
-      text: "CMK \(id) is at version \(version)"
+      // AWS KMS does not tell versions.
+      text: version == 0 ? "CMK \(id) is rotated" : "CMK \(id) is at version \(version)"
     )
   }
 }

@@ -11,6 +11,7 @@ struct PreparedRequest: Sendable {
   let timeoutMilliseconds: Int
   let connectTimeoutMilliseconds: Int
   let responseBytesMax: Int
+  let isSentOnce: Bool
 
   /// Larger requests would need limits of their own; AWS takes no larger one here (KMS: 4,096 bytes and an encryption context).
   private static let bodyBytesMax = 1 << 20
@@ -39,6 +40,7 @@ struct PreparedRequest: Sendable {
     timeoutMilliseconds = min(request.timeoutMilliseconds, 86_400_000)
     connectTimeoutMilliseconds = min(request.connectTimeoutMilliseconds, timeoutMilliseconds)
     responseBytesMax = request.responseBytesMax
+    isSentOnce = request.isSentOnce
   }
 }
 

@@ -34,7 +34,7 @@ public final class HTTPConnections: HTTPSending {
   }
 
   /// Sends one request and awaits its response. Where a kept connection turns out to be dead before a byte of response came, libcurl sends
-  /// the request once more on another one.
+  /// the request once more on another one, unless it is to be sent once.
   ///
   /// - Throws: `HTTPError`; when the task is cancelled, `.unreachable`, at once.
   public func send(_ request: HTTPRequest) async throws(HTTPError) -> HTTPResponse {

@@ -63,6 +63,8 @@ public struct HTTPRequest: Sendable {
   public var timeoutMilliseconds: Int
   /// For connecting and the TLS handshake.
   public var connectTimeoutMilliseconds: Int
+  /// True: it goes over a new connection, since libcurl sends a request again by itself where a kept one turns out to be dead.
+  public var isSentOnce: Bool
   /// A larger response is an error.
   public var responseBytesMax: Int
 
@@ -75,6 +77,7 @@ public struct HTTPRequest: Sendable {
     secretHeaders = []
     body = nil
     signing = nil
+    isSentOnce = false
     timeoutMilliseconds = 3000
     connectTimeoutMilliseconds = 1000
     responseBytesMax = 65_536

@@ -61,6 +61,7 @@ final class Transfer {
     options.set(CURLOPT_PROTOCOLS_STR, text: url.isSecure ? "https" : "http")
     options.set(CURLOPT_CONNECTTIMEOUT_MS, call.request.connectTimeoutMilliseconds)
     options.set(CURLOPT_MAXAGE_CONN, route.idleSecondsMax)
+    options.set(CURLOPT_FRESH_CONNECT, call.request.isSentOnce ? 1 : 0)
     // Both are set, and empty where there is none: unset, libcurl takes them from the environment.
     options.set(CURLOPT_PROXY, text: route.proxy.map { "http://\($0.host):\($0.port)" } ?? "")
     options.set(CURLOPT_NOPROXY, text: "")

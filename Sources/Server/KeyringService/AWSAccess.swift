@@ -5,13 +5,11 @@ internal import Synchronization
 internal import TenantRegistry
 internal import WireProtocol
 
-/// One tenant's way to AWS KMS under certain settings: credentials, and connections that nobody else's requests go over.
+/// One tenant's way to AWS KMS under certain settings: credentials, and connections that nobody else's requests go over. Those close when the
+/// last call that uses them is done, also after other settings came into force.
 final class AWSAccess: Sendable {
   let provider: AWSProvider
   let credentials: AWSCredentialsCache
-  private let connections: HTTPConnections
-  /// To what is beside this machine: never through a proxy.
-  private let metadata: HTTPConnections
 
   /// - Throws: `CMKError.configuration` where the settings cannot be used; credentials are read at the first call.
   init(
@@ -27,12 +25,11 @@ final class AWSAccess: Sendable {
     var options = HTTPConnections.Options()
     options.caFile = resources.configuration.awsCAFile
     options.proxy = resources.configuration.awsProxy
-    connections = resources.http.connections(options)
-    metadata = resources.http.connections()
+    let connections = resources.http.connections(options)
     credentials = AWSCredentialsCache(
       try Self.configuration(settings, region, tenant, files),
       http: connections,
-      metadata: metadata,
+      metadata: resources.http.connections(),  // beside this machine: never through a proxy
       nowMilliseconds: { unixMilliseconds() }
     )
     provider = AWSProvider(
@@ -41,11 +38,6 @@ final class AWSAccess: Sendable {
       http: connections,
       guarded: guarded
     )
-  }
-
-  deinit {
-    connections.close()
-    metadata.close()
   }
 
   private static func configuration(

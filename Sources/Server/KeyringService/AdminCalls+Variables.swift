@@ -169,15 +169,3 @@ extension CredentialsStatus {
     lastFailure = known.lastFailure ?? ""
   }
 }
-
-extension Standing {
-  /// For the status.
-  fileprivate var name: String {
-    switch self {
-    case .cold: "cold"
-    case .held: "held"
-    case .unreachable: "unreachable"
-    case .denied: "denied"
-    }
-  }
-}

@@ -53,7 +53,6 @@ extension TenantKeyring {
       guard let entry = standings.entries[id], entry.asking != nil, entry.confirmedAt == confirmedAt
       else { return nil }
       if case .denied = entry.standing { return nil }
-      standings.entries[id]?.standing = .unreachable("the KMS has not answered yet")
       held.servableUntil.store(end, ordering: .relaxed)
       return held
     }

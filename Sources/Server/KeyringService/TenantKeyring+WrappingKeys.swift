@@ -136,19 +136,23 @@ extension TenantKeyring {
     let held = view.withLock { $0.held[key.id] } ?? fresh
     setTimes(of: held, confirmedAt: now)
     if let failure = verifyPending(held) { return .failure(failure) }
-    let unverified = standings.withLock { standings -> Bool? in
+    let found = standings.withLock { standings -> (before: Standing, isUnverified: Bool)? in
       // Forgotten while the provider was asked: it does not come back.
-      guard standings.entries[key.id] != nil else { return nil }
+      guard let before = standings.entries[key.id]?.standing else { return nil }
       standings.entries[key.id, default: .init()].standing = .held
       standings.entries[key.id, default: .init()].confirmedAt = now
       standings.entries[key.id, default: .init()].askedAt = now
-      return standings.unverifiedCount > 0
+      return (before, standings.unverifiedCount > 0)
     }
-    guard let unverified else { return .failure(.wrappingKeyReplaced) }
+    guard let found else { return .failure(.wrappingKeyReplaced) }
     view.withLock { view in
       var all = view.held
       all[key.id] = held
-      view = view.with(held: all, isUnverified: unverified)
+      view = view.with(held: all, isUnverified: found.isUnverified)
+    }
+    switch found.before {
+    case .denied, .unreachable: environment.log("wrapping key \(key.id) is confirmed again")
+    case .cold, .held: break
     }
     return .success(held)
   }
@@ -187,12 +191,25 @@ extension TenantKeyring {
       .outcomeUnknown(let why):
       return unreachable(id, why, now)
     case .denied(let why), .invalidCiphertext(let why):
-      standings.withLock { standings in
-        standings.entries[id, default: .init()].standing = .denied(why)
-        standings.entries[id, default: .init()].askedAt = now
-      }
+      set(id, .denied(why), askedAt: now)
       drop(id)?.wipe()
       return .failure(.tenantLocked(why))
+    }
+  }
+
+  /// Takes what the provider said, which the log has where it is news.
+  private func set(_ id: WrappingKeyID, _ standing: Standing, askedAt now: UInt64) {
+    let before = standings.withLock { standings in
+      let before = standings.entries[id, default: .init()].standing
+      standings.entries[id, default: .init()].standing = standing
+      standings.entries[id, default: .init()].askedAt = now
+      return before
+    }
+    guard standing.name != before.name else { return }
+    switch standing {
+    case .denied(let why): environment.log("wrapping key \(id) is refused, and wiped: \(why)")
+    case .unreachable(let why): environment.log("wrapping key \(id) cannot be confirmed: \(why)")
+    case .cold, .held: break
     }
   }
 
@@ -200,11 +217,8 @@ extension TenantKeyring {
   private func unreachable(_ id: WrappingKeyID, _ why: String, _ now: UInt64) -> Result<
     HeldWrappingKey, ServiceError
   > {
-    let confirmedAt = standings.withLock { standings in
-      standings.entries[id, default: .init()].standing = .unreachable(why)
-      standings.entries[id, default: .init()].askedAt = now
-      return standings.entries[id]?.confirmedAt ?? 0
-    }
+    set(id, .unreachable(why), askedAt: now)
+    let confirmedAt = standings.withLock { $0.entries[id]?.confirmedAt ?? 0 }
     guard let held = view.withLock({ $0.held[id] }), let end = graceEnd(confirmedAt), now < end else {
       drop(id)?.wipe()
       return .failure(.kmsUnreachable(why))

@@ -13,6 +13,18 @@ enum Standing: Sendable, Equatable {
   case denied(String)
 }
 
+extension Standing {
+  /// For the status.
+  var name: String {
+    switch self {
+    case .cold: "cold"
+    case .held: "held"
+    case .unreachable: "unreachable"
+    case .denied: "denied"
+    }
+  }
+}
+
 /// What is known of each wrapping key of a keyring, and who is asking the provider at this moment.
 struct WrappingKeyStandings {
   /// After a refusal the provider is asked again at most this often, in nanoseconds.

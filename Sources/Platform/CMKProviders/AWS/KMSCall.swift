@@ -56,6 +56,7 @@ struct KMSCall: Sendable {
       (name: "X-Amz-Target", value: "TrentService.\(operation.rawValue)"),
     ]
     request.body = body
+    request.isSentOnce = operation == .rotateKeyOnDemand
     request.signing = RequestSigning(
       region: target.region.text,
       service: "kms",
