@@ -166,9 +166,8 @@ let testing: [Target] = [
     "keyringbench",
     "Testing",
     [
-      "CBenchmark", "Cryptography", "KeyringClient", "KeyringCore", "SecureMemory", "TLSTransport",
-      "WireProtocol", arguments,
-      histogram,
+      "CBenchmark", "Cryptography", "KeyringClient", "KeyringCore", "KeyringTestSupport", "SecureMemory",
+      "TLSTransport", "WireProtocol", arguments, histogram,
     ]
   ),
   .program(

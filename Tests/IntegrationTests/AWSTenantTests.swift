@@ -1,4 +1,5 @@
 import Foundation
+import KeyringClient
 import KeyringCore
 import KeyringTestSupport
 import TLSTransport
@@ -285,6 +286,50 @@ struct AWSFixture {
       #expect(refusals[.throttled] == 150 - 68, "\(refusals)")
       #expect(refusals[.kmsUnreachable, default: 0] == 68, "\(refusals)")
       for client in clients + [other] { await client.close() }
+    }
+  }
+
+  /// Within the grace nobody waits until it is known that the KMS is silent; and what it says at last counts.
+  @Test func readersDoNotWaitForAKMSThatIsSilent() async throws {
+    try await AWSFixture.use { fixture in
+      let client = fixture.client
+      _ = try await client.call(.generate(.own("k")))
+      let value = try await client.fetch(.own("k"))
+      fixture.kms.behave(.silence)
+      fixture.kms.forgetCalls()
+      try await fixture.expire()
+      #expect(try await client.fetch(.own("k")) == value)
+      #expect(fixture.kms.calls.map(\.operation) == ["Decrypt"], "it waited for the repetitions")
+      fixture.kms.behave(.error("DisabledException", "is disabled."))
+      for _ in 0..<400 where try await client.refusal(.fetch(.own("k"), version: 0))?.reason != .tenantLocked
+      {
+        try await Task.sleep(for: .milliseconds(50))
+      }
+      #expect(try await client.refusal(.fetch(.own("k"), version: 0))?.reason == .tenantLocked)
+    }
+  }
+
+  /// Without grace nothing is served that the KMS did not confirm in time.
+  @Test func withoutGraceReadersWaitForTheKMS() async throws {
+    try await AWSFixture.use(["outage_grace: 0", "wrapping_key_ttl: 1ms"]) { fixture in
+      _ = try await fixture.client.call(.generate(.own("k")))
+      fixture.kms.behave(.silence)
+      #expect(try await fixture.client.refusal(.fetch(.own("k"), version: 0))?.reason == .kmsUnreachable)
+    }
+  }
+
+  /// The server's word comes before the client's own time is over: it knows that nothing was changed.
+  @Test func aClientHearsOfItsDeadlineFromTheServer() async throws {
+    try await AWSFixture.use { fixture in
+      _ = try await fixture.client.call(.generate(.own("k")))
+      fixture.kms.behave("GenerateRandom", .silence)
+      let call = Call.change(.generate(.own("new"), type: "AES", length: 32))
+      await #expect {
+        _ = try await fixture.client.client.call(call, timeout: .milliseconds(2600))
+      } throws: { error in
+        guard case KeyringClientError.refused(let status) = error else { return false }
+        return status.reason == .timeout || status.reason == .kmsUnreachable
+      }
     }
   }
 

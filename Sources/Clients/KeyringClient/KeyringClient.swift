@@ -165,9 +165,10 @@ public final class KeyringClient: Sendable {
     let left = deadline - ContinuousClock.now
     let milliseconds = left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000
     guard milliseconds > 0 else { throw .timeout }
+    // The server has a little less, so that what it knows at its deadline is here before this side gives up.
     let request = Request(
       id: nextID.add(1, ordering: .relaxed).newValue,
-      timeoutMilliseconds: UInt32(clamping: milliseconds),
+      timeoutMilliseconds: UInt32(clamping: milliseconds - min(milliseconds / 10, 250)),
       idempotencyID: idempotencyID,
       minSequence: minSequence,
       call: call

@@ -88,7 +88,7 @@ extension TenantKeyring {
       if let refusal = standings.freshRefusal(id, now: now) { return .failure(refusal) }
       if let asking = standings.entries[id]?.asking { return .success(asking) }
       // Not a child of who asks first: it is for all, whatever that one's deadline.
-      let asking = Task.detached { await self.confirm(id) }
+      let asking = Task.detached { await self.patiently(id) { await self.confirm(id) } }
       standings.entries[id, default: .init()].asking = asking
       return .success(asking)
     }
@@ -220,11 +220,9 @@ extension TenantKeyring {
   private func unreachable(_ id: WrappingKeyID, _ why: String, _ now: UInt64) -> Result<
     HeldWrappingKey, ServiceError
   > {
-    let settings = environment.settings()
     set(id, .unreachable(why), askedAt: now)
     let confirmedAt = standings.withLock { $0.entries[id]?.confirmedAt ?? 0 }
-    let end = confirmedAt + settings.wrappingKeyTTLNanoseconds + settings.outageGraceNanoseconds
-    guard let held = view.withLock({ $0.held[id] }), settings.wrappingKeyTTLNanoseconds > 0, now < end else {
+    guard let held = view.withLock({ $0.held[id] }), let end = graceEnd(confirmedAt), now < end else {
       drop(id)?.wipe()
       return .failure(.kmsUnreachable(why))
     }

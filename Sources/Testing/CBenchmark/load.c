@@ -22,7 +22,10 @@ struct load {
   bench_load_result *result;
   uint32_t next_id;
   uint32_t next_store;
+  uint8_t *out;
 };
+
+#define OUT_BYTES (1 << 20)
 
 // Puts a request into `out`, its id and, for a store, the key's digits patched; returns its length.
 static size_t put_request(struct load *load, uint8_t *out) {
@@ -44,7 +47,7 @@ static size_t put_request(struct load *load, uint8_t *out) {
 }
 
 static int send_requests(struct load *load, struct client *c, int count) {
-  static uint8_t out[1 << 20];
+  uint8_t *out = load->out;
   size_t bytes = 0;
   double now = bench_now();
   for (int i = 0; i < count; i++) {
@@ -108,15 +111,20 @@ static int receive(struct load *load, struct client *c) {
   return count > 0 ? send_requests(load, c, count) : count;
 }
 
-int bench_load(const bench_load_options *options, bench_load_result *result) {
-  SSL_CTX *context = bench_context(options->files, 0);
-  struct client *clients = calloc((size_t)options->connections, sizeof *clients);
-  struct load load = {.options = options, .result = result, .next_store = options->first_store};
-  if (context == NULL || clients == NULL || options->depth > DEPTH_MAX) return -1;
-  int poll = epoll_create1(0);
+// A context for each identity; NULL on failure.
+static SSL_CTX **make_contexts(const bench_load_options *options) {
+  SSL_CTX **contexts = calloc((size_t)options->identities_count, sizeof *contexts);
+  for (int i = 0; contexts != NULL && i < options->identities_count; i++) {
+    contexts[i] = bench_context(options->identities[i], 0);
+    if (contexts[i] == NULL) return NULL;
+  }
+  return contexts;
+}
+
+static int connect_all(const bench_load_options *options, SSL_CTX **contexts, struct client *clients, int poll) {
   for (int i = 0; i < options->connections; i++) {
     struct client *c = &clients[i];
-    c->ssl = bench_connect(context, options->host, options->port);
+    c->ssl = bench_connect(contexts[i % options->identities_count], options->host, options->port);
     if (c->ssl == NULL) {
       fprintf(stderr, "cannot connect to %s:%d\n", options->host, options->port);
       return -1;
@@ -126,6 +134,17 @@ int bench_load(const bench_load_options *options, bench_load_result *result) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     epoll_ctl(poll, EPOLL_CTL_ADD, descriptor, &event);
   }
+  return 0;
+}
+
+int bench_load(const bench_load_options *options, bench_load_result *result) {
+  SSL_CTX **contexts = make_contexts(options);
+  struct client *clients = calloc((size_t)options->connections, sizeof *clients);
+  struct load load = {
+      .options = options, .result = result, .next_store = options->first_store, .out = malloc(OUT_BYTES)};
+  if (contexts == NULL || clients == NULL || load.out == NULL || options->depth > DEPTH_MAX) return -1;
+  int poll = epoll_create1(0);
+  if (connect_all(options, contexts, clients, poll) != 0) return -1;
   double start = bench_now(), end = start + options->seconds;
   for (int i = 0; i < options->connections; i++) {
     if (send_requests(&load, &clients[i], options->depth) != 0) return -1;
@@ -144,7 +163,9 @@ int bench_load(const bench_load_options *options, bench_load_result *result) {
     close(descriptor);
   }
   close(poll);
+  free(load.out);
   free(clients);
-  SSL_CTX_free(context);
+  for (int i = 0; i < options->identities_count; i++) SSL_CTX_free(contexts[i]);
+  free(contexts);
   return 0;
 }

@@ -68,9 +68,12 @@ public final class ScriptedKMS: Sendable {
   private let listeningPort = Mutex(0)
 
   /// Starts one, on a free port or on that of another that ended.
-  public init(region: String = "eu-central-1", port: Int = 0) async throws {
+  ///
+  /// - Parameter keys: ids of the CMKs that it has from its first call on: of that other.
+  public init(region: String = "eu-central-1", port: Int = 0, keys: [String] = []) async throws {
     self.region = region
     group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    for id in keys { _ = makeKey(id) }
     try await listen(port)
   }
 

@@ -11,6 +11,7 @@ import WireProtocol
 final class Bench {
   let directory: String
   private let keyringd: String
+  private let authority: IssuedCertificate
   private var processes: [Process] = []
   private var server: Process?
   private var data = 0
@@ -24,24 +25,31 @@ final class Bench {
       withIntermediateDirectories: true,
       attributes: [.posixPermissions: 0o700]
     )
-    let authority = try CertificateAuthority.create(name: "bench", days: 2)
+    authority = try CertificateAuthority.create(name: "bench", days: 2)
     try write("ca.crt", authority.certificatePEM)
+    try issue("server", .server(hosts: ["localhost", "127.0.0.1"]))
+    try issue("admin", .client(uri: Self.trust + "admin"))
+    try issueInstance("db", of: "bench")
+  }
+
+  private static let trust = "spiffe://bench.example/"
+
+  private func issue(_ name: String, _ purpose: CertificatePurpose) throws {
     let ca = try CertificateAuthority.load(
       certificatePEM: authority.certificatePEM,
       privateKeyPEM: authority.privateKeyPEM
     )
-    let uri = "spiffe://bench.example/"
-    for (name, purpose) in [
-      ("server", .server(hosts: ["localhost", "127.0.0.1"])), ("admin", .client(uri: uri + "admin")),
-      ("db", .client(uri: uri + "tenant/bench/instance/db")),
-    ] as [(String, CertificatePurpose)] {
-      let issued = try ca.issue(purpose, days: 1)
-      try write("\(name).crt", issued.certificatePEM)
-      try write(
-        "\(name).key",
-        unsafe issued.privateKeyPEM.withUnsafeBytes { unsafe String(decoding: $0, as: UTF8.self) }
-      )
-    }
+    let issued = try ca.issue(purpose, days: 1)
+    try write("\(name).crt", issued.certificatePEM)
+    try write(
+      "\(name).key",
+      unsafe issued.privateKeyPEM.withUnsafeBytes { unsafe String(decoding: $0, as: UTF8.self) }
+    )
+  }
+
+  /// Issues a certificate, into files of that name, for the instance `db` of a tenant.
+  func issueInstance(_ name: String, of tenant: String) throws {
+    try issue(name, .client(uri: "\(Self.trust)tenant/\(tenant)/instance/db"))
   }
 
   private func write(_ name: String, _ text: String) throws {
@@ -88,22 +96,36 @@ final class Bench {
     return Target(host: "127.0.0.1", port: port, files: self.files("db"), pid: process.processIdentifier)
   }
 
-  /// Starts keyringd on a new folder, with a tenant and the shared key `bench`.
-  func serve() async throws -> Target {
+  /// A new folder for the next keyringd.
+  func startAnew() {
     stopServer()
     data += 1
-    let target = try startServer()
+  }
+
+  /// Of the tenants of the keyringd that runs, or of the next one.
+  var tenantsDirectory: String { "\(directory)/tenants-\(data)" }
+
+  /// Starts keyringd on a new folder, with a tenant and the shared key `bench`.
+  func serve() async throws -> Target {
+    startAnew()
+    return try await createTenant(try startServer())
+  }
+
+  /// Makes the tenant `bench`, of the local provider, and its shared key `bench`.
+  func createTenant(_ target: Target) async throws -> Target {
     let admin = try client("admin", target)
     _ = try await admin.call(.admin(.tenantCreate(TenantCreateCall(tenant: "bench", anyInstance: true))))
     await admin.close()
-    let instance = try client("db", target)
-    let name = KeyName(scope: .shared, owner: [], keyID: Array("bench".utf8))
-    _ = try await instance.call(.change(.generate(name, type: "AES", length: 32)))
-    await instance.close()
+    try await target.generateKey(target.files)
     return target
   }
 
-  private func startServer() throws -> Target {
+  /// Starts keyringd on the folder of before, or on a new one after `startAnew`.
+  ///
+  /// - Parameter lines: more of its configuration.
+  func startServer(
+    _ lines: [String] = ["limits: {connections_per_tenant: 1000}"]
+  ) throws -> Target {
     try write("root-\(data).key", String(repeating: "42", count: 32) + "\n")
     try write("passphrase", "of a benchmark, nobody's secret\n")
     try write(
@@ -118,7 +140,7 @@ final class Bench {
       local_provider: {directory: cmks-\(data), root_key_file: root-\(data).key}
       backup: {passphrase_file: passphrase}
       event_loops: 1
-      limits: {connections_per_tenant: 1000}
+      \(lines.joined(separator: "\n"))
 
       """
     )
@@ -139,15 +161,16 @@ final class Bench {
     try target.client(files(name))
   }
 
-  /// Brings the keyring to about `count` keys.
+  /// Brings the keyring to about `count` keys, stored rather than generated: a KMS is not asked for them.
   func fill(_ count: Int, _ target: Target) async throws {
-    let client = try client("db", target)
+    let client = try target.client(target.files)
+    let value = try Target.keyValue()
     for start in stride(from: 0, to: count, by: 128) {
       let changes = (start..<min(start + 128, count)).map { index in
-        Change.generate(
+        Change.store(
           KeyName(scope: .shared, owner: [], keyID: Array("filled-\(index)".utf8)),
           type: "AES",
-          length: 32
+          value: value
         )
       }
       _ = try await client.call(.transact(changes))
@@ -161,8 +184,7 @@ final class Bench {
     let client = try client("db", target)
     _ = try await client.call(.whoAmI)
     let start = bench_clock()
-    let name = KeyName(scope: .shared, owner: [], keyID: Array("bench".utf8))
-    guard case .fetch(.some) = try await client.call(.fetch(name, version: 0)).result else {
+    guard case .fetch(.some) = try await client.call(.fetch(Target.keyName, version: 0)).result else {
       throw BenchError(description: "the key is not there")
     }
     let seconds = bench_clock() - start

@@ -20,12 +20,15 @@ struct Compare: AsyncParsableCommand {
   var rounds = 3
   @Option(name: .long, help: "Keys of the large keyring.")
   var keys = 100_000
+  @Option(name: .long, help: "Tenants whose KMS is down when keyringd starts.")
+  var tenants = 1000
 
   @Option(name: .long, parsing: .upToNextOption, help: "Measure these parts only.")
   var only = Part.allCases
 
   enum Part: String, CaseIterable, ExpressibleByArgument {
-    case fetches, handshakes, stores, size, rotation, backup
+    case fetches, handshakes, stores, size, rotation, backup, isolation, outage
+    case awsRotation = "aws-rotation"
   }
 
   func run() async throws {
@@ -37,6 +40,9 @@ struct Compare: AsyncParsableCommand {
     if only.contains(.size) { try await largeKeyring(bench) }
     if only.contains(.rotation) { try await rotation(bench) }
     if only.contains(.backup) { try await backup(bench) }
+    if only.contains(.isolation) { try await isolation(bench) }
+    if only.contains(.outage) { try await outage(bench) }
+    if only.contains(.awsRotation) { try await awsRotation(bench) }
   }
 
   private func floors(_ bench: Bench) async throws {
@@ -68,10 +74,10 @@ struct Compare: AsyncParsableCommand {
     return values
   }
 
-  private func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
+  func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 
   /// The median of each round's ratio: what disturbs a machine disturbs the neighbours in time alike.
-  private func ratio(_ values: [Double], to others: [Double]) -> Double {
+  func ratio(_ values: [Double], to others: [Double]) -> Double {
     median(zip(values, others).map { $0 / $1 })
   }
 
@@ -160,7 +166,7 @@ struct Compare: AsyncParsableCommand {
     var (took, ratios, idle, during): ([Double], [Double], [Double], [Double]) = ([], [], [], [])
     for round in 0...rounds {
       let still = try server.measure(connections: 1, depth: 1, seconds: max(took.last ?? 1, 0.5), stores: 0)
-      async let rotation = server.rotateKeys(admin)
+      async let rotation = server.rotateKeys(admin, keys: keys)
       let busy = try server.measure(connections: 1, depth: 1, seconds: max(took.last ?? 1, 0.5), stores: 0)
       took.append(try await rotation)
       guard round > 0 else { continue }  // the first tells how long to measure

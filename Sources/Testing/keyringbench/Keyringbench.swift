@@ -104,3 +104,23 @@ func withFiles<R>(
     }
   }
 }
+
+/// Lends the C strings of several for the length of a call.
+func withFiles<R>(_ files: [Files], _ body: (UnsafeBufferPointer<bench_files>) throws -> R) rethrows -> R {
+  // SAFETY: the copies are freed after the call, and not before.
+  let copies = unsafe files.map {
+    unsafe bench_files(
+      certificate: strdup($0.certificate),
+      key: strdup($0.privateKey),
+      authority: strdup($0.authority)
+    )
+  }
+  defer {
+    unsafe copies.forEach {
+      unsafe free(UnsafeMutableRawPointer(mutating: $0.certificate))
+      unsafe free(UnsafeMutableRawPointer(mutating: $0.key))
+      unsafe free(UnsafeMutableRawPointer(mutating: $0.authority))
+    }
+  }
+  return try unsafe copies.withUnsafeBufferPointer(body)
+}

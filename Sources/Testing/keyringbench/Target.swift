@@ -18,15 +18,16 @@ struct Measured {
   let microsecondsCPU: Double
   let latencies: Histogram<UInt64>
 
-  private func milliseconds(_ percentile: Double) -> String {
-    String(format: "%.3f", Double(latencies.valueAtPercentile(percentile)) / 1e6)
+  func milliseconds(_ percentile: Double) -> Double {
+    Double(latencies.valueAtPercentile(percentile)) / 1e6
   }
 
-  var milliseconds99: Double { Double(latencies.valueAtPercentile(99)) / 1e6 }
+  var milliseconds99: Double { milliseconds(99) }
 
   var line: String {
     String(
-      format: "%.0f requests/s, %.2f us of server CPU each, p50 %@ ms, p99 %@ ms, p99.9 %@ ms, %llu errors",
+      format:
+        "%.0f requests/s, %.2f us of server CPU each, p50 %.3f ms, p99 %.3f ms, p99.9 %.3f ms, %llu errors",
       Double(requests) / seconds,
       microsecondsCPU,
       milliseconds(50),
@@ -41,14 +42,22 @@ struct Measured {
 struct Target {
   let host: String
   let port: Int32
-  let files: Files
+  var files: Files
   let pid: Int32
   var firstStore: UInt32 = 0
 
-  /// The frame of a fetch of the shared key `bench`, with a request id of five bytes.
-  static let fetchFrame = frame(
-    .fetch(KeyName(scope: .shared, owner: [], keyID: Array("bench".utf8)), version: 0)
-  )
+  /// The shared key `bench`.
+  static let keyName = KeyName(scope: .shared, owner: [], keyID: Array("bench".utf8))
+
+  /// The frame of its fetch, with a request id of five bytes.
+  static let fetchFrame = frame(.fetch(keyName, version: 0))
+
+  /// 32 bytes, nobody's secret.
+  static func keyValue() throws -> Secret {
+    try unsafe Secret(count: 32) { room in
+      for index in 0..<32 { unsafe room[index] = UInt8(index) }
+    }
+  }
 
   static func frame(_ call: Call) -> [UInt8] {
     var buffer = WipedBuffer()
@@ -56,12 +65,16 @@ struct Target {
     return unsafe buffer.withUnsafeBytes { unsafe Array($0) }
   }
 
-  func measure(connections: Int32, depth: Int32, seconds: Double, stores: Int32) throws -> Measured {
-    let value = try unsafe Secret(count: 32) { room in
-      for index in 0..<32 { unsafe room[index] = UInt8(index) }
-    }
+  /// - Parameter identities: who connects, in turn; nil: whose target it is.
+  func measure(
+    as identities: [Files]? = nil,
+    connections: Int32,
+    depth: Int32,
+    seconds: Double,
+    stores: Int32
+  ) throws -> Measured {
     let name = KeyName(scope: .shared, owner: [], keyID: Array("k-00000000".utf8))
-    let store = Self.frame(.change(.store(name, type: "AES", value: value)))
+    let store = Self.frame(.change(.store(name, type: "AES", value: try Self.keyValue())))
     guard let digits = store.firstRange(of: Array("00000000".utf8))?.lowerBound else {
       throw BenchError(description: "no digits")
     }
@@ -70,7 +83,7 @@ struct Target {
     var result = unsafe bench_load_result()
     let before = bench_cpu_seconds(pid)
     // SAFETY: every pointer lives for the call; the result's array is as long as it says.
-    let status = unsafe withFiles(files.certificate, files.privateKey, files.authority) { files in
+    let status = unsafe withFiles(identities ?? [files]) { files in
       unsafe host.withCString { host in
         unsafe latencies.withUnsafeMutableBufferPointer { latencies in
           unsafe fetch.withUnsafeBufferPointer { fetch in
@@ -78,7 +91,8 @@ struct Target {
               var options = unsafe bench_load_options(
                 host: host,
                 port: port,
-                files: files,
+                identities: files.baseAddress,
+                identities_count: Int32(files.count),
                 connections: connections,
                 depth: depth,
                 seconds: seconds,
@@ -124,27 +138,37 @@ struct Target {
     return (bench_cpu_seconds(pid) - before) / Double(count) * 1e6
   }
 
-  func client(_ files: Files) throws -> KeyringClient {
-    try KeyringClient(
-      KeyringClientConfiguration(
-        host: host,
-        port: Int(port),
-        certificateFile: files.certificate,
-        privateKeyFile: files.privateKey,
-        authorityFile: files.authority
-      )
+  /// - Parameter attempts: of each call, at most.
+  func client(_ files: Files, attempts: Int = 5) throws -> KeyringClient {
+    var configuration = KeyringClientConfiguration(
+      host: host,
+      port: Int(port),
+      certificateFile: files.certificate,
+      privateKeyFile: files.privateKey,
+      authorityFile: files.authority
     )
+    configuration.attempts = attempts
+    return try KeyringClient(configuration)
+  }
+
+  /// Generates the shared key `bench` of the tenant whose instance it is.
+  func generateKey(_ files: Files) async throws {
+    let instance = try client(files)
+    _ = try await instance.call(.change(.generate(Self.keyName, type: "AES", length: 32)))
+    await instance.close()
   }
 
   /// Seconds of a rotate-keys.
   ///
-  /// - Parameter files: an administrator's.
-  func rotateKeys(_ files: Files) async throws -> Double {
+  /// - Parameters:
+  ///   - files: an administrator's.
+  ///   - keys: how many there are at least.
+  func rotateKeys(_ files: Files, of tenant: String = "bench", keys: Int) async throws -> Double {
     let admin = try client(files)
     let start = ProcessInfo.processInfo.systemUptime
-    let call = Call.admin(.rotateKeys("bench", allowTransient: true))
+    let call = Call.admin(.rotateKeys(tenant, allowTransient: true))
     guard case .rotateKeys(let report) = try await admin.call(call, timeout: .seconds(60)).result,
-      report.recordsElsewhere == 0
+      report.recordsElsewhere == 0, report.records >= keys
     else { throw BenchError(description: "the keys were not rotated") }
     let seconds = ProcessInfo.processInfo.systemUptime - start
     await admin.close()

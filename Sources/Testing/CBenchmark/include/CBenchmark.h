@@ -20,7 +20,9 @@ int bench_floor(bench_files files, int good, size_t reply_bytes, void (*ready)(i
 typedef struct {
   const char *host;
   int port;
-  bench_files files;
+  /// Who connects: the first connection is the first one's, and so on, and again from the first.
+  const bench_files *identities;
+  int identities_count;
   int connections;
   int depth;
   double seconds;
@@ -46,7 +48,7 @@ typedef struct {
   size_t latencies_max;
 } bench_load_result;
 
-/// Drives a server; the caller gives room for latencies. Returns 0, or -1 with a message on standard error.
+/// Drives a server, or one of several at a time, each from its own thread; the caller gives room for latencies. Returns 0, or -1 with a message on standard error.
 int bench_load(const bench_load_options *options, bench_load_result *result);
 /// Connects, shakes hands and closes, one after the other, for `seconds`; returns how many, or -1.
 int64_t bench_handshakes(const char *host, int port, bench_files files, double seconds);
