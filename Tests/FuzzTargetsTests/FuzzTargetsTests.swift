@@ -2,12 +2,12 @@ import Testing
 
 @testable import FuzzTargets
 
+private func run(_ target: FuzzTarget, _ bytes: [UInt8]) -> Bool {
+  unsafe bytes.withUnsafeBytes { unsafe target.run($0) }
+}
+
 /// The fuzz targets on their seeds, and on what lies near them: a property that a change breaks shows here first. `Tests/run --fuzz` goes on for longer.
 @Suite struct FuzzTargetsTests {
-  private func run(_ target: FuzzTarget, _ bytes: [UInt8]) -> Bool {
-    unsafe bytes.withUnsafeBytes { unsafe target.run($0) }
-  }
-
   @Test(arguments: FuzzTarget.allCases)
   func everySeedIsAccepted(_ target: FuzzTarget) throws {
     let seeds = try target.seeds()
@@ -15,6 +15,10 @@ import Testing
     for (index, seed) in seeds.enumerated() { #expect(run(target, seed), "seed \(index)") }
   }
 
+}
+
+/// A minute of both cores: it runs with the campaigns, alone.
+@Suite struct NearSeedCampaign {
   /// Every byte of every seed changed, left out (with the next), doubled, written as a longer number, and every seed cut off everywhere.
   @Test(arguments: FuzzTarget.allCases)
   func whatLiesNearASeedBreaksNoProperty(_ target: FuzzTarget) throws {

@@ -237,3 +237,87 @@ import WireProtocol
     try await kms.shutdown()
   }
 }
+
+/// What a review found that could go wrong when what reaches a CMK changes.
+@Suite struct ProviderChangeTests {
+  private func move(_ tenant: AWSTenant, _ file: String) -> Call {
+    let settings: [TenantMoveCall.Setting] = [
+      .init(name: "provider", value: "aws"), .init(name: "endpoint", value: tenant.endpoint),
+      .init(name: "credentials_file", value: file),
+    ]
+    return .admin(.tenantMove(TenantMoveCall(tenant: "acme", cmkID: tenant.cmkID, settings: settings)))
+  }
+
+  /// `set cmk_id` is proved with the credentials in force: a file that was exchanged comes by `reload`, which sees to the keys in use.
+  @Test func settingACMKTakesNoNewCredentials() async throws {
+    try await AWSFixture.use { fixture in
+      _ = try await fixture.client.call(.generate(.own("k")))
+      let second = fixture.kms.makeKey()
+      var next = fixture.tenant
+      next.accessKeyID = "AKIATESTTESTTEST0002"
+      try next.putCredentials(in: fixture.server.data("tenants"))
+      fixture.kms.forgetCalls()
+      try await fixture.set("cmk_id", second, .persist)
+      try await fixture.expire()
+      #expect(try await fixture.client.fetch(.own("k")) != nil)
+      #expect(Set(fixture.kms.calls.map(\.accessKeyID)) == [fixture.tenant.accessKeyID])
+    }
+  }
+
+  /// The old account's credentials were written over: after the move nothing would open the old keys any more.
+  @Test func aMoveThatWouldLoseOldKeysIsRefused() async throws {
+    try await AWSFixture.use { fixture in
+      _ = try await fixture.client.call(.generate(.own("old")))
+      let other = try await ScriptedKMS()
+      var tenant = AWSTenant(cmkID: other.makeKey(), endpoint: other.endpoint)
+      tenant.accessKeyID = "AKIATESTTESTTEST0002"
+      fixture.kms.refuse(tenant.accessKeyID, with: "UnrecognizedClientException")
+      try tenant.putCredentials(in: fixture.server.data("tenants"))
+      let refusal = try await fixture.admin.refusal(move(tenant, "credentials"))
+      #expect(refusal?.message.contains("in use") == true, "\(String(describing: refusal))")
+      try await fixture.expire()
+      #expect(try await fixture.client.fetch(.own("old")) != nil)
+      #expect(try await fixture.status().summary.cmkID == fixture.cmk)
+      try await other.shutdown()
+    }
+  }
+
+  /// From AWS to local by the file alone: refused, since nothing would reach AWS any more.
+  @Test func aReloadFromAWSToLocalIsRefused() async throws {
+    try await AWSFixture.use { fixture in
+      _ = try await fixture.client.call(.generate(.own("k")))
+      guard
+        case .cmk(let local, _, _) = try await fixture.admin.call(
+          .admin(.cmk(tenant: "acme", .create, cmkID: "", days: 0))
+        )
+      else { throw UnexpectedReply() }
+      try Data("cmk_id: \(local)\ninstances: any\n".utf8).write(
+        to: URL(filePath: fixture.server.data("tenants/acme/tenant.yaml"))
+      )
+      let refusal = try await fixture.admin.refusal(.admin(.tenantReload("acme")))
+      #expect(refusal?.reason == .configurationInvalid && refusal?.message.contains("tenant move") == true)
+      try await fixture.expire()
+      #expect(try await fixture.client.fetch(.own("k")) != nil)
+      #expect(try await fixture.status().summary.provider == "aws")
+    }
+  }
+
+  /// After a move the old account is gone and the new CMK refuses: that is a refusal, not a silence.
+  @Test func aFormerProviderThatIsSilentExcusesNoRefusal() async throws {
+    try await AWSFixture.use { fixture in
+      _ = try await fixture.client.call(.generate(.own("old")))
+      let other = try await ScriptedKMS(account: "444455556666")
+      let tenant = AWSTenant(cmkID: other.makeKey(), endpoint: other.endpoint)
+      try tenant.putCredentials(in: fixture.server.data("tenants"), as: "credentials.2")
+      _ = try await fixture.admin.call(move(tenant, "credentials.2"))
+      _ = try await fixture.client.call(.generate(.own("new")))
+      fixture.kms.behave(.hangUp)
+      other.set(tenant.cmkID, .disabled)
+      try await fixture.expire()
+      #expect(try await fixture.client.refusal(.fetch(.own("new")))?.reason == .tenantLocked)
+      // And the old account's silence is no refusal of the old keys.
+      #expect(try await fixture.client.fetch(.own("old")) != nil)
+      try await other.shutdown()
+    }
+  }
+}

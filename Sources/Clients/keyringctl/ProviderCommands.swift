@@ -38,7 +38,8 @@ struct TenantMove: AsyncParsableCommand {
 
         keyringctl tenant move acme --provider aws --cmk-id arn:aws:kms:eu-central-1:111122223333:key/... --credentials-file credentials.2
         keyringctl rotate-keys acme
-        keyringctl tenant move acme --provider local --cmk-id local-...   (a CMK that `keyringctl cmk create` made)
+        keyringctl cmk create acme
+        keyringctl tenant move acme --provider local --cmk-id local-...
       """
   )
   @OptionGroup var connection: ConnectionOptions

@@ -147,7 +147,9 @@ extension Service {
   /// The given CMK, proved to be usable, or a new one.
   private func cmk(for name: TenantName, _ call: TenantCreateCall) async throws(ServiceError) -> CMKID {
     guard ["", "local"].contains(call.provider) else {
-      throw .configuration("this server does not have the provider '\(call.provider.prefix(64))'")
+      throw .configuration(
+        "`tenant create` makes tenants of the provider 'local'; one of 'aws' is a folder with two files: docs/AWS.md"
+      )
     }
     do {
       let provider: any CMKLifecycle = try resources.localProvider(name)

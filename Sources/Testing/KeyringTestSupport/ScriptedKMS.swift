@@ -59,9 +59,8 @@ public final class ScriptedKMS: Sendable {
     public let keyID: String
   }
 
-  /// Of its ARNs.
-  public static let account = "111122223333"
   private let region: String
+  private let account: String
   private let state = Mutex(State())
   private let group: MultiThreadedEventLoopGroup
   private let channel: Mutex<(any Channel)?> = Mutex(nil)
@@ -69,9 +68,17 @@ public final class ScriptedKMS: Sendable {
 
   /// Starts one, on a free port or on that of another that ended.
   ///
-  /// - Parameter keys: ids of the CMKs that it has from its first call on: of that other.
-  public init(region: String = "eu-central-1", port: Int = 0, keys: [String] = []) async throws {
+  /// - Parameters:
+  ///   - account: of its ARNs.
+  ///   - keys: ids of the CMKs that it has from its first call on: of that other.
+  public init(
+    region: String = "eu-central-1",
+    account: String = "111122223333",
+    port: Int = 0,
+    keys: [String] = []
+  ) async throws {
     self.region = region
+    self.account = account
     group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     for id in keys { _ = makeKey(id) }
     try await listen(port)
@@ -141,7 +148,7 @@ public final class ScriptedKMS: Sendable {
   /// Forgets the calls so far.
   public func forgetCalls() { state.withLock { $0.calls = [] } }
 
-  private func arn(_ id: String) -> String { "arn:aws:kms:\(region):\(Self.account):key/\(id)" }
+  private func arn(_ id: String) -> String { "arn:aws:kms:\(region):\(account):key/\(id)" }
 
   private static func id(_ key: String) -> String { key.split(separator: "/").last.map(String.init) ?? key }
 
