@@ -79,6 +79,30 @@ import Testing
     #expect(await failure(connections(file), request)?.kind == "unreachable")
   }
 
+  /// TLS begins once the proxy has answered; by then the file, and with it what was read of it, is another one.
+  @Test func aTransferKeepsTheCAItBeganWith() async throws {
+    let server = try await TestHTTPServer.secure(pki)
+    let gate = pki.directory("gate")
+    let proxy = try await TestHTTPServer("proxy.py", [gate])
+    let file = pki.directory("chosen.crt")
+    try FileManager.default.copyItem(atPath: pki.directory("ca.crt"), toPath: file)
+    var options = HTTPConnections.Options()
+    options.caFile = file
+    options.proxy = "http://127.0.0.1:\(proxy.port)"
+    let connections = loop.connections(options)
+    let request = server.request("/echo", isSecure: true)
+    let early = Task { try await connections.send(request).status }
+    while try proxy.said.isEmpty { try await Task.sleep(for: .milliseconds(10)) }
+    let stranger = try TestPKI()
+    try FileManager.default.removeItem(atPath: file)
+    try FileManager.default.copyItem(atPath: stranger.directory("ca.crt"), toPath: file)
+    for _ in 0..<8 {
+      #expect(await failure(self.connections(file), request)?.kind == "unreachable")
+    }
+    try pki.directory.write("gate", "open")
+    #expect(try await early.value == 200)
+  }
+
   @Test func whatSpeaksNoTLSIsRefused() async throws {
     let plain = try await TestHTTPServer()
     let error = await failure(connections(nil), plain.request("/echo", isSecure: true))
