@@ -117,6 +117,12 @@ final class Script: Sendable {
       #expect(guarded.attemptMilliseconds(3000) == 100)
     }
     #expect(guarded.attemptMilliseconds(3000) == 3000)
+    // Whole milliseconds: less would end before the deadline, and count against the endpoint.
+    for (left, milliseconds) in [(20_900_000, 21), (20_000_001, 21), (20_000_000, 20), (1, 1), (0, 1)] {
+      CallGuard.$deadline.withValue(clock.now + UInt64(left)) {
+        #expect(guarded.attemptMilliseconds(3000) == milliseconds)
+      }
+    }
   }
 
   // MARK: The circuit breaker
@@ -221,6 +227,36 @@ final class Script: Sendable {
     }
   }
 
+  @Test func confirmationsComeFirst() async {
+    let guarded = clock.guarded()
+    let (first, others, order) = (Gate(), Gate(), Order())
+    var tasks = (0..<4).map { begin("running", guarded, $0 == 0 ? first : others, order, deadline: .max) }
+    while order.names.count < 4 { await Task.yield() }
+    for (index, name) in ["caller", "caller", "confirmation"].enumerated() {
+      tasks.append(begin(name, guarded, others, order, deadline: name == "caller" ? .max : nil))
+      while guarded.waiting < index + 1 { await Task.yield() }
+    }
+    first.open()
+    while order.names.count < 5 { await Task.yield() }
+    #expect(order.names.last == "confirmation")
+    others.open()
+    for task in tasks { await task.value }
+  }
+
+  private func begin(_ name: String, _ guarded: CallGuard, _ gate: Gate, _ order: Order, deadline: UInt64?)
+    -> Task<Void, Never>
+  {
+    Task {
+      await CallGuard.$deadline.withValue(deadline) {
+        // It does not fail; whether it ran is seen in the order.
+        _ = try? await guarded.attempt { () async throws(CallFailure) in
+          order.add(name)
+          await gate.passed()
+        }
+      }
+    }
+  }
+
   @Test func aCallerInAHurrySaysNothingOfTheEndpoint() async {
     let guarded = clock.guarded()
     for _ in 0..<20 {
@@ -241,6 +277,14 @@ final class Script: Sendable {
     }
     #expect(!guarded.isOpen)
   }
+}
+
+/// Who began, in order.
+private final class Order: Sendable {
+  private let state = Mutex<[String]>([])
+  var names: [String] { state.withLock { $0 } }
+
+  func add(_ name: String) { state.withLock { $0.append(name) } }
 }
 
 /// Counts those that run at one time.

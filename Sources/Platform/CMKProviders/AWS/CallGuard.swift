@@ -37,6 +37,8 @@ public final class CallGuard: Sendable {
     var breaker = CircuitBreaker()
     var retries = RetryPolicy()
     var inFlight = 0
+    /// Confirmations, which are for all callers, and few: they come first.
+    var confirming: [CheckedContinuation<Bool, Never>] = []
     var waiting: [CheckedContinuation<Bool, Never>] = []
     var lastFailure = ""
   }
@@ -57,13 +59,14 @@ public final class CallGuard: Sendable {
   public var isOpen: Bool { state.withLock { $0.breaker.isOpen } }
 
   /// Calls that wait for their turn at this moment.
-  var waiting: Int { state.withLock { $0.waiting.count } }
+  var waiting: Int { state.withLock { $0.confirming.count + $0.waiting.count } }
 
-  /// Milliseconds that the next attempt may take: `most`, or less where the task's deadline comes earlier.
+  /// Milliseconds that the next attempt may take: `most`, or less where the task's deadline comes earlier; rounded up, so that an attempt that is
+  /// cut short ends past the deadline, and is told from one that the endpoint left without an answer.
   func attemptMilliseconds(_ most: Int) -> Int {
     guard let deadline = Self.deadline else { return most }
     let now = surroundings.now()
-    return min(most, deadline > now ? max(1, Int(clamping: (deadline - now) / 1_000_000)) : 1)
+    return min(most, deadline > now ? Int(clamping: (deadline - now - 1) / 1_000_000 + 1) : 1)
   }
 
   /// Runs `body`, again where that may help.
@@ -154,8 +157,11 @@ public final class CallGuard: Sendable {
         state.inFlight += 1
         return false
       }
-      // Confirmations are for all callers, and few: they find a place always.
-      guard state.waiting.count < Self.waitingMax || Self.deadline == nil else { return true }
+      if Self.deadline == nil {
+        state.confirming.append(turn)
+        return nil
+      }
+      guard state.waiting.count < Self.waitingMax else { return true }
       state.waiting.append(turn)
       return nil
     }
@@ -164,11 +170,10 @@ public final class CallGuard: Sendable {
 
   private func giveTurn() {
     let next = state.withLock { state -> CheckedContinuation<Bool, Never>? in
-      guard !state.waiting.isEmpty else {
-        state.inFlight -= 1
-        return nil
-      }
-      return state.waiting.removeFirst()
+      if !state.confirming.isEmpty { return state.confirming.removeFirst() }
+      if !state.waiting.isEmpty { return state.waiting.removeFirst() }
+      state.inFlight -= 1
+      return nil
     }
     next?.resume(returning: false)
   }
