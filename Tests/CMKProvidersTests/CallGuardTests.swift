@@ -46,15 +46,18 @@ final class Script: Sendable {
   }
 }
 
+private let url = "https://kms.eu-central-1.amazonaws.com/"
+
 @Suite struct CallGuardTests {
   let clock = ManualClock()
 
   private func fails(
     _ guarded: CallGuard,
-    _ script: Script
+    _ script: Script,
+    at url: String = url
   ) async -> CMKError? {
     do {
-      _ = try await guarded.attempt { () throws(CallFailure) in try script.next() }
+      _ = try await guarded.attempt(at: url) { () throws(CallFailure) in try script.next() }
       return nil
     } catch {
       return error
@@ -150,6 +153,24 @@ final class Script: Sendable {
     #expect(!guarded.isOpen)
   }
 
+  @Test func anEndpointIsRefusedForItsOwnFailuresOnly() async {
+    let guarded = clock.guarded()
+    let down = Script([CallFailure](repeating: CallFailure(.unreachable, "down"), count: 100))
+    for _ in 0..<2 { _ = await fails(guarded, down, at: "https://dead/") }
+    #expect(guarded.isOpen)
+    #expect(await fails(guarded, Script([])) == nil)
+    #expect(guarded.isOpen, "another's answer closes it not")
+    // Others come and go; which one is down is not forgotten for them.
+    for number in 0..<100 {
+      clock.advance(0.001)
+      #expect(await fails(guarded, Script([]), at: "https://\(number)/") == nil)
+    }
+    #expect(guarded.endpoints == CallGuard.endpointsMax)
+    let asked = down.attempts
+    #expect(await fails(guarded, down, at: "https://dead/") != nil)
+    #expect(down.attempts == asked)
+  }
+
   @Test func whileOneProbesTheOthersAreRefused() {
     var breaker = CircuitBreaker()
     for _ in 0..<5 { breaker.failed(now: 0, random: 0.5) }
@@ -207,7 +228,7 @@ final class Script: Sendable {
       for _ in 0..<68 {
         group.addTask {
           do throws(CMKError) {
-            _ = try await guarded.attempt { () async throws(CallFailure) in
+            _ = try await guarded.attempt(at: url) { () async throws(CallFailure) in
               running.begin()
               await gate.passed()
               running.end()
@@ -249,7 +270,7 @@ final class Script: Sendable {
     Task {
       await CallGuard.$deadline.withValue(deadline) {
         // It does not fail; whether it ran is seen in the order.
-        _ = try? await guarded.attempt { () async throws(CallFailure) in
+        _ = try? await guarded.attempt(at: url) { () async throws(CallFailure) in
           order.add(name)
           await gate.passed()
         }
@@ -269,7 +290,7 @@ final class Script: Sendable {
       #expect(script.attempts == 0)
       // Cut off by its deadline while it was asked.
       await CallGuard.$deadline.withValue(clock.now + 1) {
-        _ = try? await guarded.attempt { () async throws(CallFailure) -> Int in
+        _ = try? await guarded.attempt(at: url) { () async throws(CallFailure) -> Int in
           clock.advance(0.001)
           throw CallFailure(.unreachable, "timed out")
         }
