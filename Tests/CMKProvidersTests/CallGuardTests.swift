@@ -1,3 +1,4 @@
+import HTTPTransport
 import KeyringCore
 import Synchronization
 import Testing
@@ -206,6 +207,27 @@ private let url = "https://kms.eu-central-1.amazonaws.com/"
     let guarded = clock.guarded()
     let script = Script([CallFailure](repeating: CallFailure(kind, ""), count: 100))
     for _ in 0..<20 { _ = await fails(guarded, script) }
+    #expect(!guarded.isOpen)
+  }
+
+  /// Neither a failure nor an answer: it does not open the breaker, does not close it, and leaves the probe to another.
+  @Test(arguments: [
+    CallFailure(HTTPError.local("kms: the request was cancelled")),
+    CallFailure(withoutCredentials: .unreachable("credentials: none yet")),
+  ])
+  func whatIsLocalSaysNothingOfTheEndpoint(_ failure: CallFailure) async {
+    let guarded = clock.guarded()
+    let local = Script([CallFailure](repeating: failure, count: 100))
+    for _ in 0..<20 { #expect(await fails(guarded, local)?.name == .unreachable) }
+    #expect(!guarded.isOpen && local.attempts == 20)
+    let down = Script([CallFailure](repeating: CallFailure(.unreachable, "down"), count: 100))
+    for _ in 0..<2 { _ = await fails(guarded, down) }
+    clock.advance(10)
+    for number in 0..<5 {
+      _ = await fails(guarded, local)
+      #expect(guarded.isOpen && local.attempts == 21 + number)
+    }
+    #expect(await fails(guarded, Script([])) == nil)
     #expect(!guarded.isOpen)
   }
 

@@ -79,7 +79,7 @@ import Testing
   @Test func aCancelledTaskEndsItsRequest() async throws {
     let (observer, connections) = (loop.connections(), loop.connections())
     let request = server.request("/silence")
-    let cancelled = HTTPError.unreachable("127.0.0.1: the request was cancelled")
+    let cancelled = HTTPError.local("127.0.0.1: the request was cancelled")
     let task = Task { await failure(connections, request) }
     try await waitForOpen(2, observer)
     task.cancel()
@@ -104,7 +104,7 @@ import Testing
   @Test func closingFailsWhatIsInFlightAndWhatWaits() async throws {
     let (observer, connections) = (loop.connections(), loop.connections())
     let request = server.request("/silence")
-    let closed = HTTPError.unreachable("127.0.0.1: the connections were closed")
+    let closed = HTTPError.local("127.0.0.1: the connections were closed")
     let tasks = (0..<12).map { _ in Task { await failure(connections, request) } }
     try await waitForOpen(9, observer)
     connections.close()
@@ -129,7 +129,7 @@ import Testing
     let connections = loop.connections()
     let request = server.request("/silence")
     let tasks = (0..<1033).map { _ in Task { await failure(connections, request) } }
-    let refused = HTTPError.unreachable("127.0.0.1: too many requests are waiting")
+    let refused = HTTPError.local("127.0.0.1: too many requests are waiting")
     // Eight run, 1,024 wait: one is refused, whichever came last.
     let first = await withTaskGroup(of: HTTPError?.self) { group in
       for task in tasks { group.addTask { await task.value } }
@@ -209,7 +209,7 @@ import Testing
     let request = server.request("/echo", isSecure: true, host: "kms.example")
     #expect(try await connections.send(request).status == 200)
     cancelled.cancel()
-    #expect(await cancelled.value == .unreachable("hung.example: the request was cancelled"))
+    #expect(await cancelled.value == .local("hung.example: the request was cancelled"))
     hung.connectTimeoutMilliseconds = 100
     let late = await failure(connections, hung)
     #expect(late == .unreachable("hung.example: the name was not looked up in time"))

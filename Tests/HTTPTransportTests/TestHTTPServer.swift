@@ -125,6 +125,7 @@ extension HTTPError {
   var kind: String {
     switch self {
     case .unreachable: "unreachable"
+    case .local: "local"
     case .malformed: "malformed"
     case .configuration: "configuration"
     }

@@ -39,7 +39,7 @@ final class NameResolver {
       let answer = lookUp(name)
       post { loop in loop.resolver.end(name, answer) }
     }
-    if !isBegun { end(name, .failure(.unreachable("\(name): no thread to look the name up"))) }
+    if !isBegun { end(name, .failure(.local("\(name): no thread to look the name up"))) }
   }
 
   private func end(_ name: String, _ answer: Answer) {

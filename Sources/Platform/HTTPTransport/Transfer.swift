@@ -32,11 +32,11 @@ final class Transfer {
 
   /// Prepares it; `curl_multi_add_handle` starts it.
   ///
-  /// - Throws: `HTTPError.unreachable` when out of memory, `.configuration` where libcurl lacks an option.
+  /// - Throws: `HTTPError.local` when out of memory, `.configuration` where libcurl lacks an option.
   init(_ call: Call, _ route: Route) throws(HTTPError) {
     // SAFETY: the handle, the text, both lists and a reference to the store belong to this object, which frees them when the handle is in no
     // multi handle any more.
-    guard let easy = unsafe curl_easy_init() else { throw .unreachable("out of memory") }
+    guard let easy = unsafe curl_easy_init() else { throw .local("out of memory") }
     unsafe self.easy = easy
     self.call = call
     unsafe errorText = .allocate(capacity: Int(CURL_ERROR_SIZE))
@@ -76,7 +76,7 @@ final class Transfer {
     let target = route.proxy ?? url
     let line = "\(target.host):\(target.port):\(route.addresses.joined(separator: ","))"
     // SAFETY: the list is this object's; libcurl copies the line.
-    guard let list = unsafe curl_slist_append(nil, line) else { throw .unreachable("out of memory") }
+    guard let list = unsafe curl_slist_append(nil, line) else { throw .local("out of memory") }
     unsafe addressLines = list
     unsafe options.set(CURLOPT_RESOLVE, list: list)
   }
@@ -109,7 +109,7 @@ final class Transfer {
     let list = unsafe line.withUnsafeBytes { bytes in
       unsafe curl_slist_append(headerLines, bytes.bindMemory(to: CChar.self).baseAddress)
     }
-    guard let list = unsafe list else { throw .unreachable("out of memory") }
+    guard let list = unsafe list else { throw .local("out of memory") }
     unsafe headerLines = list
   }
 

@@ -51,7 +51,7 @@ final class TrustStores {
     )
     if let store = stores[path], store.stamp == stamp { return unsafe store.pointer }
     // SAFETY: the store belongs to this object, or is freed here; each connection takes a reference of its own.
-    guard let pointer = unsafe X509_STORE_new() else { throw .unreachable("out of memory") }
+    guard let pointer = unsafe X509_STORE_new() else { throw .local("out of memory") }
     ERR_clear_error()
     guard unsafe X509_STORE_load_file(pointer, path) == 1 else {
       unsafe X509_STORE_free(pointer)

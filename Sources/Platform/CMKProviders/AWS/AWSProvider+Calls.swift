@@ -125,7 +125,7 @@ extension CallFailure {
   /// The same failure of a call that changes something: without an answer that can be used, it may have been made.
   var afterAChange: CallFailure {
     switch kind {
-    case .unreachable, .serverFailure:
+    case .unreachable, .local, .serverFailure:
       CallFailure(
         .outcomeUnknown,
         "whether the CMK was rotated is not known, and its rotations in AWS (ListKeyRotations) tell: \(message)",

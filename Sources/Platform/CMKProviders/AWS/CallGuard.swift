@@ -150,6 +150,10 @@ public final class CallGuard: Sendable {
   private func note(_ failure: CallFailure, _ url: String) {
     let (now, random) = (surroundings.now(), surroundings.random())
     state.withLock { state in
+      guard failure.isOfEndpoint else {
+        state.endpoints[url]?.breaker.abandoned(now: now)
+        return
+      }
       switch failure.kind {
       // A caller in a hurry says nothing of the endpoint: another is asked how it is.
       case .unreachable where Self.deadline.map({ now >= $0 }) ?? false:
@@ -157,8 +161,8 @@ public final class CallGuard: Sendable {
       case .unreachable, .serverFailure, .outcomeUnknown:
         state.endpoints[url]?.breaker.failed(now: now, random: random)
         state.endpoints[url]?.lastFailure = failure.text
-      // An answer, though not the one wished for.
-      case .denied, .disabled, .pendingDeletion, .notFound, .invalidCiphertext, .credential, .configuration,
+      // An answer, though not the one wished for; `local` is none, and does not come here.
+      case .local, .denied, .disabled, .pendingDeletion, .notFound, .invalidCiphertext, .credential, .configuration,
         .refused, .throttled:
         state.endpoints[url]?.breaker.counted(now: now)
         state.endpoints[url]?.breaker.succeeded()
