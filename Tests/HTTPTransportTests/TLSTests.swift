@@ -1,16 +1,18 @@
 import Cryptography
 import Foundation
-import HTTPTransport
 import KeyringTestSupport
 import Testing
 
+@testable import HTTPTransport
+
 /// Whom requests are sent to.
 @Suite struct TLSTests {
+  private let clock = TestClock()
   private let loop: HTTPLoop
   private let pki: TestPKI
 
   init() throws {
-    loop = try HTTPLoop()
+    loop = try HTTPLoop(lookUp: NameResolver.system) { [clock] in clock.now }
     pki = try TestPKI()
   }
 
@@ -76,6 +78,26 @@ import Testing
     let stranger = try TestPKI()
     try FileManager.default.removeItem(atPath: file)
     try FileManager.default.copyItem(atPath: stranger.directory("ca.crt"), toPath: file)
+    #expect(try await connections(file).send(request).status == 200, "it is looked at once a second")
+    clock.advance(milliseconds: 1000)
+    #expect(await failure(connections(file), request)?.kind == "unreachable")
+  }
+
+  @Test func aCAFileThatCannotBeReadLeavesTheLastOneInForce() async throws {
+    let server = try await TestHTTPServer.secure(pki)
+    let file = pki.directory("chosen.crt")
+    let request = server.request("/echo", isSecure: true)
+    try FileManager.default.copyItem(atPath: pki.directory("ca.crt"), toPath: file)
+    #expect(try await connections(file).send(request).status == 200)
+    try pki.directory.write("chosen.crt", "half writ")
+    clock.advance(milliseconds: 1000)
+    #expect(try await connections(file).send(request).status == 200)
+    try FileManager.default.removeItem(atPath: file)
+    clock.advance(milliseconds: 1000)
+    #expect(try await connections(file).send(request).status == 200)
+    let stranger = try TestPKI()
+    try FileManager.default.copyItem(atPath: stranger.directory("ca.crt"), toPath: file)
+    clock.advance(milliseconds: 1000)
     #expect(await failure(connections(file), request)?.kind == "unreachable")
   }
 
@@ -96,6 +118,7 @@ import Testing
     let stranger = try TestPKI()
     try FileManager.default.removeItem(atPath: file)
     try FileManager.default.copyItem(atPath: stranger.directory("ca.crt"), toPath: file)
+    clock.advance(milliseconds: 1000)
     for _ in 0..<8 {
       #expect(await failure(self.connections(file), request)?.kind == "unreachable")
     }

@@ -162,7 +162,8 @@ public final class CallGuard: Sendable {
         state.endpoints[url]?.breaker.failed(now: now, random: random)
         state.endpoints[url]?.lastFailure = failure.text
       // An answer, though not the one wished for; `local` is none, and does not come here.
-      case .local, .denied, .disabled, .pendingDeletion, .notFound, .invalidCiphertext, .credential, .configuration,
+      case .local, .denied, .disabled, .pendingDeletion, .notFound, .invalidCiphertext, .credential,
+        .configuration,
         .refused, .throttled:
         state.endpoints[url]?.breaker.counted(now: now)
         state.endpoints[url]?.breaker.succeeded()
