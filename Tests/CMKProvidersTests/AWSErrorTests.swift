@@ -99,7 +99,7 @@ import Testing
     for kind in CallFailure.Kind.allCases {
       let error = CallFailure(kind, "why").cmkError
       switch kind {
-      case .unreachable, .throttled, .serverFailure, .credential:
+      case .unreachable, .local, .throttled, .serverFailure, .credential:
         #expect(error.name == .unreachable, "\(kind)")
       case .denied, .disabled, .pendingDeletion, .notFound: #expect(error.name == .denied, "\(kind)")
       case .invalidCiphertext: #expect(error.name == .invalidCiphertext)

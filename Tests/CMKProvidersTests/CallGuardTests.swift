@@ -1,3 +1,4 @@
+import HTTPTransport
 import KeyringCore
 import Synchronization
 import Testing
@@ -46,15 +47,18 @@ final class Script: Sendable {
   }
 }
 
+private let url = "https://kms.eu-central-1.amazonaws.com/"
+
 @Suite struct CallGuardTests {
   let clock = ManualClock()
 
   private func fails(
     _ guarded: CallGuard,
-    _ script: Script
+    _ script: Script,
+    at url: String = url
   ) async -> CMKError? {
     do {
-      _ = try await guarded.attempt { () throws(CallFailure) in try script.next() }
+      _ = try await guarded.attempt(at: url) { () throws(CallFailure) in try script.next() }
       return nil
     } catch {
       return error
@@ -117,6 +121,12 @@ final class Script: Sendable {
       #expect(guarded.attemptMilliseconds(3000) == 100)
     }
     #expect(guarded.attemptMilliseconds(3000) == 3000)
+    // Whole milliseconds: less would end before the deadline, and count against the endpoint.
+    for (left, milliseconds) in [(20_900_000, 21), (20_000_001, 21), (20_000_000, 20), (1, 1), (0, 1)] {
+      CallGuard.$deadline.withValue(clock.now + UInt64(left)) {
+        #expect(guarded.attemptMilliseconds(3000) == milliseconds)
+      }
+    }
   }
 
   // MARK: The circuit breaker
@@ -142,6 +152,24 @@ final class Script: Sendable {
     clock.advance(5)
     #expect(await fails(guarded, Script([])) == nil)
     #expect(!guarded.isOpen)
+  }
+
+  @Test func anEndpointIsRefusedForItsOwnFailuresOnly() async {
+    let guarded = clock.guarded()
+    let down = Script([CallFailure](repeating: CallFailure(.unreachable, "down"), count: 100))
+    for _ in 0..<2 { _ = await fails(guarded, down, at: "https://dead/") }
+    #expect(guarded.isOpen)
+    #expect(await fails(guarded, Script([])) == nil)
+    #expect(guarded.isOpen, "another's answer closes it not")
+    // Others come and go; which one is down is not forgotten for them.
+    for number in 0..<100 {
+      clock.advance(0.001)
+      #expect(await fails(guarded, Script([]), at: "https://\(number)/") == nil)
+    }
+    #expect(guarded.endpoints == CallGuard.endpointsMax)
+    let asked = down.attempts
+    #expect(await fails(guarded, down, at: "https://dead/") != nil)
+    #expect(down.attempts == asked)
   }
 
   @Test func whileOneProbesTheOthersAreRefused() {
@@ -182,6 +210,27 @@ final class Script: Sendable {
     #expect(!guarded.isOpen)
   }
 
+  /// Neither a failure nor an answer: it does not open the breaker, does not close it, and leaves the probe to another.
+  @Test(arguments: [
+    CallFailure(HTTPError.local("kms: the request was cancelled")),
+    CallFailure(withoutCredentials: .unreachable("credentials: none yet")),
+  ])
+  func whatIsLocalSaysNothingOfTheEndpoint(_ failure: CallFailure) async {
+    let guarded = clock.guarded()
+    let local = Script([CallFailure](repeating: failure, count: 100))
+    for _ in 0..<20 { #expect(await fails(guarded, local)?.name == .unreachable) }
+    #expect(!guarded.isOpen && local.attempts == 20)
+    let down = Script([CallFailure](repeating: CallFailure(.unreachable, "down"), count: 100))
+    for _ in 0..<2 { _ = await fails(guarded, down) }
+    clock.advance(10)
+    for number in 0..<5 {
+      _ = await fails(guarded, local)
+      #expect(guarded.isOpen && local.attempts == 21 + number)
+    }
+    #expect(await fails(guarded, Script([])) == nil)
+    #expect(!guarded.isOpen)
+  }
+
   // MARK: Turns
 
   @Test func fourAreInFlightSixtyFourWaitAndTheNextIsRefused() async throws {
@@ -201,7 +250,7 @@ final class Script: Sendable {
       for _ in 0..<68 {
         group.addTask {
           do throws(CMKError) {
-            _ = try await guarded.attempt { () async throws(CallFailure) in
+            _ = try await guarded.attempt(at: url) { () async throws(CallFailure) in
               running.begin()
               await gate.passed()
               running.end()
@@ -221,6 +270,36 @@ final class Script: Sendable {
     }
   }
 
+  @Test func confirmationsComeFirst() async {
+    let guarded = clock.guarded()
+    let (first, others, order) = (Gate(), Gate(), Order())
+    var tasks = (0..<4).map { begin("running", guarded, $0 == 0 ? first : others, order, deadline: .max) }
+    while order.names.count < 4 { await Task.yield() }
+    for (index, name) in ["caller", "caller", "confirmation"].enumerated() {
+      tasks.append(begin(name, guarded, others, order, deadline: name == "caller" ? .max : nil))
+      while guarded.waiting < index + 1 { await Task.yield() }
+    }
+    first.open()
+    while order.names.count < 5 { await Task.yield() }
+    #expect(order.names.last == "confirmation")
+    others.open()
+    for task in tasks { await task.value }
+  }
+
+  private func begin(_ name: String, _ guarded: CallGuard, _ gate: Gate, _ order: Order, deadline: UInt64?)
+    -> Task<Void, Never>
+  {
+    Task {
+      await CallGuard.$deadline.withValue(deadline) {
+        // It does not fail; whether it ran is seen in the order.
+        _ = try? await guarded.attempt(at: url) { () async throws(CallFailure) in
+          order.add(name)
+          await gate.passed()
+        }
+      }
+    }
+  }
+
   @Test func aCallerInAHurrySaysNothingOfTheEndpoint() async {
     let guarded = clock.guarded()
     for _ in 0..<20 {
@@ -233,7 +312,7 @@ final class Script: Sendable {
       #expect(script.attempts == 0)
       // Cut off by its deadline while it was asked.
       await CallGuard.$deadline.withValue(clock.now + 1) {
-        _ = try? await guarded.attempt { () async throws(CallFailure) -> Int in
+        _ = try? await guarded.attempt(at: url) { () async throws(CallFailure) -> Int in
           clock.advance(0.001)
           throw CallFailure(.unreachable, "timed out")
         }
@@ -241,6 +320,14 @@ final class Script: Sendable {
     }
     #expect(!guarded.isOpen)
   }
+}
+
+/// Who began, in order.
+private final class Order: Sendable {
+  private let state = Mutex<[String]>([])
+  var names: [String] { state.withLock { $0 } }
+
+  func add(_ name: String) { state.withLock { $0.append(name) } }
 }
 
 /// Counts those that run at one time.

@@ -79,7 +79,7 @@ import Testing
   @Test func aCancelledTaskEndsItsRequest() async throws {
     let (observer, connections) = (loop.connections(), loop.connections())
     let request = server.request("/silence")
-    let cancelled = HTTPError.unreachable("127.0.0.1: the request was cancelled")
+    let cancelled = HTTPError.local("127.0.0.1: the request was cancelled")
     let task = Task { await failure(connections, request) }
     try await waitForOpen(2, observer)
     task.cancel()
@@ -104,7 +104,7 @@ import Testing
   @Test func closingFailsWhatIsInFlightAndWhatWaits() async throws {
     let (observer, connections) = (loop.connections(), loop.connections())
     let request = server.request("/silence")
-    let closed = HTTPError.unreachable("127.0.0.1: the connections were closed")
+    let closed = HTTPError.local("127.0.0.1: the connections were closed")
     let tasks = (0..<12).map { _ in Task { await failure(connections, request) } }
     try await waitForOpen(9, observer)
     connections.close()
@@ -129,7 +129,7 @@ import Testing
     let connections = loop.connections()
     let request = server.request("/silence")
     let tasks = (0..<1033).map { _ in Task { await failure(connections, request) } }
-    let refused = HTTPError.unreachable("127.0.0.1: too many requests are waiting")
+    let refused = HTTPError.local("127.0.0.1: too many requests are waiting")
     // Eight run, 1,024 wait: one is refused, whichever came last.
     let first = await withTaskGroup(of: HTTPError?.self) { group in
       for task in tasks { group.addTask { await task.value } }
@@ -162,12 +162,15 @@ import Testing
 
   // MARK: Names
 
-  private func named(_ lookUp: @escaping NameResolver.LookUp) async throws -> (
+  private func named(
+    _ clock: TestClock = TestClock(),
+    _ lookUp: @escaping NameResolver.LookUp
+  ) async throws -> (
     HTTPLoop, TestHTTPServer, TestPKI
   ) {
     let pki = try TestPKI()
     try pki.issue("named", .server(hosts: ["kms.example"]))
-    return (try HTTPLoop(lookUp: lookUp), try await TestHTTPServer.secure(pki, "named"), pki)
+    return (try HTTPLoop(lookUp: lookUp) { clock.now }, try await TestHTTPServer.secure(pki, "named"), pki)
   }
 
   @Test func aNameIsLookedUpOnceForAll() async throws {
@@ -209,10 +212,57 @@ import Testing
     let request = server.request("/echo", isSecure: true, host: "kms.example")
     #expect(try await connections.send(request).status == 200)
     cancelled.cancel()
-    #expect(await cancelled.value == .unreachable("hung.example: the request was cancelled"))
+    #expect(await cancelled.value == .local("hung.example: the request was cancelled"))
     hung.connectTimeoutMilliseconds = 100
     let late = await failure(connections, hung)
     #expect(late == .unreachable("hung.example: the name was not looked up in time"))
+  }
+
+  @Test func knownAddressesAreUsedWhileTheyAreLookedUpAgain() async throws {
+    let clock = TestClock()
+    let (count, gate) = (Counter(), DispatchSemaphore(value: 0))
+    defer { for _ in 0..<8 { gate.signal() } }
+    let (loop, server, pki) = try await named(clock) { name in
+      guard count.next() > 1 else { return .success(["127.0.0.1"]) }
+      gate.wait()
+      return .failure(.unreachable("\(name): lost"))
+    }
+    var options = HTTPConnections.Options()
+    options.caFile = pki.directory("ca.crt")
+    let request = server.request("/echo", isSecure: true, host: "kms.example")
+    let connections = loop.connections(options)
+    func isAnswered() async throws -> Bool { try await connections.send(request).status == 200 }
+    #expect(try await isAnswered())
+    clock.advance(milliseconds: 30_000)
+    // The second lookup hangs, then fails: neither is noticed.
+    for _ in 0..<3 { #expect(try await isAnswered()) }
+    while count.value < 2 { await Task.yield() }
+    gate.signal()
+    for _ in 0..<3 { #expect(try await isAnswered()) }
+    #expect(count.value == 2)
+    // An hour after they were had they are known no more.
+    clock.advance(milliseconds: 3_600_000)
+    for _ in 0..<2 { gate.signal() }
+    #expect(await failure(connections, request) == .unreachable("kms.example: lost"))
+  }
+
+  @Test func namesAreLookedUpThirtyTwoAtOnce() async throws {
+    let (count, gate) = (Counter(), DispatchSemaphore(value: 0))
+    defer { for _ in 0..<64 { gate.signal() } }
+    let loop = try HTTPLoop(lookUp: { name in
+      _ = count.next()
+      gate.wait()
+      return .failure(.unreachable("\(name): no"))
+    })
+    let connections = loop.connections()
+    let tasks = (0..<32).map { number in
+      Task { await failure(connections, HTTPRequest(.get, "https://\(number).example/")) }
+    }
+    while count.value < 32 { await Task.yield() }
+    let more = await failure(connections, HTTPRequest(.get, "https://more.example/"))
+    #expect(more == .local("more.example: too many names are being looked up"))
+    for task in tasks { task.cancel() }
+    for task in tasks { _ = await task.value }
   }
 
   @Test func theSystemKnowsNames() throws {
@@ -254,4 +304,12 @@ private func httpThreads() -> [String] {
 private func systemCall(_ thread: String) throws -> String {
   let text = try String(contentsOfFile: "/proc/self/task/\(thread)/syscall", encoding: .utf8)
   return text.split(separator: " ").prefix(5).joined(separator: " ")
+}
+
+/// Counts from 1, for all threads.
+private final class Counter: Sendable {
+  private let count = Atomic(0)
+  var value: Int { count.load(ordering: .acquiring) }
+
+  func next() -> Int { count.add(1, ordering: .acquiringAndReleasing).newValue }
 }

@@ -1,16 +1,18 @@
 import Cryptography
 import Foundation
-import HTTPTransport
 import KeyringTestSupport
 import Testing
 
+@testable import HTTPTransport
+
 /// Whom requests are sent to.
 @Suite struct TLSTests {
+  private let clock = TestClock()
   private let loop: HTTPLoop
   private let pki: TestPKI
 
   init() throws {
-    loop = try HTTPLoop()
+    loop = try HTTPLoop(lookUp: NameResolver.system) { [clock] in clock.now }
     pki = try TestPKI()
   }
 
@@ -76,7 +78,52 @@ import Testing
     let stranger = try TestPKI()
     try FileManager.default.removeItem(atPath: file)
     try FileManager.default.copyItem(atPath: stranger.directory("ca.crt"), toPath: file)
+    #expect(try await connections(file).send(request).status == 200, "it is looked at once a second")
+    clock.advance(milliseconds: 1000)
     #expect(await failure(connections(file), request)?.kind == "unreachable")
+  }
+
+  @Test func aCAFileThatCannotBeReadLeavesTheLastOneInForce() async throws {
+    let server = try await TestHTTPServer.secure(pki)
+    let file = pki.directory("chosen.crt")
+    let request = server.request("/echo", isSecure: true)
+    try FileManager.default.copyItem(atPath: pki.directory("ca.crt"), toPath: file)
+    #expect(try await connections(file).send(request).status == 200)
+    try pki.directory.write("chosen.crt", "half writ")
+    clock.advance(milliseconds: 1000)
+    #expect(try await connections(file).send(request).status == 200)
+    try FileManager.default.removeItem(atPath: file)
+    clock.advance(milliseconds: 1000)
+    #expect(try await connections(file).send(request).status == 200)
+    let stranger = try TestPKI()
+    try FileManager.default.copyItem(atPath: stranger.directory("ca.crt"), toPath: file)
+    clock.advance(milliseconds: 1000)
+    #expect(await failure(connections(file), request)?.kind == "unreachable")
+  }
+
+  /// TLS begins once the proxy has answered; by then the file, and with it what was read of it, is another one.
+  @Test func aTransferKeepsTheCAItBeganWith() async throws {
+    let server = try await TestHTTPServer.secure(pki)
+    let gate = pki.directory("gate")
+    let proxy = try await TestHTTPServer("proxy.py", [gate])
+    let file = pki.directory("chosen.crt")
+    try FileManager.default.copyItem(atPath: pki.directory("ca.crt"), toPath: file)
+    var options = HTTPConnections.Options()
+    options.caFile = file
+    options.proxy = "http://127.0.0.1:\(proxy.port)"
+    let connections = loop.connections(options)
+    let request = server.request("/echo", isSecure: true)
+    let early = Task { try await connections.send(request).status }
+    while try proxy.said.isEmpty { try await Task.sleep(for: .milliseconds(10)) }
+    let stranger = try TestPKI()
+    try FileManager.default.removeItem(atPath: file)
+    try FileManager.default.copyItem(atPath: stranger.directory("ca.crt"), toPath: file)
+    clock.advance(milliseconds: 1000)
+    for _ in 0..<8 {
+      #expect(await failure(self.connections(file), request)?.kind == "unreachable")
+    }
+    try pki.directory.write("gate", "open")
+    #expect(try await early.value == 200)
   }
 
   @Test func whatSpeaksNoTLSIsRefused() async throws {

@@ -1,7 +1,9 @@
 import Foundation
-import HTTPTransport
 import KeyringTestSupport
 import SecureMemory
+import Synchronization
+
+@testable import HTTPTransport
 
 /// A server of Scripts/, as a process of its own that ends with this object.
 final class TestHTTPServer: Sendable {
@@ -125,8 +127,19 @@ extension HTTPError {
   var kind: String {
     switch self {
     case .unreachable: "unreachable"
+    case .local: "local"
     case .malformed: "malformed"
     case .configuration: "configuration"
     }
+  }
+}
+
+/// A clock that moves when it is told to.
+final class TestClock: Sendable {
+  private let nanoseconds = Atomic<UInt64>(1_000_000_000_000)
+  var now: MonotonicTime { MonotonicTime(nanoseconds: nanoseconds.load(ordering: .acquiring)) }
+
+  func advance(milliseconds: UInt64) {
+    nanoseconds.add(milliseconds * 1_000_000, ordering: .acquiringAndReleasing)
   }
 }

@@ -23,6 +23,9 @@ struct MonotonicTime: Comparable, Hashable, Sendable {
   }
 }
 
+/// What time it is: `MonotonicTime.now`, or as a test has it.
+typealias Clock = @Sendable () -> MonotonicTime
+
 /// When each pool is to be woken, soonest first.
 struct Alarms {
   private var sorted: [(time: MonotonicTime, pool: UInt32)] = []

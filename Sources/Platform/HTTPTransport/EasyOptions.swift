@@ -19,6 +19,8 @@ struct EasyOptions {
     set(CURLOPT_UPLOAD_BUFFERSIZE, 16_384)
     // The proxy learns the target's name, and no header that is meant for the target.
     set(CURLOPT_HEADEROPT, Int(CURLHEADER_SEPARATE))
+    // However busy it is: a CA that was taken away, or a name that moved, is left behind.
+    set(CURLOPT_MAXLIFETIME_CONN, 600)
     set(CURLOPT_SSL_VERIFYPEER, 1)
     set(CURLOPT_SSL_VERIFYHOST, 2)
     set(CURLOPT_SSLVERSION, Int(CURL_SSLVERSION_TLSv1_2))

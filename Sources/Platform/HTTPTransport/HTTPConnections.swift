@@ -28,7 +28,7 @@ public final class HTTPConnections: HTTPSending {
 
   deinit { close() }
 
-  /// Closes its connections; what is in flight, and what is sent later, fails with `HTTPError.unreachable`.
+  /// Closes its connections; what is in flight, and what is sent later, fails with `HTTPError.local`.
   public func close() {
     loop.post { [pool] in $0.pools.removeValue(forKey: pool)?.close("the connections were closed") }
   }
@@ -36,7 +36,7 @@ public final class HTTPConnections: HTTPSending {
   /// Sends one request and awaits its response. Where a kept connection turns out to be dead before a byte of response came, libcurl sends
   /// the request once more on another one, unless it is to be sent once.
   ///
-  /// - Throws: `HTTPError`; when the task is cancelled, `.unreachable`, at once.
+  /// - Throws: `HTTPError`; when the task is cancelled, `.local`, at once.
   public func send(_ request: HTTPRequest) async throws(HTTPError) -> HTTPResponse {
     let ticket = Call.Ticket()
     let prepared = try PreparedRequest(request)
@@ -48,7 +48,7 @@ public final class HTTPConnections: HTTPSending {
           if let pool = loop.pools[pool] {
             pool.start(call)
           } else {
-            call.finish(.failure(.unreachable("\(call.host): the connections were closed")))
+            call.finish(.failure(.local("\(call.host): the connections were closed")))
           }
         }
       }

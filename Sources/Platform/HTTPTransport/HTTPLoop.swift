@@ -21,8 +21,8 @@ public final class HTTPLoop: Sendable {
   ///   it, or libcurl has another TLS than OpenSSL; `HTTPError.unreachable` where the system has no more descriptors or threads.
   public convenience init() throws(HTTPError) { try self.init(lookUp: NameResolver.system) }
 
-  /// As `init()`, with a resolver of a test's own.
-  init(lookUp: @escaping NameResolver.LookUp) throws(HTTPError) {
+  /// As `init()`, with a resolver of a test's own, and a clock for what is kept for some time.
+  init(lookUp: @escaping NameResolver.LookUp, now: @escaping Clock = { .now }) throws(HTTPError) {
     switch Self.libcurl {
     case keyring_curl_started: break
     case keyring_curl_was_used:
@@ -34,7 +34,7 @@ public final class HTTPLoop: Sendable {
     self.mailbox = mailbox
     guard epoll >= 0 else { throw .unreachable("no descriptor for HTTP: errno \(errno)") }
     let isStarted = BackgroundThread.start(named: "http") {
-      TransferLoop(epoll: epoll, mailbox: mailbox, lookUp: lookUp).run()
+      TransferLoop(epoll: epoll, mailbox: mailbox, lookUp: lookUp, now: now).run()
       mailbox.close()
       _ = Glibc.close(epoll)
     }

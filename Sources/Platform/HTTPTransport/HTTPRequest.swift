@@ -107,13 +107,15 @@ public enum HTTPError: Error, Sendable, Equatable, CustomStringConvertible {
   case unreachable(String)
   /// The response is larger than allowed, or none that HTTP knows.
   case malformed(String)
+  /// Nothing of the other side: the request was cancelled, its connections were closed, too many wait, or there is no memory for it.
+  case local(String)
   /// The request cannot be made: its URL is not allowed, the CA file is not there.
   case configuration(String)
 
   /// For a client and the log.
   public var description: String {
     switch self {
-    case .unreachable(let why), .malformed(let why), .configuration(let why): why
+    case .unreachable(let why), .malformed(let why), .local(let why), .configuration(let why): why
     }
   }
 }

@@ -12,41 +12,68 @@ final class NameResolver {
 
   private struct Known {
     let addresses: [String]
-    let until: MonotonicTime
+    /// From when on they are looked up again, beside their use.
+    var refresh: MonotonicTime
+    let end: MonotonicTime
   }
 
-  private static let keptMilliseconds = 30_000
+  private static let freshMilliseconds = 30_000
+  /// A name server that does not answer takes no address away for as long.
+  private static let keptMilliseconds = 3_600_000
+  /// Lookups at once, each of which has a thread: more fail at once.
+  static let lookUpsMax = 32
   private let lookUp: LookUp
+  private let now: Clock
   private let post: @Sendable (@escaping HTTPLoop.Job) -> Void
   private var known: [String: Known] = [:]
   private var waiting: [String: [Waiter]] = [:]
+  private var underWay: Set<String> = []
 
   /// - Parameter post: brings a job to the loop's thread.
-  init(_ lookUp: @escaping LookUp, post: @escaping @Sendable (@escaping HTTPLoop.Job) -> Void) {
+  init(
+    _ lookUp: @escaping LookUp,
+    now: @escaping Clock,
+    post: @escaping @Sendable (@escaping HTTPLoop.Job) -> Void
+  ) {
     self.lookUp = lookUp
+    self.now = now
     self.post = post
   }
 
   /// Calls `then` with the addresses: at once where they are known.
   func resolve(_ name: String, then: @escaping (Answer) -> Void) {
-    if let known = known[name], known.until > .now { return then(.success(known.addresses)) }
+    let now = now()
+    if let known = known[name], now < known.end {
+      if now >= known.refresh { begin(name) }
+      return then(.success(known.addresses))
+    }
     waiting[name, default: []].append(then)
-    if waiting[name]?.count == 1 { begin(name) }
+    begin(name)
   }
 
+  /// Looks the name up, unless it is being looked up.
   private func begin(_ name: String) {
+    guard !underWay.contains(name) else { return }
+    guard underWay.count < Self.lookUpsMax else {
+      return end(name, .failure(.local("\(name): too many names are being looked up")))
+    }
+    underWay.insert(name)
     let isBegun = BackgroundThread.start(named: "http-names") { [lookUp, post] in
       let answer = lookUp(name)
       post { loop in loop.resolver.end(name, answer) }
     }
-    if !isBegun { end(name, .failure(.unreachable("\(name): no thread to look the name up"))) }
+    if !isBegun { end(name, .failure(.local("\(name): no thread to look the name up"))) }
   }
 
   private func end(_ name: String, _ answer: Answer) {
+    underWay.remove(name)
+    let now = now()
+    let refresh = now.adding(milliseconds: Self.freshMilliseconds)
     switch answer {
     case .success(let addresses):
-      known[name] = Known(addresses: addresses, until: .now.adding(milliseconds: Self.keptMilliseconds))
-    case .failure: known[name] = nil
+      let end = now.adding(milliseconds: Self.keptMilliseconds)
+      known[name] = Known(addresses: addresses, refresh: refresh, end: end)
+    case .failure: known[name]?.refresh = refresh
     }
     for then in waiting.removeValue(forKey: name) ?? [] { then(answer) }
   }

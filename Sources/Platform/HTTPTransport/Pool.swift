@@ -41,7 +41,7 @@ final class Pool {
   func start(_ call: Call) {
     guard !call.ticket.isCancelled.load(ordering: .acquiring) else { return finishCancelled(call) }
     guard resolving.count + waiting.count < Self.waitingMax else {
-      return call.finish(.failure(.unreachable("\(call.host): too many requests are waiting")))
+      return call.finish(.failure(.local("\(call.host): too many requests are waiting")))
     }
     do throws(HTTPError) {
       let proxy = try proxy(for: call)
@@ -95,7 +95,7 @@ final class Pool {
   }
 
   private func finishCancelled(_ call: Call) {
-    call.finish(.failure(.unreachable("\(call.host): the request was cancelled")))
+    call.finish(.failure(.local("\(call.host): the request was cancelled")))
   }
 
   /// Ends everything.
@@ -106,7 +106,7 @@ final class Pool {
     for transfer in running.values { remove(transfer) }
     closeConnections()
     loop.setAlarm(nil, for: id)
-    for call in calls { call.finish(.failure(.unreachable("\(call.host): \(why)"))) }
+    for call in calls { call.finish(.failure(.local("\(call.host): \(why)"))) }
   }
 
   // MARK: Events
@@ -193,7 +193,7 @@ final class Pool {
     let transfer = try Transfer(next.call, route)
     let multi = unsafe try openMulti()
     guard unsafe curl_multi_add_handle(multi, transfer.easy) == CURLM_OK else {
-      throw .unreachable("\(next.call.host): out of memory")
+      throw .local("\(next.call.host): out of memory")
     }
     running[transfer.id] = transfer
   }
@@ -208,7 +208,7 @@ final class Pool {
 
   private func openMulti() throws(HTTPError) -> UnsafeMutableRawPointer {
     if let multi = unsafe multi { return unsafe multi }
-    guard let made = unsafe curl_multi_init() else { throw .unreachable("out of memory") }
+    guard let made = unsafe curl_multi_init() else { throw .local("out of memory") }
     // SAFETY: this object outlives the multi handle, whose callbacks come on the loop's thread.
     let this = unsafe Unmanaged.passUnretained(self).toOpaque()
     unsafe keyring_curl_multi_set_pointer(made, CURLMOPT_SOCKETDATA, this)

@@ -60,7 +60,7 @@ struct RequestSigner {
       try canonical.update("\n\(names)\n\(try payload.finish().hexadecimal)")
       signature = try sign(digest: canonical.finish())
     } catch {
-      throw .unreachable("the request could not be signed: \(error)")
+      throw .local("the request could not be signed: \(error)")
     }
     try headers.add(
       "Authorization",

@@ -27,7 +27,7 @@ struct RequestURL: Sendable {
       throw .configuration("a URL is printable ASCII, without a fragment")
     }
     // SAFETY: the handle is this function's own.
-    guard let parsed = unsafe curl_url() else { throw .unreachable("out of memory") }
+    guard let parsed = unsafe curl_url() else { throw .local("out of memory") }
     defer { unsafe curl_url_cleanup(parsed) }
     guard unsafe curl_url_set(parsed, CURLUPART_URL, url, UInt32(CURLU_DISALLOW_USER)) == CURLUE_OK,
       Self.hasPlainAuthority(url)

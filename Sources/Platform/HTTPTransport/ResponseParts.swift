@@ -56,8 +56,8 @@ struct ResponseParts: ~Copyable {
 
   /// The response, once all of it is there; its body is not here any more.
   ///
-  /// - Throws: `HTTPError.unreachable` where it ended within its head, or there is no locked memory left for the body; `.malformed` where
-  ///   it has no status.
+  /// - Throws: `HTTPError.unreachable` where it ended within its head; `.local` where there is no locked memory left for the body; `.malformed`
+  ///   where it has no status.
   mutating func whole(status: Int, host: String) throws(HTTPError) -> HTTPResponse {
     defer { body.removeAll(keeping: 0) }
     guard isHeadWhole else { throw .unreachable("\(host): the connection ended within the response's head") }
@@ -69,7 +69,7 @@ struct ResponseParts: ~Copyable {
       }
       return HTTPResponse(status: status, headers: headers, body: secret)
     } catch {
-      throw .unreachable("\(host): the response cannot be kept: \(error)")
+      throw .local("\(host): the response cannot be kept: \(error)")
     }
   }
 }
@@ -89,6 +89,7 @@ extension HTTPError {
     return switch code {
     case CURLE_FILESIZE_EXCEEDED, CURLE_WEIRD_SERVER_REPLY, CURLE_UNSUPPORTED_PROTOCOL:
       .malformed(text)
+    case CURLE_OUT_OF_MEMORY: .local(text)
     case CURLE_URL_MALFORMAT, CURLE_NOT_BUILT_IN, CURLE_BAD_FUNCTION_ARGUMENT: .configuration(text)
     default: .unreachable(text)
     }

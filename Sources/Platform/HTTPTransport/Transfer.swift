@@ -13,7 +13,7 @@ final class Transfer {
     let addresses: [String]
     /// Through which it goes.
     let proxy: RequestURL?
-    /// The CA certificates; kept alive by `TrustStores`.
+    /// The CA certificates; the transfer takes a reference of its own.
     let trust: OpaquePointer
     let idleSecondsMax: Int
   }
@@ -25,19 +25,24 @@ final class Transfer {
   private var headerLines: UnsafeMutablePointer<curl_slist>?
   private var addressLines: UnsafeMutablePointer<curl_slist>?
   private let errorText: UnsafeMutablePointer<CChar>
+  /// libcurl asks for it once it has connected, when `TrustStores` may have let it go for a newer one.
+  private let trust: OpaquePointer
   private var response = ResponseParts()
   private var sentBytes = 0
 
   /// Prepares it; `curl_multi_add_handle` starts it.
   ///
-  /// - Throws: `HTTPError.unreachable` when out of memory, `.configuration` where libcurl lacks an option.
+  /// - Throws: `HTTPError.local` when out of memory, `.configuration` where libcurl lacks an option.
   init(_ call: Call, _ route: Route) throws(HTTPError) {
-    // SAFETY: the handle, the text and both lists belong to this object, which frees them when the handle is in no multi handle any more.
-    guard let easy = unsafe curl_easy_init() else { throw .unreachable("out of memory") }
+    // SAFETY: the handle, the text, both lists and a reference to the store belong to this object, which frees them when the handle is in no
+    // multi handle any more.
+    guard let easy = unsafe curl_easy_init() else { throw .local("out of memory") }
     unsafe self.easy = easy
     self.call = call
     unsafe errorText = .allocate(capacity: Int(CURL_ERROR_SIZE))
     unsafe errorText.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
+    unsafe X509_STORE_up_ref(route.trust)
+    unsafe trust = route.trust
     var options = unsafe EasyOptions(easy)
     unsafe options.set(CURLOPT_ERRORBUFFER, pointer: errorText)
     try setTarget(&options, route)
@@ -48,6 +53,7 @@ final class Transfer {
 
   deinit {
     unsafe curl_easy_cleanup(easy)
+    unsafe X509_STORE_free(trust)
     unsafe curl_slist_free_all(headerLines)
     unsafe curl_slist_free_all(addressLines)
     unsafe errorText.deallocate()
@@ -65,12 +71,12 @@ final class Transfer {
     // Both are set, and empty where there is none: unset, libcurl takes them from the environment.
     options.set(CURLOPT_PROXY, text: route.proxy.map { "http://\($0.host):\($0.port)" } ?? "")
     options.set(CURLOPT_NOPROXY, text: "")
-    unsafe options.set(CURLOPT_SSL_CTX_DATA, pointer: UnsafeMutableRawPointer(route.trust))
+    unsafe options.set(CURLOPT_SSL_CTX_DATA, pointer: UnsafeMutableRawPointer(trust))
     guard !route.addresses.isEmpty else { return }
     let target = route.proxy ?? url
     let line = "\(target.host):\(target.port):\(route.addresses.joined(separator: ","))"
     // SAFETY: the list is this object's; libcurl copies the line.
-    guard let list = unsafe curl_slist_append(nil, line) else { throw .unreachable("out of memory") }
+    guard let list = unsafe curl_slist_append(nil, line) else { throw .local("out of memory") }
     unsafe addressLines = list
     unsafe options.set(CURLOPT_RESOLVE, list: list)
   }
@@ -103,7 +109,7 @@ final class Transfer {
     let list = unsafe line.withUnsafeBytes { bytes in
       unsafe curl_slist_append(headerLines, bytes.bindMemory(to: CChar.self).baseAddress)
     }
-    guard let list = unsafe list else { throw .unreachable("out of memory") }
+    guard let list = unsafe list else { throw .local("out of memory") }
     unsafe headerLines = list
   }
 

@@ -9,15 +9,16 @@ final class TransferLoop {
   var isEnding = false
   var pools: [UInt32: Pool] = [:]
   let resolver: NameResolver
-  let trust = TrustStores()
+  let trust: TrustStores
   private var alarms = Alarms()
   private let epoll: Int32
   private let mailbox: Mailbox
 
-  init(epoll: Int32, mailbox: Mailbox, lookUp: @escaping NameResolver.LookUp) {
+  init(epoll: Int32, mailbox: Mailbox, lookUp: @escaping NameResolver.LookUp, now: @escaping Clock) {
     self.epoll = epoll
     self.mailbox = mailbox
-    resolver = NameResolver(lookUp, post: mailbox.post)
+    resolver = NameResolver(lookUp, now: now, post: mailbox.post)
+    trust = TrustStores(now: now)
     watch(mailbox.descriptor, for: EPOLLIN.rawValue, pool: Self.noPool, EPOLL_CTL_ADD)
   }
 

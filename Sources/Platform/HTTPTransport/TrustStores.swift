@@ -19,9 +19,15 @@ final class TrustStores {
   private struct Store {
     let stamp: Stamp
     let pointer: OpaquePointer
+    /// When the file was looked at, which is what may block here.
+    var seen: MonotonicTime
   }
 
+  private static let freshMilliseconds = 1_000
+  private let now: Clock
   private var stores: [String: Store] = [:]
+
+  init(now: @escaping Clock) { self.now = now }
 
   deinit {
     for store in stores.values { unsafe X509_STORE_free(store.pointer) }
@@ -34,11 +40,27 @@ final class TrustStores {
       ?? "/etc/ssl/certs/ca-certificates.crt"
   }()
 
-  /// The certificates of a file (nil: the system's), read again when the file was changed; valid as long as this object.
+  /// The certificates of a file (nil: the system's), read again when the file was changed, within a second; valid until the next call. While it
+  /// cannot be read, as in the middle of being written, those that were read last stay.
   ///
-  /// - Throws: `HTTPError.configuration` where there is no such file, or no certificate in it.
+  /// - Throws: `HTTPError.configuration` where there is no such file, or no certificate in it, and there never was.
   func store(_ file: String?) throws(HTTPError) -> OpaquePointer {
     let path = file ?? Self.systemFile
+    let now = now()
+    if let store = stores[path], now < store.seen.adding(milliseconds: Self.freshMilliseconds) {
+      return unsafe store.pointer
+    }
+    do throws(HTTPError) {
+      try read(path)
+    } catch {
+      guard stores[path] != nil else { throw error }
+    }
+    stores[path]?.seen = now
+    guard let store = stores[path] else { throw .configuration("the CA file \(path) cannot be read") }
+    return unsafe store.pointer
+  }
+
+  private func read(_ path: String) throws(HTTPError) {
     var status = stat()
     guard unsafe stat(path, &status) == 0 else {
       throw .configuration("the CA file \(path) cannot be read")
@@ -49,18 +71,17 @@ final class TrustStores {
       seconds: status.st_mtim.tv_sec,
       nanoseconds: status.st_mtim.tv_nsec
     )
-    if let store = stores[path], store.stamp == stamp { return unsafe store.pointer }
+    if let store = stores[path], store.stamp == stamp { return }
     // SAFETY: the store belongs to this object, or is freed here; each connection takes a reference of its own.
-    guard let pointer = unsafe X509_STORE_new() else { throw .unreachable("out of memory") }
+    guard let pointer = unsafe X509_STORE_new() else { throw .local("out of memory") }
     ERR_clear_error()
     guard unsafe X509_STORE_load_file(pointer, path) == 1 else {
       unsafe X509_STORE_free(pointer)
       ERR_clear_error()
       throw .configuration("the CA file \(path) has no certificates in PEM, or cannot be read")
     }
-    if let old = stores.updateValue(unsafe Store(stamp: stamp, pointer: pointer), forKey: path) {
+    if let old = stores.updateValue(unsafe Store(stamp: stamp, pointer: pointer, seen: now()), forKey: path) {
       unsafe X509_STORE_free(old.pointer)
     }
-    return unsafe pointer
   }
 }

@@ -1,8 +1,14 @@
-"""A proxy for CONNECT, which prints every request that it is asked, all of its head in one line."""
+"""A proxy for CONNECT, which prints every request that it is asked, all of its head in one line.
+
+With an argument, it answers once there is a file of that path.
+"""
 
 import json
+import os
 import socket
+import sys
 import threading
+import time
 
 from listening import Request, response, serve
 
@@ -27,6 +33,8 @@ def handle(connection):
         print(json.dumps({"line": f"{request.method} {request.target}", "headers": request.headers}), flush=True)
         if request.method != "CONNECT":
             return connection.sendall(response(400))
+        while sys.argv[1:] and not os.path.exists(sys.argv[1]):
+            time.sleep(0.01)
         host, port = request.target.rsplit(":", 1)
         with socket.create_connection((host, int(port))) as target:
             connection.sendall(b"HTTP/1.1 200 Connected\r\nX-Amzn-RequestId: of the proxy\r\n\r\n")

@@ -23,7 +23,7 @@ extension AWSProvider {
       body.texts("SourceEncryptionContext", context.pairs)
       body.texts("DestinationEncryptionContext", context.pairs)
     }
-    return try await guarded.attempt { () async throws(CallFailure) in
+    return try await guarded.attempt(at: call.target.url) { () async throws(CallFailure) in
       let reply = try await self.send(call)
       _ = try reply.key("SourceKeyId", of: .key(source))
       return try reply.envelope().bytes
@@ -82,7 +82,7 @@ extension AWSProvider {
     key: KeyARN, state: CMKDescription.State
   ) {
     let call = try call(.describeKey, of: reference) { _ in }
-    return try await guarded.attempt { () async throws(CallFailure) in
+    return try await guarded.attempt(at: call.target.url) { () async throws(CallFailure) in
       let metadata = try await self.send(call).object("KeyMetadata")
       return (try metadata.key("Arn"), try metadata.keyState())
     }
@@ -91,7 +91,7 @@ extension AWSProvider {
   /// RotateKeyOnDemand, sent once.
   func rotate(_ reference: KeyReference, id: String) async throws(CMKError) {
     let call = try call(.rotateKeyOnDemand, of: reference) { _ in }
-    try await guarded.attempt { () async throws(CallFailure) in
+    try await guarded.attempt(at: call.target.url) { () async throws(CallFailure) in
       do throws(CallFailure) {
         let named = try await self.send(call).text("KeyId")
         guard named == id || KeyARN(named)?.id == id else {
@@ -125,7 +125,7 @@ extension CallFailure {
   /// The same failure of a call that changes something: without an answer that can be used, it may have been made.
   var afterAChange: CallFailure {
     switch kind {
-    case .unreachable, .serverFailure:
+    case .unreachable, .local, .serverFailure:
       CallFailure(
         .outcomeUnknown,
         "whether the CMK was rotated is not known, and its rotations in AWS (ListKeyRotations) tell: \(message)",

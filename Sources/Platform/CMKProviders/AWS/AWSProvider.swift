@@ -40,7 +40,7 @@ public final class AWSProvider: CMKProvider {
       body.integer("NumberOfBytes", 32)
       body.texts("EncryptionContext", context.pairs)
     }
-    return try await guarded.attempt { () async throws(CallFailure) in
+    return try await guarded.attempt(at: call.target.url) { () async throws(CallFailure) in
       let reply = try await self.send(call)
       let plaintext = try reply.plaintext(32...32)
       return GeneratedDataKey(plaintext: plaintext, wrapped: try reply.envelope().bytes)
@@ -57,7 +57,7 @@ public final class AWSProvider: CMKProvider {
       body.base64("Plaintext", plaintext)
       body.texts("EncryptionContext", context.pairs)
     }
-    return try await guarded.attempt { () async throws(CallFailure) in
+    return try await guarded.attempt(at: call.target.url) { () async throws(CallFailure) in
       try await self.send(call).envelope().bytes
     }
   }
@@ -77,14 +77,20 @@ public final class AWSProvider: CMKProvider {
     let call = try decryption(envelope.key)
     let nearer = envelope.key.isMultiRegion ? inForce.map { envelope.key.replica(in: $0) } : nil
     let nearerCall = nearer == envelope.key ? nil : try nearer.map(decryption)
-    return try await guarded.attempt { () async throws(CallFailure) in
-      guard let nearerCall else { return try await self.plaintext(of: call) }
+    if let nearerCall, let plaintext = try await plaintextIfThere(of: nearerCall) { return plaintext }
+    return try await guarded.attempt(at: call.target.url) { () async throws(CallFailure) in
+      try await self.plaintext(of: call)
+    }
+  }
+
+  /// Nil where there is no such key: a CMK that was left for one in another region needs no replica there.
+  private func plaintextIfThere(of call: KMSCall) async throws(CMKError) -> Secret? {
+    try await guarded.attempt(at: call.target.url) { () async throws(CallFailure) in
       do throws(CallFailure) {
-        return try await self.plaintext(of: nearerCall)
-      } catch {
-        // A CMK that was left for one in another region needs no replica there.
-        guard error.saysThereIsNoKey else { throw error }
         return try await self.plaintext(of: call)
+      } catch {
+        guard error.saysThereIsNoKey else { throw error }
+        return nil
       }
     }
   }
@@ -99,7 +105,7 @@ public final class AWSProvider: CMKProvider {
   public func generateRandom(count: Int) async throws(CMKError) -> Secret {
     guard (1...1024).contains(count) else { throw .refused("random bytes come 1 to 1,024 at a time") }
     let call = try KMSCall(.generateRandom, nil, at: place.target()) { $0.integer("NumberOfBytes", count) }
-    return try await guarded.attempt { () async throws(CallFailure) in
+    return try await guarded.attempt(at: call.target.url) { () async throws(CallFailure) in
       try await self.send(call).plaintext(count...count)
     }
   }

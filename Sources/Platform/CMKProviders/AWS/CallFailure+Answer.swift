@@ -6,6 +6,7 @@ extension CallFailure {
   init(_ error: HTTPError) {
     switch error {
     case .unreachable(let why): self.init(.unreachable, why)
+    case .local(let why): self.init(.local, why)
     case .malformed(let why): self.init(.serverFailure, why)
     case .configuration(let why): self.init(.configuration, why)
     }
@@ -39,8 +40,8 @@ extension CallFailure {
       return code == "LimitExceeded" && operation == .rotateKeyOnDemand ? .refused : .throttled
     case .disabled:
       return code == "KMSInvalidState" && answer.message.contains("deletion") ? .pendingDeletion : .disabled
-    case .unreachable, .serverFailure, .denied, .pendingDeletion, .notFound, .invalidCiphertext, .credential,
-      .configuration, .refused, .outcomeUnknown:
+    case .unreachable, .local, .serverFailure, .denied, .pendingDeletion, .notFound, .invalidCiphertext,
+      .credential, .configuration, .refused, .outcomeUnknown:
       return kind
     }
   }

@@ -6,6 +6,8 @@ struct CallFailure: Error, Sendable, Equatable {
   enum Kind: String, Sendable, CaseIterable {
     /// No answer: the network, a time that ran out, TLS.
     case unreachable
+    /// Nothing of AWS's: the call was cancelled, too many wait, or there is no memory for it.
+    case local = "trouble of this server's own"
     /// Asked too often.
     case throttled
     /// AWS's own trouble (HTTP 5xx), or an answer that cannot be used.
@@ -61,11 +63,14 @@ struct CallFailure: Error, Sendable, Equatable {
   var isTransient: Bool {
     switch kind {
     case .unreachable, .throttled, .serverFailure: true
-    case .denied, .disabled, .pendingDeletion, .notFound, .invalidCiphertext, .credential, .configuration,
-      .refused, .outcomeUnknown:
+    case .local, .denied, .disabled, .pendingDeletion, .notFound, .invalidCiphertext, .credential,
+      .configuration, .refused, .outcomeUnknown:
       false
     }
   }
+
+  /// False where the endpoint had no part in it: that is neither a failure nor an answer of its own.
+  var isOfEndpoint: Bool { kind != .local && ofCredentials == nil }
 
   /// In words.
   var text: String {
@@ -76,7 +81,7 @@ struct CallFailure: Error, Sendable, Equatable {
   var cmkError: CMKError {
     if let ofCredentials { return ofCredentials }
     return switch kind {
-    case .unreachable, .throttled, .serverFailure, .credential: .unreachable(text)
+    case .unreachable, .local, .throttled, .serverFailure, .credential: .unreachable(text)
     case .denied, .disabled, .pendingDeletion, .notFound: .denied(text)
     case .invalidCiphertext: .invalidCiphertext(text)
     case .configuration: .configuration(text)

@@ -1,13 +1,16 @@
 internal import KeyringCore
 internal import Synchronization
 
-/// Stands between one tenant and one endpoint: bounds the calls in flight and waiting, repeats what may succeed a moment later, and refuses at
-/// once while the endpoint does not answer, so that its trouble is nobody else's.
+/// Stands between one tenant and its endpoints: bounds the calls in flight and waiting, repeats what may succeed a moment later, and refuses at
+/// once those to an endpoint that does not answer, so that its trouble is nobody else's.
 public final class CallGuard: Sendable {
   /// Calls in flight, at most.
   public static let inFlightMax = 4
   /// Calls that wait for their turn, at most.
   public static let waitingMax = 64
+
+  /// Endpoints that are known, at most: a ciphertext goes to the region of its key, whichever that is.
+  static let endpointsMax = 16
 
   /// Monotonic time by which the present task wants its answer, in nanoseconds as `now` has them; nil: the call's own limits alone.
   @TaskLocal public static var deadline: UInt64?
@@ -33,12 +36,28 @@ public final class CallGuard: Sendable {
     }
   }
 
-  fileprivate struct State {
+  private struct Endpoint {
     var breaker = CircuitBreaker()
+    var lastFailure = ""
+    var usedAt: UInt64 = 0
+  }
+
+  private struct State {
+    /// By URL.
+    var endpoints: [String: Endpoint] = [:]
     var retries = RetryPolicy()
     var inFlight = 0
+    /// Confirmations, which are for all callers, and few: they come first.
+    var confirming: [CheckedContinuation<Bool, Never>] = []
     var waiting: [CheckedContinuation<Bool, Never>] = []
-    var lastFailure = ""
+
+    /// Forgets the endpoint that was used least recently; one that does not answer last.
+    mutating func makeRoom() {
+      guard endpoints.count >= CallGuard.endpointsMax else { return }
+      let closed = endpoints.filter { !$0.value.breaker.isOpen }
+      let oldest = (closed.isEmpty ? endpoints : closed).min { $0.value.usedAt < $1.value.usedAt }
+      if let oldest { endpoints[oldest.key] = nil }
+    }
   }
 
   private let surroundings: Surroundings
@@ -53,24 +72,29 @@ public final class CallGuard: Sendable {
     attemptsMax = attempts
   }
 
-  /// True while the endpoint is taken for one that does not answer.
-  public var isOpen: Bool { state.withLock { $0.breaker.isOpen } }
+  /// True while an endpoint is taken for one that does not answer.
+  public var isOpen: Bool { state.withLock { $0.endpoints.values.contains { $0.breaker.isOpen } } }
+
+  /// Endpoints that are known at this moment.
+  var endpoints: Int { state.withLock { $0.endpoints.count } }
 
   /// Calls that wait for their turn at this moment.
-  var waiting: Int { state.withLock { $0.waiting.count } }
+  var waiting: Int { state.withLock { $0.confirming.count + $0.waiting.count } }
 
-  /// Milliseconds that the next attempt may take: `most`, or less where the task's deadline comes earlier.
+  /// Milliseconds that the next attempt may take: `most`, or less where the task's deadline comes earlier; rounded up, so that an attempt that is
+  /// cut short ends past the deadline, and is told from one that the endpoint left without an answer.
   func attemptMilliseconds(_ most: Int) -> Int {
     guard let deadline = Self.deadline else { return most }
     let now = surroundings.now()
-    return min(most, deadline > now ? max(1, Int(clamping: (deadline - now) / 1_000_000)) : 1)
+    return min(most, deadline > now ? Int(clamping: (deadline - now - 1) / 1_000_000 + 1) : 1)
   }
 
-  /// Runs `body`, again where that may help.
+  /// Runs `body`, which asks the endpoint at `url`, again where that may help.
   ///
   /// - Throws: `CMKError.overloaded` at once where too many wait, `.unreachable` at once while the endpoint does not answer, and what the
   ///   last attempt failed with.
   func attempt<Value: Sendable>(
+    at url: String,
     _ body: @Sendable () async throws(CallFailure) -> Value
   ) async throws(CMKError) -> Value {
     try await takeTurn()
@@ -81,16 +105,16 @@ public final class CallGuard: Sendable {
       if let deadline = Self.deadline, surroundings.now() >= deadline {
         throw .unreachable("AWS: not asked: the time of the request ran out")
       }
-      try admit()
+      try admit(url)
       let failure: CallFailure
       do throws(CallFailure) {
         let value = try await body()
-        state.withLock { $0.answered(surroundings.now(), taken: taken) }
+        answered(url, taken: taken)
         return value
       } catch {
         failure = error
       }
-      note(failure)
+      note(failure, url)
       guard attempt < attemptsMax, let pause = pause(after: failure, attempt) else {
         throw failure.cmkError
       }
@@ -100,30 +124,49 @@ public final class CallGuard: Sendable {
     }
   }
 
-  private func admit() throws(CMKError) {
+  private func admit(_ url: String) throws(CMKError) {
     let (now, random) = (surroundings.now(), surroundings.random())
-    let refusal = state.withLock { state in
-      state.breaker.admit(now: now, random: random) ? nil : state.lastFailure
+    let refusal = state.withLock { state -> String? in
+      if state.endpoints[url] == nil { state.makeRoom() }
+      var endpoint = state.endpoints[url, default: Endpoint()]
+      endpoint.usedAt = now
+      defer { state.endpoints[url] = endpoint }
+      return endpoint.breaker.admit(now: now, random: random) ? nil : endpoint.lastFailure
     }
     if let refusal {
       throw .unreachable("AWS: not asked, since it did not answer a moment ago: \(refusal)")
     }
   }
 
-  private func note(_ failure: CallFailure) {
+  private func answered(_ url: String, taken: Int) {
+    let now = surroundings.now()
+    state.withLock { state in
+      state.endpoints[url]?.breaker.counted(now: now)
+      state.endpoints[url]?.breaker.succeeded()
+      state.retries.succeeded(taken)
+    }
+  }
+
+  private func note(_ failure: CallFailure, _ url: String) {
     let (now, random) = (surroundings.now(), surroundings.random())
     state.withLock { state in
+      guard failure.isOfEndpoint else {
+        state.endpoints[url]?.breaker.abandoned(now: now)
+        return
+      }
       switch failure.kind {
       // A caller in a hurry says nothing of the endpoint: another is asked how it is.
-      case .unreachable where Self.deadline.map({ now >= $0 }) ?? false: state.breaker.abandoned(now: now)
+      case .unreachable where Self.deadline.map({ now >= $0 }) ?? false:
+        state.endpoints[url]?.breaker.abandoned(now: now)
       case .unreachable, .serverFailure, .outcomeUnknown:
-        state.breaker.failed(now: now, random: random)
-        state.lastFailure = failure.text
-      // An answer, though not the one wished for.
-      case .denied, .disabled, .pendingDeletion, .notFound, .invalidCiphertext, .credential, .configuration,
+        state.endpoints[url]?.breaker.failed(now: now, random: random)
+        state.endpoints[url]?.lastFailure = failure.text
+      // An answer, though not the one wished for; `local` is none, and does not come here.
+      case .local, .denied, .disabled, .pendingDeletion, .notFound, .invalidCiphertext, .credential,
+        .configuration,
         .refused, .throttled:
-        state.breaker.counted(now: now)
-        state.breaker.succeeded()
+        state.endpoints[url]?.breaker.counted(now: now)
+        state.endpoints[url]?.breaker.succeeded()
       }
     }
   }
@@ -154,8 +197,11 @@ public final class CallGuard: Sendable {
         state.inFlight += 1
         return false
       }
-      // Confirmations are for all callers, and few: they find a place always.
-      guard state.waiting.count < Self.waitingMax || Self.deadline == nil else { return true }
+      if Self.deadline == nil {
+        state.confirming.append(turn)
+        return nil
+      }
+      guard state.waiting.count < Self.waitingMax else { return true }
       state.waiting.append(turn)
       return nil
     }
@@ -164,20 +210,11 @@ public final class CallGuard: Sendable {
 
   private func giveTurn() {
     let next = state.withLock { state -> CheckedContinuation<Bool, Never>? in
-      guard !state.waiting.isEmpty else {
-        state.inFlight -= 1
-        return nil
-      }
-      return state.waiting.removeFirst()
+      if !state.confirming.isEmpty { return state.confirming.removeFirst() }
+      if !state.waiting.isEmpty { return state.waiting.removeFirst() }
+      state.inFlight -= 1
+      return nil
     }
     next?.resume(returning: false)
-  }
-}
-
-extension CallGuard.State {
-  fileprivate mutating func answered(_ now: UInt64, taken: Int) {
-    breaker.counted(now: now)
-    breaker.succeeded()
-    retries.succeeded(taken)
   }
 }

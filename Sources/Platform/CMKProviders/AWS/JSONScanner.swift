@@ -66,7 +66,12 @@ struct JSONScanner {
   }
 
   private mutating func skipWhitespace() {
-    while let byte = peek, [0x20, 0x09, 0x0a, 0x0d].contains(byte) { position += 1 }
+    while true {
+      switch peek {
+      case 0x20, 0x09, 0x0a, 0x0d: position += 1
+      default: return
+      }
+    }
   }
 
   // MARK: Values
@@ -167,12 +172,8 @@ struct JSONScanner {
   }
 
   private mutating func escape(_ emit: (UInt8) -> Void) throws(JSONObject.Malformed) {
-    let short: [UInt8: UInt8] = [
-      UInt8(ascii: "\""): 0x22, UInt8(ascii: "\\"): 0x5c, UInt8(ascii: "/"): 0x2f, UInt8(ascii: "b"): 0x08,
-      UInt8(ascii: "f"): 0x0c, UInt8(ascii: "n"): 0x0a, UInt8(ascii: "r"): 0x0d, UInt8(ascii: "t"): 0x09,
-    ]
-    let letter = try take("an escape") { short[$0] != nil || $0 == UInt8(ascii: "u") }
-    if let byte = short[letter] { return emit(byte) }
+    let letter = try take("an escape") { Self.short($0) != nil || $0 == UInt8(ascii: "u") }
+    if let byte = Self.short(letter) { return emit(byte) }
     var code = try fourDigits()
     if (0xd800..<0xdc00).contains(code) {
       try take("\\")
@@ -185,6 +186,19 @@ struct JSONScanner {
       throw malformed("a character")
     }
     for byte in bytes { emit(byte) }
+  }
+
+  /// What a backslash and this letter stand for; nil: no byte.
+  private static func short(_ letter: UInt8) -> UInt8? {
+    switch letter {
+    case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): letter
+    case UInt8(ascii: "b"): 0x08
+    case UInt8(ascii: "f"): 0x0c
+    case UInt8(ascii: "n"): 0x0a
+    case UInt8(ascii: "r"): 0x0d
+    case UInt8(ascii: "t"): 0x09
+    default: nil
+    }
   }
 
   private mutating func fourDigits() throws(JSONObject.Malformed) -> UInt32 {

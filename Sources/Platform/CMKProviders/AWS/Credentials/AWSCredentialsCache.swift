@@ -20,7 +20,7 @@ public struct AWSCredentialsStatus: Sendable, Equatable {
 /// One tenant's credentials: had once for all who ask, renewed before they expire, and kept while they are good where that fails.
 ///
 /// Files and variables are read once; temporary credentials that follow from them are renewed by themselves. What an operator changes is read by
-/// `reload`, and takes the place of the old only by `adopt`, once it is proved.
+/// a new cache, which takes the place of this one once its credentials are proved.
 public final class AWSCredentialsCache: AWSCredentialsSource {
   private struct Held {
     let credentials: AWSCredentials
@@ -35,13 +35,18 @@ public final class AWSCredentialsCache: AWSCredentialsSource {
     var held: Held?
     /// The one refresh that is under way.
     var refresh: Task<Void, Never>?
-    /// Counts adoptions: a refresh that began before one is of no use after it.
-    var generation = 0
     var pause = RetryPause()
     var lastFailure: String?
     /// AWS says that the held ones are not good: calls wait for others.
     var isInvalidated = false
     var invalidatedMilliseconds: UInt64?
+  }
+
+  private struct Loaded {
+    let source: ResolvedSource
+    let sourceName: String
+    let credentials: AWSCredentials
+    let milliseconds: UInt64
   }
 
   /// What a call does.
@@ -125,14 +130,14 @@ public final class AWSCredentialsCache: AWSCredentialsSource {
   private func refresh(_ state: inout State, _ now: UInt64) -> Task<Void, Never>? {
     if let refresh = state.refresh { return refresh }
     guard state.pause.isOver(now) else { return nil }
-    let (generation, source) = (state.generation, state.source)
-    let refresh = Task { await self.refresh(source, generation) }
+    let source = state.source
+    let refresh = Task { await self.refresh(source) }
     state.refresh = refresh
     return refresh
   }
 
-  private func refresh(_ source: (source: ResolvedSource, name: String)?, _ generation: Int) async {
-    let result: Result<Candidate, CMKError>
+  private func refresh(_ source: (source: ResolvedSource, name: String)?) async {
+    let result: Result<Loaded, CMKError>
     do throws(CMKError) {
       result = .success(try await load(source))
     } catch {
@@ -140,11 +145,9 @@ public final class AWSCredentialsCache: AWSCredentialsSource {
     }
     let now = nowMilliseconds()
     state.withLock { state in
-      guard state.generation == generation else { return }
       state.refresh = nil
       switch result {
-      case .success(let candidate):
-        hold(candidate, &state)
+      case .success(let loaded): hold(loaded, &state)
       case .failure(let error):
         state.lastFailure = error.description
         state.pause.fail(now, jitter: jitter)
@@ -154,24 +157,23 @@ public final class AWSCredentialsCache: AWSCredentialsSource {
 
   private func load(
     _ known: (source: ResolvedSource, name: String)?
-  ) async throws(CMKError) -> Candidate {
+  ) async throws(CMKError) -> Loaded {
     let (source, name) = if let known { known } else { try resolver.resolve(configuration) }
     let credentials = try await loader.load(source)
     let now = nowMilliseconds()
     if let expires = credentials.expiresMilliseconds, expires <= now {
       throw .unreachable("\(name) gives credentials that have expired; is the clock right?")
     }
-    return Candidate(source: source, sourceName: name, credentials: credentials, loadedMilliseconds: now)
+    return Loaded(source: source, sourceName: name, credentials: credentials, milliseconds: now)
   }
 
-  private func hold(_ candidate: Candidate, _ state: inout State) {
-    let loaded = candidate.loadedMilliseconds
-    state.source = (candidate.source, candidate.sourceName)
+  private func hold(_ loaded: Loaded, _ state: inout State) {
+    state.source = (loaded.source, loaded.sourceName)
     state.held = Held(
-      credentials: candidate.loaded,
-      loadedMilliseconds: loaded,
-      schedule: candidate.loaded.expiresMilliseconds.map {
-        RefreshSchedule(loadedMilliseconds: loaded, expiresMilliseconds: $0, jitter: jitter)
+      credentials: loaded.credentials,
+      loadedMilliseconds: loaded.milliseconds,
+      schedule: loaded.credentials.expiresMilliseconds.map {
+        RefreshSchedule(loadedMilliseconds: loaded.milliseconds, expiresMilliseconds: $0, jitter: jitter)
       }
     )
     state.pause = RetryPause()
@@ -195,58 +197,6 @@ public final class AWSCredentialsCache: AWSCredentialsSource {
       state.invalidatedMilliseconds = now
       state.isInvalidated = true
       state.pause = RetryPause()
-    }
-  }
-
-  // MARK: Changing them
-
-  /// New credentials that are not in force yet; a source of themselves, so that they can be proved.
-  public struct Candidate: AWSCredentialsSource {
-    let source: ResolvedSource
-    /// As in the status.
-    public let sourceName: String
-    let loaded: AWSCredentials
-    let loadedMilliseconds: UInt64
-
-    init(
-      source: ResolvedSource,
-      sourceName: String,
-      credentials: AWSCredentials,
-      loadedMilliseconds: UInt64
-    ) {
-      self.source = source
-      self.sourceName = sourceName
-      self.loaded = credentials
-      self.loadedMilliseconds = loadedMilliseconds
-    }
-
-    /// The new credentials.
-    public func credentials() async throws(CMKError) -> AWSCredentials { loaded }
-
-    /// They are on trial: what AWS says of them is the answer.
-    public func invalidate() {}
-  }
-
-  /// Reads files and variables anew, and asks for credentials with what they say; those in force stay.
-  ///
-  /// - Throws: `CMKError.configuration` for what an operator has to put right, else `.unreachable`; the text begins with `credentials: `, and is the
-  ///   status's last failure from then on.
-  public func reload() async throws(CMKError) -> Candidate {
-    do throws(CMKError) {
-      return try await load(nil)
-    } catch {
-      state.withLock { $0.lastFailure = "reload: \(error)" }
-      if case .configuration(let why) = error { throw .configuration("credentials: \(why)") }
-      throw Self.failure(error.description)
-    }
-  }
-
-  /// Puts new credentials in force.
-  public func adopt(_ candidate: Candidate) {
-    state.withLock { state in
-      state.generation += 1
-      state.refresh = nil
-      hold(candidate, &state)
     }
   }
 
