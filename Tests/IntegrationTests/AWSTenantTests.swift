@@ -309,15 +309,6 @@ struct AWSFixture {
     }
   }
 
-  /// Without grace nothing is served that the KMS did not confirm in time.
-  @Test func withoutGraceReadersWaitForTheKMS() async throws {
-    try await AWSFixture.use(["outage_grace: 0", "wrapping_key_ttl: 1ms"]) { fixture in
-      _ = try await fixture.client.call(.generate(.own("k")))
-      fixture.kms.behave(.silence)
-      #expect(try await fixture.client.refusal(.fetch(.own("k"), version: 0))?.reason == .kmsUnreachable)
-    }
-  }
-
   /// The server's word comes before the client's own time is over: it knows that nothing was changed.
   @Test func aClientHearsOfItsDeadlineFromTheServer() async throws {
     try await AWSFixture.use { fixture in

@@ -72,8 +72,8 @@ struct Outage {
       try await untilAllRefused(&group)
       try await Task.sleep(for: .seconds(seconds))
       let refused = progress.state.withLock { $0.refused }
-      kms = try await ScriptedKMS(port: port, keys: cmks)
       let back = ContinuousClock.now
+      kms = try await ScriptedKMS(port: port, keys: cmks)
       try await group.waitForAll()
       return try result(ready, refused, back)
     }
