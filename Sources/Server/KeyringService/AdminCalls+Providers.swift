@@ -139,7 +139,7 @@ extension Service {
     let next = try moved(present, call, to: key, from: account(of: present, proof.keyring))
     let candidate: TenantProviders.Candidate
     do {
-      candidate = try tenant.providers.candidate(next, .readAnew)
+      candidate = try proof.candidate.knowing(next)
     } catch {
       throw ServiceError(error)
     }

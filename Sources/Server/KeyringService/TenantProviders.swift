@@ -10,8 +10,6 @@ final class TenantProviders: Sendable {
   private struct State {
     var local: LocalProvider?
     var aws: [ProviderSettings: AWSAccess] = [:]
-    /// By endpoint: what is known of one that does not answer outlives a change of credentials.
-    var guards: [String: CallGuard] = [:]
     var generation: UInt64 = 0
   }
 
@@ -19,6 +17,14 @@ final class TenantProviders: Sendable {
   private let files: TenantFiles?
   private let resources: ServiceResources
   private let state = Mutex(State())
+  /// The tenant's turns, and what is known of endpoints that do not answer: both outlive a change of credentials.
+  private let guarded = CallGuard(
+    .init(
+      now: { monotonicNanoseconds() },
+      sleep: { await TenantProviders.pause(nanoseconds: $0) },
+      random: { .random(in: 0...1) }
+    )
+  )
 
   /// - Parameter files: where the credentials are; nil for a tenant that has no directory yet.
   init(_ tenant: TenantName, _ files: TenantFiles?, _ resources: ServiceResources) {
@@ -90,6 +96,18 @@ final class TenantProviders: Sendable {
     fileprivate let access: [ProviderSettings: AWSAccess]
     fileprivate let providers: TenantProviders
 
+    /// The same ways to the CMKs, once the proof has told whose accounts they lead to.
+    func knowing(_ settings: TenantSettings) throws(CMKError) -> Candidate {
+      var access: [ProviderSettings: AWSAccess] = [:]
+      for each in [settings.provider] + settings.former where each.kind == .aws {
+        guard let known = self.access.first(where: { $0.key.isSame(butForAccount: each) })?.value else {
+          throw .configuration("not a provider of the tenant")
+        }
+        access[each] = known
+      }
+      return Candidate(settings: settings, access: access, providers: providers)
+    }
+
     /// As `TenantProviders.provider`, under these settings.
     func provider(_ kind: ProviderKind) throws(CMKError) -> any CMKProvider {
       try providers.provider(kind, [settings.provider] + settings.former) { each throws(CMKError) in
@@ -101,10 +119,8 @@ final class TenantProviders: Sendable {
 
   /// Takes a candidate that was proved, in the settings' turn in which they come into force: all else is let go.
   func adopt(_ candidate: Candidate) {
-    let endpoints = Set(candidate.access.keys.map(Self.endpoint))
     state.withLock { state in
       state.aws = candidate.access
-      state.guards = state.guards.filter { endpoints.contains($0.key) }
       state.generation += 1
     }
   }
@@ -112,7 +128,7 @@ final class TenantProviders: Sendable {
   /// Lets go of all: what is used next is made anew.
   func forget() {
     state.withLock { state in
-      (state.aws, state.guards) = ([:], [:])
+      state.aws = [:]
       state.generation += 1
     }
   }
@@ -151,27 +167,10 @@ final class TenantProviders: Sendable {
     }
   }
 
-  private static func endpoint(_ settings: ProviderSettings) -> String {
-    settings.endpoint ?? settings.region ?? ""
-  }
-
   private func makeAWS(
     _ settings: ProviderSettings,
     sharing credentials: AWSCredentialsCache? = nil
   ) throws(CMKError) -> AWSAccess {
-    let endpoint = Self.endpoint(settings)
-    let guarded = state.withLock { state in
-      if let known = state.guards[endpoint] { return known }
-      let made = CallGuard(
-        .init(
-          now: { monotonicNanoseconds() },
-          sleep: { await Self.pause(nanoseconds: $0) },
-          random: { .random(in: 0...1) }
-        )
-      )
-      state.guards[endpoint] = made
-      return made
-    }
     return try AWSAccess(settings, tenant, files, resources, guarded, credentials)
   }
 }

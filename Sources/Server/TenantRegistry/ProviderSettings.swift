@@ -116,11 +116,18 @@ public struct ProviderSettings: Sendable, Hashable {
     }
   }
 
+  /// True if both are the same settings, whatever is known of the account.
+  public func isSame(butForAccount other: ProviderSettings) -> Bool {
+    var mine = self
+    mine.account = other.account
+    return mine == other
+  }
+
   /// True if both come to AWS as the same user.
   public func hasSameCredentials(as other: ProviderSettings) -> Bool {
     var mine = self
-    (mine.region, mine.endpoint, mine.account) = (other.region, other.endpoint, other.account)
-    return mine == other
+    (mine.region, mine.endpoint) = (other.region, other.endpoint)
+    return mine.isSame(butForAccount: other)
   }
 
   // MARK: Values

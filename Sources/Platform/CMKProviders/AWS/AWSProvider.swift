@@ -141,9 +141,7 @@ extension AWSProvider {
     guard let key = CiphertextEnvelope(wrapped)?.key else { return false }
     return key.isMultiRegion || key.home.region.text == region
   }
-}
 
-extension AWSProvider {
   /// The ARN of the key that made `wrapped`, and its account; nil where it is no ciphertext of this provider.
   public static func key(of wrapped: [UInt8]) -> (arn: String, account: String)? {
     CiphertextEnvelope(wrapped).map { ($0.key.description, $0.key.home.account) }
