@@ -1,3 +1,4 @@
+internal import CMKProviders
 import Glibc
 import SecureMemory
 
@@ -89,7 +90,7 @@ enum KeyFormat: String, CaseIterable {
     switch self {
     case .raw: return text
     case .hex: return try decode(text, bitsPerDigit: 4) { Self.hexadecimalDigit($0) }
-    case .base64: return try decode(text, bitsPerDigit: 6) { Self.base64Digit($0) }
+    case .base64: return try decode(text, bitsPerDigit: 6) { Base64.sextet($0) }
     }
   }
 
@@ -121,17 +122,6 @@ enum KeyFormat: String, CaseIterable {
     case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
     case UInt8(ascii: "a")...UInt8(ascii: "f"): byte - UInt8(ascii: "a") + 10
     case UInt8(ascii: "A")...UInt8(ascii: "F"): byte - UInt8(ascii: "A") + 10
-    default: nil
-    }
-  }
-
-  private static func base64Digit(_ byte: UInt8) -> UInt8? {
-    switch byte {
-    case UInt8(ascii: "A")...UInt8(ascii: "Z"): byte - UInt8(ascii: "A")
-    case UInt8(ascii: "a")...UInt8(ascii: "z"): byte - UInt8(ascii: "a") + 26
-    case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0") + 52
-    case UInt8(ascii: "+"): 62
-    case UInt8(ascii: "/"): 63
     default: nil
     }
   }

@@ -1,7 +1,7 @@
 internal import SecureMemory
 
 /// Base64 with its standard alphabet (RFC 4648, section 4), padded, without line feeds.
-enum Base64 {
+package enum Base64 {
   /// The bytes that `coded` stands for; nil where it is not base64, or not the one encoding of those bytes.
   ///
   /// - Throws: `SecureMemoryError.exhausted`.
@@ -43,8 +43,9 @@ enum Base64 {
     return isBase64
   }
 
-  /// By comparisons, not by a table: which cache line is read would tell of a secret.
-  private static func sextet(_ character: UInt8) -> UInt8? {
+  /// The value of a character; nil where it is none of the alphabet. By comparisons, not by a table: which cache line is read would tell of a
+  /// secret.
+  package static func sextet(_ character: UInt8) -> UInt8? {
     switch character {
     case UInt8(ascii: "A")...UInt8(ascii: "Z"): character - UInt8(ascii: "A")
     case UInt8(ascii: "a")...UInt8(ascii: "z"): character - UInt8(ascii: "a") + 26
