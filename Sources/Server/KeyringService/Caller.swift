@@ -6,7 +6,14 @@ internal import WireProtocol
 struct Caller: Sendable {
   let identity: PeerIdentity
   let uri: String
+  /// Start of the certificate's validity, Unix seconds.
+  let notBefore: UInt64
+  /// End of the certificate's validity, Unix seconds.
   let notAfter: UInt64
+  /// SHA-256 of the certificate, 64 hexadecimal digits.
+  let fingerprint: String
+  /// Where the connection comes from, as IP address and port; empty where that is not known.
+  let address: String
   /// Where the caller's listings are kept.
   let listings: Listings
   /// Names the connection.

@@ -75,7 +75,10 @@ final class Connection: TLSConnectionDelegate {
     caller = Caller(
       identity: identity,
       uri: uri,
+      notBefore: UInt64(clamping: peer.notBefore),
       notAfter: UInt64(clamping: peer.notAfter),
+      fingerprint: peer.fingerprint,
+      address: connection.remoteAddress.map { Self.text($0) } ?? "",
       listings: Listings(),
       connection: number
     )
@@ -90,6 +93,10 @@ final class Connection: TLSConnectionDelegate {
     setEnd(peer.notAfter)
     startTicking(connection)
     findTenant(connection)
+  }
+
+  private static func text(_ address: SocketAddress) -> String {
+    "\(address.ipAddress ?? ""):\(address.port ?? 0)"
   }
 
   /// The certificate's end, or the age of a connection less up to a tenth, whichever comes first.
