@@ -74,6 +74,16 @@ import Testing
     try await waitForOpen(1, observer)
   }
 
+  @Test func ofManyIdlePoolsTheOldestCloseTheirConnections() async throws {
+    let pools = (0..<TransferLoop.idlePoolsMax + 20).map { _ in loop.connections() }
+    var first: [Int] = []
+    for pool in pools { first.append(try await echo(pool).peer) }
+    // The observer is one of them.
+    try await waitForOpen(TransferLoop.idlePoolsMax, loop.connections())
+    #expect(try await echo(pools[0]).peer != first[0], "it was closed, and serves again")
+    #expect(try await echo(pools[pools.count - 1]).peer == first[pools.count - 1], "it was kept")
+  }
+
   // MARK: Ends
 
   @Test func aCancelledTaskEndsItsRequest() async throws {

@@ -148,9 +148,12 @@ final class Pool {
     finishEnded()
     beginWaiting()
     if running.isEmpty, unsafe multi != nil {
-      idleEnd = idleEnd ?? .now.adding(milliseconds: options.idleMilliseconds)
+      if idleEnd == nil {
+        idleEnd = .now.adding(milliseconds: options.idleMilliseconds)
+        loop.becameIdle(id)
+      }
     } else {
-      idleEnd = nil
+      endIdling()
     }
     let soonest = [
       resolving.values.lazy.map(\.deadline).min(), waiting.lazy.map(\.call.deadline).min(),
@@ -245,12 +248,24 @@ final class Pool {
     loop.watch(descriptor, for: reads | writes, pool: id, isKnown ? EPOLL_CTL_MOD : EPOLL_CTL_ADD)
   }
 
+  private func endIdling() {
+    guard idleEnd != nil else { return }
+    idleEnd = nil
+    loop.endedIdling(id)
+  }
+
+  /// Lets go of connections that nobody uses.
+  func closeIdle() {
+    closeConnections()
+    settle()
+  }
+
   private func closeConnections() {
     guard let made = unsafe multi else { return }
     unsafe curl_multi_cleanup(made)
     unsafe multi = nil
     watched = []
     curlAlarm = nil
-    idleEnd = nil
+    endIdling()
   }
 }

@@ -11,6 +11,10 @@ final class TransferLoop {
   let resolver: NameResolver
   let trust: TrustStores
   private var alarms = Alarms()
+  /// Pools that keep connections for nobody at this moment, the longest first.
+  private var idlePools: [UInt32] = []
+  /// Idle pools, each with up to its own most connections: ten thousand tenants' credentials do not fill the table of descriptors.
+  static let idlePoolsMax = 128
   private let epoll: Int32
   private let mailbox: Mailbox
 
@@ -45,6 +49,15 @@ final class TransferLoop {
     guard let next = alarms.next else { return -1 }
     return Int32(clamping: next.milliseconds(from: .now))
   }
+
+  /// A pool has no request any more, and keeps its connections: where too many do, the one that did for longest closes them.
+  func becameIdle(_ pool: UInt32) {
+    idlePools.append(pool)
+    if idlePools.count > Self.idlePoolsMax { pools[idlePools[0]]?.closeIdle() }
+  }
+
+  /// It has requests again, or no connections.
+  func endedIdling(_ pool: UInt32) { idlePools.removeAll { $0 == pool } }
 
   /// Wakes `pool` at `time`, and no more at the one that was set before.
   func setAlarm(_ time: MonotonicTime?, for pool: UInt32) { alarms.set(time, for: pool) }

@@ -121,13 +121,7 @@ extension Service {
 
 extension Tenant {
   func summary() -> TenantSummary {
-    let settings = self.settings
-    return TenantSummary(
-      tenant: name.text,
-      state: condition().state,
-      provider: settings.provider.kind.rawValue,
-      cmkID: settings.cmkID.text
-    )
+    TenantSummary(name, settings, condition().state)
   }
 
   func status() -> TenantStatus {
@@ -173,5 +167,16 @@ extension CredentialsStatus {
     loadedMilliseconds = known.loadedMilliseconds ?? 0
     expiresMilliseconds = known.expiresMilliseconds ?? 0
     lastFailure = known.lastFailure ?? ""
+  }
+}
+
+extension TenantSummary {
+  init(_ name: TenantName, _ settings: TenantSettings, _ state: TenantState) {
+    self.init(
+      tenant: name.text,
+      state: state,
+      provider: settings.provider.kind.rawValue,
+      cmkID: settings.cmkID.text
+    )
   }
 }

@@ -20,7 +20,11 @@ extension Service {
         }.text
       )
     case .tenantList(let pageSize, let after): return try await list(pageSize, after)
-    case .backup(_, let call): return .backup(try await backup(call, find(name, caller), caller))
+    case .backup(_, let call):
+      let tenant = try await find(name, caller)
+      return .backup(
+        try await tenant.use.run { () async throws(ServiceError) in try await backup(call, tenant, caller) }
+      )
     case .restore(_, let call):
       guard let name else { throw .forbidden }
       return .restore(try await restore(call, name, caller))
@@ -30,7 +34,9 @@ extension Service {
       .rotateCMK, .rotateKeys, .tenantAccept, .tenantReload, .tenantMove, .cmk:
       let tenant = try await find(name, caller)
       logger.info("\(call.name) by \(caller.uri)", metadata: ["tenant": "\(tenant.name)"])
-      return try await administrate(call, tenant, caller)
+      return try await tenant.use.run { () async throws(ServiceError) in
+        try await administrate(call, tenant, caller)
+      }
     }
   }
 
@@ -116,7 +122,7 @@ extension Service {
     let cmkID = try await cmk(for: name, call)
     yaml = "cmk_id: \(cmkID)\n" + yaml
     let tenant = try await tenants.create(name, yaml: yaml)
-    _ = try await tenant.keyring()
+    _ = try await tenant.use.run { () async throws(ServiceError) in try await tenant.keyring() }
     logger.notice("tenant \(name) created under CMK \(cmkID)")
     return cmkID
   }
@@ -174,7 +180,10 @@ extension Service {
 
   private func summary(_ name: TenantName) async -> TenantSummary {
     do throws(ServiceError) {
-      if let tenant = try await tenants.find(name) { return tenant.summary() }
+      if let tenant = tenants.known(name) { return tenant.summary() }
+      if let (settings, persisted) = try await tenants.settings(ofUnused: name) {
+        return TenantSummary(name, settings, persisted.isDisabled ? .disabled : .cold)
+      }
     } catch {
       logger.warning("\(error.status.message)")
     }

@@ -72,6 +72,7 @@ extension Connection {
     _ keyring: TenantKeyring,
     _ connection: TLSConnection
   ) -> Bool {
+    tenant?.use.note(lastRequest)
     do throws(ServiceError) {
       let (answer, sequence) = keyring.read(identity, version: version, now: lastRequest)
       guard sequence >= minSequence else { throw .stale(sequence: sequence) }

@@ -76,7 +76,7 @@ public final class KeyringServer: Sendable {
       .bind(host: configuration.listen.host, port: configuration.listen.port).get()
     health = try await HealthServer.start(service, group)
     let tenants = service.tenants
-    expiring = Task { await tenants.dropExpiredWrappingKeys() }
+    expiring = Task { await tenants.sweep() }
   }
 
   /// A reference that closures can hold.

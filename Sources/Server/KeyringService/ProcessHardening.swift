@@ -31,11 +31,29 @@ public enum ProcessHardening {
       throw ConfigurationError("core dumps cannot be forbidden")
     }
     umask(0o077)
+    raiseDescriptors()
     // SAFETY: constant names; no other thread reads the environment yet.
     unsafe unsetenv("SSLKEYLOGFILE")
     signal(SIGPIPE, SIG_IGN)
     signal(SIGXFSZ, SIG_IGN)
     signal(SIGHUP, SIG_IGN)  // there is nothing to reload yet; a lost terminal is no reason to end
+  }
+
+  /// Takes as many descriptors as the process may have: it needs three for each open tenant, and one for each connection.
+  private static func raiseDescriptors() {
+    var limit = rlimit()
+    // SAFETY: the structure lives for the calls. Where the system refuses, it stays as it is, and `descriptorsMax` says so.
+    guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+    limit.rlim_cur = limit.rlim_max
+    _ = unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+  }
+
+  /// Descriptors that the process may have.
+  static var descriptorsMax: Int {
+    var limit = rlimit()
+    // SAFETY: the structure lives for the call.
+    guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1024 }
+    return Int(clamping: limit.rlim_cur)
   }
 
   /// Sets locked memory up.

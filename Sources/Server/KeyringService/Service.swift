@@ -102,16 +102,17 @@ public final class Service: Sendable {
     case .fetch, .describe, .change, .list, .transact:
       guard case .instance(let name, let instance) = caller.identity else { throw .forbidden }
       guard let tenant = try await tenants.find(name), tenant.allows(instance) else { throw .forbidden }
-      let keyring = try await keyring(of: tenant, for: request)
-      let session = InstanceSession(
-        keyring: keyring,
-        instance: instance,
-        caller: caller,
-        request: request,
-        deadline: deadline
-      )
-      return try await Self.withCallsEnding(at: deadline) { () async throws(ServiceError) in
-        try await session.execute()
+      return try await tenant.use.run { () async throws(ServiceError) in
+        let session = InstanceSession(
+          keyring: try await keyring(of: tenant, for: request),
+          instance: instance,
+          caller: caller,
+          request: request,
+          deadline: deadline
+        )
+        return try await Self.withCallsEnding(at: deadline) { () async throws(ServiceError) in
+          try await session.execute()
+        }
       }
     }
   }

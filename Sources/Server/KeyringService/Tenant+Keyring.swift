@@ -111,6 +111,7 @@ extension Tenant {
   /// - Parameter recovery: of storage that failed; the readers of its keyring go on until this one is open.
   private func open(_ recovery: Recovery?) async -> Result<TenantKeyring, ServiceError> {
     let began = monotonicNanoseconds()
+    makeRoom()
     do throws(ServiceError) {
       let keyring = try await TenantKeyring.open(environment, after: recovery?.keyring)
       let isKept = state.withLock { state in
@@ -210,7 +211,7 @@ extension Tenant {
     }
   }
 
-  private func end(_ before: Phase, _ body: @Sendable () async -> Void) async {
+  func end(_ before: Phase, _ body: @Sendable () async -> Void) async {
     switch before {
     case .open(let keyring): await keyring.close()
     case .recovering(let recovery): recovery.keyring?.wipe()

@@ -37,11 +37,21 @@ final class Tenant: Sendable {
   let logger: Logger
   let state: Mutex<State>
   let settingsTurns = Turns()
+  let use = TenantUse()
+  let makeRoom: @Sendable () -> Void
   let providers: TenantProviders
 
-  /// - Parameter base: the bounded queue that all tenants' queues target.
-  init(_ files: TenantFiles, _ resources: ServiceResources, base: DispatchQueue) throws(ConfigurationError) {
+  /// - Parameters:
+  ///   - base: the bounded queue that all tenants' queues target.
+  ///   - makeRoom: called before the keyring opens; does not block.
+  init(
+    _ files: TenantFiles,
+    _ resources: ServiceResources,
+    base: DispatchQueue,
+    makeRoom: @escaping @Sendable () -> Void
+  ) throws(ConfigurationError) {
     name = files.tenant
+    self.makeRoom = makeRoom
     self.files = files
     self.resources = resources
     let loaded = try files.load()

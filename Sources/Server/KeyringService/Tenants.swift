@@ -6,7 +6,8 @@ internal import TenantRegistry
 
 /// The tenants that were used since the start, each found in the tenants directory at its first use.
 final class Tenants: Sendable {
-  private let resources: ServiceResources
+  let resources: ServiceResources
+  let room: TenantRoom
   private let known = Mutex<[TenantName: Tenant]>([:])
   /// Names whose directory is being made, or restored.
   private let claimed = Mutex<Set<TenantName>>([])
@@ -17,7 +18,15 @@ final class Tenants: Sendable {
     target: .global(qos: .userInitiated)
   )
 
-  init(_ resources: ServiceResources) { self.resources = resources }
+  init(_ resources: ServiceResources) {
+    self.resources = resources
+    room = TenantRoom(resources.configuration, descriptorsMax: ProcessHardening.descriptorsMax)
+  }
+
+  /// A tenant on its directory.
+  private func tenant(_ files: TenantFiles) throws(ConfigurationError) -> Tenant {
+    try Tenant(files, resources, base: base) { [weak self] in self?.closeIdle(now: monotonicNanoseconds()) }
+  }
 
   private func onDisk<Value: Sendable>(
     _ body: @escaping @Sendable () throws(ConfigurationError) -> Value
@@ -42,13 +51,21 @@ final class Tenants: Sendable {
   /// All tenants that were used since the start.
   var all: [Tenant] { known.withLock { Array($0.values) } }
 
+  /// The settings of a tenant that was not used since the start, which it is not for being looked at; nil where the directory has none.
+  func settings(ofUnused name: TenantName) async throws(ServiceError) -> (TenantSettings, PersistedState)? {
+    try await onDisk { () throws(ConfigurationError) in
+      guard let files = try self.resources.tenants.open(name) else { return nil }
+      let loaded = try files.load()
+      return (loaded.settings, loaded.persisted)
+    }
+  }
+
   /// Finds a tenant; nil where the directory has none of this name.
   func find(_ name: TenantName) async throws(ServiceError) -> Tenant? {
     if let tenant = known(name) { return tenant }
-    let (resources, base) = (self.resources, self.base)
     let found = try await onDisk { () throws(ConfigurationError) -> Tenant? in
-      guard let files = try resources.tenants.open(name) else { return nil }
-      return try Tenant(files, resources, base: base)
+      guard let files = try self.resources.tenants.open(name) else { return nil }
+      return try self.tenant(files)
     }
     guard let found else { return nil }
     return known.withLock { known in
@@ -104,9 +121,8 @@ final class Tenants: Sendable {
 
   /// Makes a tenant's directory and configuration.
   func create(_ name: TenantName, yaml: String) async throws(ServiceError) -> Tenant {
-    let (resources, base) = (self.resources, self.base)
     let made = try await onDisk { () throws(ConfigurationError) in
-      try Tenant(try resources.tenants.create(name, yaml: yaml), resources, base: base)
+      try self.tenant(try self.resources.tenants.create(name, yaml: yaml))
     }
     return known.withLock { known in
       if let first = known[name] { return first }  // an instance that asked in between has it open already
@@ -115,11 +131,13 @@ final class Tenants: Sendable {
     }
   }
 
-  /// Once a second, until it is cancelled: no wrapping key is held longer than its tenant's settings allow, used or not.
-  func dropExpiredWrappingKeys() async {
+  /// Once a second, until it is cancelled: no wrapping key is held longer than its tenant's settings allow, used or not; and tenants that
+  /// nobody uses close.
+  func sweep() async {
     while !Task.isCancelled {
       let now = monotonicNanoseconds()
       for tenant in all { tenant.dropExpiredWrappingKeys(now: now) }
+      closeIdle(now: now)
       do {
         try await Task.sleep(for: .seconds(1))
       } catch {

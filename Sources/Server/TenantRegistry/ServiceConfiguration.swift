@@ -28,6 +28,8 @@ public struct ServiceConfiguration: Sendable, Equatable {
     public let idleTimeout: Duration
     /// Of a connection, less up to a tenth.
     public let connectionAge: Duration
+    /// Tenants open at one time; those not used for longest close before there are more.
+    public let openTenants: Int
   }
 
   /// Where the local provider's root key comes from.
@@ -75,6 +77,8 @@ public struct ServiceConfiguration: Sendable, Equatable {
   public let flushThreads: Int
   /// Caps and timeouts.
   public let limits: Limits
+  /// A tenant that nobody used for this long closes, and its wrapping keys are wiped; default: 1h.
+  public let idleClose: Duration
   /// trace, debug, info, notice, warning, error; default: info.
   public let logLevel: String
 
@@ -82,7 +86,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
     "listen", "health_listen", "trust_domain", "tls", "tenants_directory", "anchor_directory",
     "local_provider", "backup", "aws",
     "allowed_endpoints", "secure_memory_bytes", "allow_unlocked_memory", "event_loops", "flush_threads",
-    "limits",
+    "limits", "idle_close",
     "log_level",
   ]
 
@@ -93,7 +97,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
   static let limitKeys = [
     "connections", "unauthenticated_connections", "connections_per_tenant",
     "requests_in_flight_per_connection", "tenant_in_flight_bytes", "handshake_timeout", "frame_timeout",
-    "idle_timeout", "connection_age",
+    "idle_timeout", "connection_age", "open_tenants",
   ]
 
   /// Reads the file.
@@ -146,6 +150,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
     eventLoops = try yaml.number("event_loops", 0...256) ?? 0
     flushThreads = try yaml.number("flush_threads", 1...64) ?? 2
     limits = try Self.limits(yaml.mapping("limits"))
+    idleClose = try yaml.duration("idle_close") ?? .seconds(3600)
     logLevel = try yaml.take("log_level", Self.logLevel) ?? "info"
     try yaml.finish(known: Self.keys)
   }
@@ -180,7 +185,8 @@ public struct ServiceConfiguration: Sendable, Equatable {
       handshakeTimeout: try limits?.duration("handshake_timeout") ?? .seconds(5),
       frameTimeout: try limits?.duration("frame_timeout") ?? .seconds(10),
       idleTimeout: try limits?.duration("idle_timeout") ?? .seconds(300),
-      connectionAge: try limits?.duration("connection_age") ?? .seconds(3600)
+      connectionAge: try limits?.duration("connection_age") ?? .seconds(3600),
+      openTenants: try limits?.number("open_tenants", 1...1_000_000) ?? 10_000
     )
     try limits?.finish(known: limitKeys)
     return made

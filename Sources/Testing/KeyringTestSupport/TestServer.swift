@@ -21,6 +21,7 @@ public final class TestServer: TestEndpoint {
   /// Starts one; on the folder of another that was shut down, it goes on from there.
   ///
   /// - Parameters:
+  ///   - lines: more of the configuration.
   ///   - limits: lines of the configuration's `limits`.
   ///   - port: to listen on; 0 for a free one.
   ///   - backupPassphrase: under which CMKs lie in backups; nil for none.
@@ -29,6 +30,7 @@ public final class TestServer: TestEndpoint {
   public init(
     pki: TestPKI? = nil,
     data: TestDirectory? = nil,
+    lines: [String] = [],
     limits: [String] = [],
     port: Int = 0,
     backupPassphrase: String? = nil,
@@ -57,6 +59,7 @@ public final class TestServer: TestEndpoint {
       try data.write("backup.passphrase", backupPassphrase + "\n")
       yaml += "backup: {passphrase_file: backup.passphrase}\n"
     }
+    yaml += lines.map { "\($0)\n" }.joined()
     if !limits.isEmpty { yaml += "limits: {\(limits.joined(separator: ", "))}\n" }
     let configuration = try ServiceConfiguration(yaml: yaml, file: "test.yaml", directory: data.path)
     var logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })

@@ -23,11 +23,14 @@ struct Compare: AsyncParsableCommand {
   @Option(name: .long, help: "Tenants whose KMS is down when keyringd starts.")
   var tenants = 1000
 
+  @Option(name: .long, help: "Tenants of one server.")
+  var fleet = 10_000
+
   @Option(name: .long, parsing: .upToNextOption, help: "Measure these parts only.")
   var only = Part.allCases
 
   enum Part: String, CaseIterable, ExpressibleByArgument {
-    case fetches, handshakes, stores, size, rotation, backup, isolation, outage
+    case fetches, handshakes, stores, size, rotation, backup, isolation, outage, scale
     case awsRotation = "aws-rotation"
   }
 
@@ -42,6 +45,7 @@ struct Compare: AsyncParsableCommand {
     if only.contains(.backup) { try await backup(bench) }
     if only.contains(.isolation) { try await isolation(bench) }
     if only.contains(.outage) { try await outage(bench) }
+    if only.contains(.scale) { try await scale(bench) }
     if only.contains(.awsRotation) { try await awsRotation(bench) }
   }
 
