@@ -16,7 +16,7 @@ public struct FileStatus: Sendable, Equatable {
 public final class DirectoryDescriptor: Sendable {
   /// For messages only.
   public let path: String
-  private let descriptor: FileDescriptor
+  let descriptor: FileDescriptor
   let calls: SystemCalls
 
   /// The temporary files that are being written at this moment, by this process.

@@ -235,6 +235,13 @@ public final class ScriptedKMS: Sendable {
         let id = try usable(json["KeyId"])
         state.withLock { $0.rotations += 1 }
         reply = ["KeyId": id]
+      case "ScheduleKeyDeletion":
+        let (id, keyState) = try found(json["KeyId"])
+        guard keyState != .pendingDeletion, let days = json["PendingWindowInDays"] as? Int,
+          (7...30).contains(days)
+        else { return answer.failed("KMSInvalidStateException", "\(arn(id)) is pending deletion.") }
+        state.withLock { $0.keys[id] = .pendingDeletion }
+        reply = ["KeyId": arn(id), "KeyState": "PendingDeletion", "PendingWindowInDays": days]
       default: return answer.failed("UnsupportedOperationException", operation)
       }
       if case .changed(let change) = answer.behaviour { change(&reply) }

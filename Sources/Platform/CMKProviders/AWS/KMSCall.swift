@@ -11,6 +11,7 @@ enum KMSOperation: String, Sendable {
   case reEncrypt = "ReEncrypt"
   case describeKey = "DescribeKey"
   case rotateKeyOnDemand = "RotateKeyOnDemand"
+  case scheduleKeyDeletion = "ScheduleKeyDeletion"
 }
 
 /// A call of KMS's API, all but the credentials.

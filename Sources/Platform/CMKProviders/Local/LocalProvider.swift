@@ -11,11 +11,12 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   /// Always `local`.
   public let kind = ProviderKind.local
   let tenant: TenantName
-  private let parent: DirectoryDescriptor
+  let parent: DirectoryDescriptor
   let root: RootKey
   let nowMilliseconds: @Sendable () -> UInt64
   private let queue = DispatchQueue(label: "keyring.local-provider")
   private var directory: DirectoryDescriptor?
+  private var isEnded = false
   private var loaded: [CMKID: LocalCMK] = [:]
   /// CMKs after whose last change the disk may hold the old file or the new one, whatever the page cache shows: written anew before any use.
   private var unsettled: Set<CMKID> = []
@@ -180,7 +181,16 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
     }
   }
 
+  /// Lets go of every CMK: none is loaded or made any more.
+  func end() {
+    isEnded = true
+    loaded = [:]
+    unsettled = []
+    directory = nil
+  }
+
   func tenantDirectory() throws(CMKError) -> DirectoryDescriptor {
+    guard !isEnded else { throw .denied("the tenant's CMKs were destroyed") }
     if let directory { return directory }
     do {
       let made = try parent.directory(tenant.text, create: true)
