@@ -56,7 +56,30 @@ extension Service {
       "backup at sequence \(made.backup.manifest.position.sequence) by \(caller.uri)\(unproved)",
       metadata: ["tenant": "\(tenant.name)"]
     )
+    await note(made.backup, of: tenant)
     return made
+  }
+
+  /// For the receipt of a deletion. A backup that cannot be written down is one all the same: a full disk is when it is wanted.
+  private func note(_ backup: Backup, of tenant: Tenant) async {
+    let entry = TakenBackups.Entry(
+      takenMilliseconds: backup.manifest.timeMilliseconds,
+      sequence: backup.manifest.position.sequence,
+      sha256: backup.digest.description,
+      hasCMKs: !BackupSummary(backup).cmksIncluded.isEmpty
+    )
+    let files = tenant.files
+    let noted = await tenant.settingsTurns.run { () async -> Result<Void, ConfigurationError> in
+      await resources.flushPools.value(device: tenant.device) {
+        Result { () throws(ConfigurationError) in try files.note(entry) }
+      }
+    }
+    if case .failure(let error) = noted {
+      logger.error(
+        "the backup is not noted for the receipt of a deletion: \(error)",
+        metadata: ["tenant": "\(tenant.name)"]
+      )
+    }
   }
 
   func makeSpool() async throws(ServiceError) -> SpoolFile {

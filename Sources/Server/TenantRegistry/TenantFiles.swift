@@ -25,7 +25,7 @@ public final class TenantFiles: Sendable {
     }
   }
 
-  private func read(_ name: String) throws(ConfigurationError) -> String? {
+  func read(_ name: String) throws(ConfigurationError) -> String? {
     guard let bytes = try bytes(name) else { return nil }
     guard let text = String(validating: bytes, as: UTF8.self) else {
       throw ConfigurationError("\(directory.path)/\(name): not UTF-8")
