@@ -35,7 +35,7 @@ public enum ProcessHardening {
     unsafe unsetenv("SSLKEYLOGFILE")
     signal(SIGPIPE, SIG_IGN)
     signal(SIGXFSZ, SIG_IGN)
-    signal(SIGHUP, SIG_IGN)  // there is nothing to reload yet; a lost terminal is no reason to end
+    signal(SIGHUP, SIG_IGN)  // until keyringd listens for it: a lost terminal is no reason to end
   }
 
   /// Sets locked memory up.

@@ -6,7 +6,7 @@ internal import TenantRegistry
 
 /// The tenants that were used since the start, each found in the tenants directory at its first use.
 final class Tenants: Sendable {
-  private let resources: ServiceResources
+  let resources: ServiceResources
   private let known = Mutex<[TenantName: Tenant]>([:])
   /// Names whose directory is being made, or restored.
   private let claimed = Mutex<Set<TenantName>>([])
@@ -41,6 +41,11 @@ final class Tenants: Sendable {
 
   /// All tenants that were used since the start.
   var all: [Tenant] { known.withLock { Array($0.values) } }
+
+  /// Lets go of a tenant in whose place another directory is: the next call finds that.
+  func forget(_ tenant: Tenant) {
+    known.withLock { known in if known[tenant.name] === tenant { known[tenant.name] = nil } }
+  }
 
   /// Finds a tenant; nil where the directory has none of this name.
   func find(_ name: TenantName) async throws(ServiceError) -> Tenant? {
