@@ -283,8 +283,12 @@ import Testing
     var state = PersistedState()
     #expect(try PersistedState(json: state.json, file: "p", allowedEndpoints: []) == state)
     state.variables = [.cmkID: #"a"b\c'{}:#"#, .wrappingKeyTTL: "5m", .readOnly: "true"]
-    state.instances = [try TenantConfiguration.instance("a"), try TenantConfiguration.instance("null")]
+    state.instances = try ["a", "null"].map { AllowedInstance(name: try TenantConfiguration.instance($0)) }
     state.isDisabled = true
+    #expect(try PersistedState(json: state.json, file: "p", allowedEndpoints: []) == state)
+    state.add(AllowedInstance(name: try TenantConfiguration.instance("b"), access: [.read, .shared]))
+    state.revoke(try TenantConfiguration.instance("null"), at: 1_700_000_000)
+    state.revoke(try TenantConfiguration.instance("c"), at: .max)
     #expect(try PersistedState(json: state.json, file: "p", allowedEndpoints: []) == state)
   }
 }

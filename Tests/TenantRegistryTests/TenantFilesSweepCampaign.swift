@@ -33,7 +33,7 @@ import Testing
   private static func persisted(_ instance: String) throws -> PersistedState {
     var persisted = PersistedState()
     persisted.variables = [.cmkID: "cmk-\(instance)", .wrappingKeyTTL: "7m"]
-    persisted.instances = [try InstanceName(instance)]
+    persisted.instances = [AllowedInstance(name: try InstanceName(instance))]
     return persisted
   }
 

@@ -44,12 +44,12 @@ import Testing
     let files = try tenant("acme")
     var persisted = PersistedState()
     persisted.instances = try (0..<900).map {
-      try InstanceName("i\($0)-" + String(repeating: "x", count: 55))
+      AllowedInstance(name: try InstanceName("i\($0)-" + String(repeating: "x", count: 55)))
     }
     try files.write(persisted)
     let good = try String(contentsOfFile: folder("tenants/acme/persisted.json"), encoding: .utf8)
     persisted.instances += try (0..<200).map {
-      try InstanceName("j\($0)-" + String(repeating: "x", count: 55))
+      AllowedInstance(name: try InstanceName("j\($0)-" + String(repeating: "x", count: 55)))
     }
     do {
       try files.write(persisted)
@@ -218,7 +218,12 @@ import Testing
     let tenants = try directory.names()
     #expect(tenants.map(\.text) == ["acme", "globex", "initech"])
     let settings = try tenants.map { try #require(try directory.open($0)).load().settings }
-    #expect(settings[0].file.instances == .listed([try InstanceName("db1"), try InstanceName("db2")]))
+    #expect(
+      settings[0].file.instances
+        == .listed([
+          AllowedInstance(name: try InstanceName("db1")), AllowedInstance(name: try InstanceName("db2")),
+        ])
+    )
     #expect(settings[1].file.anchor == .strict && settings[1].file.keysMax == 100_000)
     let service = Self.top.appending(path: "deploy/keyringd.example.yaml")
     let made = try ServiceConfiguration(

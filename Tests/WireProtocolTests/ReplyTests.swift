@@ -24,7 +24,17 @@ import WireProtocol
     status.states = TenantState.allCases.map { ($0, UInt32($0.rawValue)) }
     status.isMemoryLocked = true
     (status.secureBytesUsed, status.calls, status.callsFailed) = (5, 6, .max)
+    status.files = reloaded().files
     return status
+  }
+
+  static func reloaded() -> ReloadReport {
+    var files = LoadedFiles(name: "client_crl")
+    (files.loadedMilliseconds, files.ends, files.failure) = (1, .max, "why")
+    var report = ReloadReport()
+    (report.files, report.tenantsReloaded) = ([files, LoadedFiles(name: "")], 7)
+    report.tenantFailures = [.init(tenant: "acme", failure: "why"), .init(tenant: "", failure: "")]
+    return report
   }
 
   static func tenant() -> TenantStatus {
@@ -43,6 +53,14 @@ import WireProtocol
   static let instances = [
     InstanceEntry(name: "db1", source: "file", connections: 2),
     InstanceEntry(name: "", source: "", connections: 0),
+    InstanceEntry(
+      name: "backup",
+      source: "added",
+      connections: .max,
+      notBefore: .max,
+      permissions: ["read", ""],
+      scopes: ["own", "shared"]
+    ),
   ]
   static let variables = [
     VariableEntry(name: "cmk_id", value: "c", source: "file", isDynamic: true, meaning: "which"),
@@ -65,7 +83,7 @@ import WireProtocol
         variables: variables
       )
     ),
-    .tenantDisable, .tenantEnable, .instanceAdd, .instanceList(instances, anyInstance: false),
+    .tenantDisable, .tenantEnable, .instanceAdd(instances[2]), .instanceList(instances, anyInstance: false),
     .instanceList([], anyInstance: true), .variablesSet(oldValue: "a", newValue: ""),
     .variablesList(variables), .rotateCMK(cmkID: "c", version: 7),
     .rotateKeys(
@@ -81,6 +99,8 @@ import WireProtocol
     .tenant(TenantStatus(summary: summary)), .tenantAccept(sequence: .max),
     .tenantReload(credentials: "the file 'credentials'"), .tenantMove(cmkID: "alias/acme"),
     .cmk(id: "c", state: "enabled", version: 1),
+    .instanceRevoke(revokedAt: .max), .tenantLock, .tenantUnlock, .serviceReload(ReloadReport()),
+    .serviceReload(reloaded()),
     .backup(.begun(TransferID(value: 1), bytes: .max, digest: .zero, summary(""))),
     .backup(.begun(TransferID(value: .max), bytes: 0, digest: .zero, BackupSummary())),
     .backup(.data([])), .backup(.data(Array(repeating: 1, count: TransferID.chunkBytes))), .backup(.ended),
@@ -118,7 +138,7 @@ import WireProtocol
         #expect(ReplyEncoder.bytes(id: id, sequence: sequence, decoded) == bytes)
       }
     }
-    #expect(Self.results.count == 43)
+    #expect(Self.results.count == 48)
   }
 
   @Test(arguments: [1, 127, 128, 16_384])

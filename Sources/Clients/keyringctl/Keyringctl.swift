@@ -30,7 +30,7 @@ struct Keyringctl: AsyncParsableCommand {
       VariablesCommand.self, RotateCMKCommand.self,
       RotateKeysCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
       InspectCommand.self,
-      KeyCommands.self, StatusCommand.self, WhoAmICommand.self,
+      KeyCommands.self, StatusCommand.self, ReloadCommand.self, WhoAmICommand.self,
     ]
   )
 

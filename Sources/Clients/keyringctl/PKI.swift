@@ -18,8 +18,9 @@ struct PKI: ParsableCommand {
         keyringctl pki issue --directory pki server keyring.example.org 10.0.0.5
         keyringctl pki issue --directory pki admin
         keyringctl pki issue --directory pki instance acme db1
+        keyringctl pki revoke --directory pki pki/acme-db1.crt
       """,
-    subcommands: [PKIInit.self, PKIIssue.self]
+    subcommands: [PKIInit.self, PKIIssue.self, PKIRevoke.self]
   )
 }
 
@@ -115,6 +116,9 @@ struct PKIIssue: ParsableCommand {
         tenant-admin TENANT       a tenant's administrator
         instance TENANT INSTANCE  a database server of a tenant
       and the files are server, admin, TENANT-admin or TENANT-INSTANCE, each with .crt and .key.
+
+      A client's certificate is valid from this second on, and not before: a name that was revoked takes only what was
+      issued later. Where keyringd's clock is behind, it is refused until that has caught up.
       """
   )
 

@@ -9,7 +9,7 @@ struct StatusCommand: AsyncParsableCommand {
       cold         not used since the server started; its first call opens it
       ready        all is well
       degraded     the KMS does not answer; wrapping keys are held within outage_grace
-      locked       the KMS refuses a wrapping key that keys depend on
+      locked       the KMS refuses a wrapping key that keys depend on, `tenant lock`, or the directory is gone
       quarantined  the storage file is not the expected one: see `tenant accept`
       disabled     an administrator disabled it
       """
@@ -36,14 +36,16 @@ struct StatusCommand: AsyncParsableCommand {
         ("states", .object(status.states.map { ($0.state.name, .number(UInt64($0.tenants))) })),
         ("connections", .number(UInt64(status.connections))), ("memory_locked", .flag(status.isMemoryLocked)),
         ("secure_bytes_used", .number(status.secureBytesUsed)), ("calls", .number(status.calls)),
-        ("calls_failed", .number(status.callsFailed)),
+        ("calls_failed", .number(status.callsFailed)), ("files", .list(status.files.map(\.json))),
       ]),
-      text: Output.table([
-        ["version", status.version], ["started", dateText(status.startedMilliseconds)],
-        ["tenants", "\(status.tenants)\(states.isEmpty ? "" : " (\(states))")"],
-        ["connections", "\(status.connections)"], ["memory locked", status.isMemoryLocked ? "yes" : "NO"],
-        ["calls", "\(status.calls), \(status.callsFailed) failed"],
-      ])
+      text: Output.table(
+        [
+          ["version", status.version], ["started", dateText(status.startedMilliseconds)],
+          ["tenants", "\(status.tenants)\(states.isEmpty ? "" : " (\(states))")"],
+          ["connections", "\(status.connections)"], ["memory locked", status.isMemoryLocked ? "yes" : "NO"],
+          ["calls", "\(status.calls), \(status.callsFailed) failed"],
+        ] + status.files.map { [$0.name, $0.text] }
+      )
     )
   }
 

@@ -8,7 +8,7 @@ struct TenantCommands: ParsableCommand {
     abstract: "Onboards tenants and looks after them.",
     subcommands: [
       TenantCreate.self, TenantList.self, TenantShow.self, TenantDisable.self, TenantEnable.self,
-      TenantAccept.self, TenantReload.self, TenantMove.self,
+      TenantLock.self, TenantUnlock.self, TenantAccept.self, TenantReload.self, TenantMove.self,
     ]
   )
 }
@@ -19,12 +19,6 @@ extension TenantSummary {
       ("tenant", .text(tenant)), ("state", .text(state.name)), ("provider", .text(provider)),
       ("cmk_id", .text(cmkID)),
     ])
-  }
-}
-
-extension InstanceEntry {
-  var json: JSON {
-    .object([("name", .text(name)), ("source", .text(source)), ("connections", .number(UInt64(connections)))])
   }
 }
 
@@ -134,7 +128,11 @@ struct TenantShow: AsyncParsableCommand {
 struct TenantDisable: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "disable",
-    abstract: "Refuses a tenant's calls and wipes its wrapping keys, across restarts."
+    abstract: "Refuses a tenant's calls and wipes its wrapping keys, across restarts.",
+    discussion: """
+      At once: the connections of its instances are closed, and who calls is told TENANT_DISABLED. `tenant lock` is the same
+      until a restart.
+      """
   )
   @OptionGroup var connection: ConnectionOptions
   @Argument(help: "The tenant's name.")
@@ -190,60 +188,6 @@ struct TenantAccept: AsyncParsableCommand {
       connection.output,
       .object([("tenant", .text(tenant)), ("sequence", .number(sequence))]),
       text: "tenant \(tenant) goes on from sequence \(sequence)"
-    )
-  }
-}
-
-struct InstanceCommands: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "instance",
-    abstract: "The database servers that may call for a tenant.",
-    subcommands: [InstanceAdd.self, InstanceList.self]
-  )
-}
-
-struct InstanceAdd: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "add", abstract: "Allows an instance.")
-  @OptionGroup var connection: ConnectionOptions
-  @Argument(help: "The tenant's name.")
-  var tenant: String
-  @Argument(help: "The instance's name, as its certificate has it.")
-  var instance: String
-
-  func run() async throws {
-    _ = try await connection.call(.admin(.instanceAdd(tenant: tenant, instance: instance)))
-    Output.show(
-      connection.output,
-      .object([("tenant", .text(tenant)), ("instance", .text(instance))]),
-      text: "instance \(instance) may call for tenant \(tenant)"
-    )
-  }
-}
-
-struct InstanceList: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "list",
-    abstract: "Lists a tenant's instances."
-  )
-  @OptionGroup var connection: ConnectionOptions
-  @Argument(help: "The tenant's name.")
-  var tenant: String
-
-  func run() async throws {
-    guard
-      case .instanceList(let instances, let isAny) = try await connection.call(.admin(.instanceList(tenant)))
-        .result
-    else {
-      throw unexpected()
-    }
-    Output.show(
-      connection.output,
-      .object([("any_instance", .flag(isAny)), ("instances", .list(instances.map(\.json)))]),
-      text: (isAny ? "any instance that the CA certified\n" : "")
-        + Output.table(
-          [["INSTANCE", "SOURCE", "CONNECTIONS"]]
-            + instances.map { [$0.name, $0.source, "\($0.connections)"] }
-        )
     )
   }
 }

@@ -112,7 +112,9 @@ public enum AdminCall: Sendable, Equatable {
   case tenantShow(String)
   case tenantDisable(String)
   case tenantEnable(String)
-  case instanceAdd(tenant: String, instance: String)
+  /// Names of permissions and scopes; without: both for a new instance, and what it has for one that may call already.
+  case instanceAdd(tenant: String, instance: String, permissions: [String] = [], scopes: [String] = [])
+  case instanceRevoke(tenant: String, instance: String)
   case instanceList(String)
   case variablesSet(tenant: String, name: String, value: String, Persistence)
   case variablesList(String)
@@ -126,6 +128,9 @@ public enum AdminCall: Sendable, Equatable {
   case restore(String, RestoreCall)
   case tenantReload(String)
   case tenantMove(TenantMoveCall)
+  case tenantLock(String)
+  case tenantUnlock(String)
+  case serviceReload
 }
 
 /// Where a tenant is to be moved.

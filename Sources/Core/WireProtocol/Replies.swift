@@ -112,16 +112,32 @@ public struct TenantSummary: Sendable, Equatable {
 public struct InstanceEntry: Sendable, Equatable {
   /// Its name.
   public let name: String
-  /// `file` or `added`.
+  /// `file`, `added` or `revoked`.
   public let source: String
   /// Open at this moment.
   public let connections: UInt32
+  /// When the name was revoked, Unix seconds: only later certificates are taken; 0 if it never was.
+  public let notBefore: UInt64
+  /// `read`, `write`.
+  public let permissions: [String]
+  /// `own`, `shared`.
+  public let scopes: [String]
 
   /// Puts the parts together.
-  public init(name: String, source: String, connections: UInt32) {
+  public init(
+    name: String,
+    source: String,
+    connections: UInt32,
+    notBefore: UInt64 = 0,
+    permissions: [String] = [],
+    scopes: [String] = []
+  ) {
     self.name = name
     self.source = source
     self.connections = connections
+    self.notBefore = notBefore
+    self.permissions = permissions
+    self.scopes = scopes
   }
 }
 
@@ -228,6 +244,8 @@ public struct ServiceStatus: Sendable, Equatable {
   public var calls: UInt64 = 0
   /// Those of them that failed.
   public var callsFailed: UInt64 = 0
+  /// The service's own files, as they are in force.
+  public var files: [LoadedFiles] = []
 
   /// All zero.
   public init() {}
@@ -329,7 +347,8 @@ public enum ReplyResult: Sendable {
   case tenantShow(TenantDetails)
   case tenantDisable
   case tenantEnable
-  case instanceAdd
+  case instanceAdd(InstanceEntry)
+  case instanceRevoke(revokedAt: UInt64)
   case instanceList([InstanceEntry], anyInstance: Bool)
   case variablesSet(oldValue: String, newValue: String)
   case variablesList([VariableEntry])
@@ -343,6 +362,9 @@ public enum ReplyResult: Sendable {
   case restore(RestoreResult)
   case tenantReload(credentials: String)
   case tenantMove(cmkID: String)
+  case tenantLock
+  case tenantUnlock
+  case serviceReload(ReloadReport)
 }
 
 /// One reply.

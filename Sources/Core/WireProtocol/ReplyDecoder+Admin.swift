@@ -19,7 +19,10 @@ extension ReplyDecoder {
       if let reply = unsafe message.tenant_show?.pointee { return .tenantShow(unsafe details(reply)) }
     case KEYRING__V1__REPLY__RESULT_TENANT_DISABLE: return .tenantDisable
     case KEYRING__V1__REPLY__RESULT_TENANT_ENABLE: return .tenantEnable
-    case KEYRING__V1__REPLY__RESULT_INSTANCE_ADD: return .instanceAdd
+    case KEYRING__V1__REPLY__RESULT_INSTANCE_ADD:
+      if let reply = unsafe message.instance_add?.pointee {
+        return .instanceAdd(unsafe instance(reply.instance))
+      }
     case KEYRING__V1__REPLY__RESULT_INSTANCE_LIST:
       if let reply = unsafe message.instance_list?.pointee {
         let instances = unsafe (0..<reply.n_instances).map { unsafe instance(reply.instances[$0]) }
@@ -98,17 +101,6 @@ extension ReplyDecoder {
     )
   }
 
-  private func instance(_ pointer: UnsafeMutablePointer<Keyring__V1__Instance>?) -> InstanceEntry {
-    guard let item = unsafe pointer?.pointee else {
-      return InstanceEntry(name: "", source: "", connections: 0)
-    }
-    return unsafe InstanceEntry(
-      name: text(item.name),
-      source: text(item.source),
-      connections: item.connections
-    )
-  }
-
   private func variable(_ pointer: UnsafeMutablePointer<Keyring__V1__Variable>?) -> VariableEntry {
     guard let item = unsafe pointer?.pointee else {
       return VariableEntry(name: "", value: "", source: "", isDynamic: false, meaning: "")
@@ -147,6 +139,7 @@ extension ReplyDecoder {
     unsafe status.secureBytesUsed = item.secure_bytes_used
     unsafe status.calls = item.calls
     unsafe status.callsFailed = item.calls_failed
+    unsafe status.files = loaded(item.n_files, item.files)
     return status
   }
 

@@ -26,7 +26,7 @@ extension ReplyDecoder {
     case KEYRING__V1__REPLY__RESULT_RESTORE_WRITE: return .restore(.written)
     case KEYRING__V1__REPLY__RESULT_RESTORE_END:
       if let reply = unsafe message.restore_end?.pointee { return .restore(.ended(unsafe report(reply))) }
-    default: break  // a C enum
+    default: return try unsafe lifecycleResult(message)
     }
     throw .malformed("the reply has no result that this client knows")
   }

@@ -12,7 +12,11 @@ extension ReplyEncoder {
     case .tenantShow(let details): message.message(66) { write(details, to: &$0) }
     case .tenantDisable: message.message(67) { _ in }
     case .tenantEnable: message.message(68) { _ in }
-    case .instanceAdd: message.message(69) { _ in }
+    case .instanceAdd(let instance): message.message(69) { $0.message(1) { write(instance, to: &$0) } }
+    case .instanceRevoke(let revokedAt): message.message(87) { $0.number(1, revokedAt) }
+    case .tenantLock: message.message(97) { _ in }
+    case .tenantUnlock: message.message(98) { _ in }
+    case .serviceReload(let report): message.message(88) { write(report, to: &$0) }
     case .instanceList(let instances, let anyInstance):
       message.message(70) { inner in
         for instance in instances { inner.message(1) { write(instance, to: &$0) } }
@@ -58,12 +62,6 @@ extension ReplyEncoder {
     message.bytes(4, summary.cmkID.utf8)
   }
 
-  private static func write(_ instance: InstanceEntry, to message: inout MessageWriter) {
-    message.bytes(1, instance.name.utf8)
-    message.bytes(2, instance.source.utf8)
-    message.number(3, UInt64(instance.connections))
-  }
-
   private static func write(_ variable: VariableEntry, to message: inout MessageWriter) {
     message.bytes(1, variable.name.utf8)
     message.bytes(2, variable.value.utf8)
@@ -104,6 +102,7 @@ extension ReplyEncoder {
     message.number(8, status.secureBytesUsed)
     message.number(9, status.calls)
     message.number(10, status.callsFailed)
+    for files in status.files { message.message(20) { write(files, to: &$0) } }
   }
 
   private static func write(_ status: TenantStatus, to message: inout MessageWriter) {

@@ -98,7 +98,8 @@ public enum ReplyEncoder {
     case .whoAmI(let identity): message.message(24) { write(identity, to: &$0) }
     case .tenantCreate, .tenantList, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList,
       .variablesSet, .variablesList, .rotateCMK, .rotateKeys, .service, .tenant, .tenantAccept, .cmk,
-      .backup, .restore, .tenantReload, .tenantMove:
+      .backup, .restore, .tenantReload, .tenantMove, .instanceRevoke, .tenantLock, .tenantUnlock,
+      .serviceReload:
       writeAdmin(result, to: &message)
     }
   }

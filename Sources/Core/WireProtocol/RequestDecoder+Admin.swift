@@ -18,9 +18,7 @@ extension RequestDecoder {
     case KEYRING__V1__REQUEST__CALL_TENANT_ENABLE:
       if let call = unsafe message.tenant_enable { return .tenantEnable(unsafe text(call.pointee.tenant)) }
     case KEYRING__V1__REQUEST__CALL_INSTANCE_ADD:
-      if let call = unsafe message.instance_add {
-        return unsafe .instanceAdd(tenant: text(call.pointee.tenant), instance: text(call.pointee.instance))
-      }
+      if let call = unsafe message.instance_add { return unsafe instanceAdd(call.pointee) }
     case KEYRING__V1__REQUEST__CALL_INSTANCE_LIST:
       if let call = unsafe message.instance_list { return .instanceList(unsafe text(call.pointee.tenant)) }
     default: return try unsafe variablesOrRotation(message)

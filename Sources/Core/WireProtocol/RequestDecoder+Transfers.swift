@@ -37,7 +37,7 @@ extension RequestDecoder {
       if let call = unsafe message.restore_end?.pointee {
         return unsafe .restore(text(call.tenant), .end(try transferID(call.id)))
       }
-    default: break  // a C enum
+    default: return try unsafe lifecycle(message)
     }
     throw .malformed("the request has no call that this server knows")
   }

@@ -136,7 +136,13 @@ public enum RequestEncoder {
     case .tenantShow(let name): return tenant(66, name)
     case .tenantDisable(let name): return tenant(67, name)
     case .tenantEnable(let name): return tenant(68, name)
-    case .instanceAdd(let name, let instance): return tenant(69, name) { $0.bytes(2, instance.utf8) }
+    case .instanceAdd(let name, let instance, let permissions, let scopes):
+      return tenant(69, name) { inner in
+        inner.bytes(2, instance.utf8)
+        for permission in permissions { inner.element(3, permission.utf8) }
+        for scope in scopes { inner.element(4, scope.utf8) }
+      }
+    case .instanceRevoke(let name, let instance): return tenant(87, name) { $0.bytes(2, instance.utf8) }
     case .instanceList(let name): return tenant(70, name)
     case .variablesSet(let name, let variable, let value, let persistence):
       return tenant(71, name) { inner in
@@ -158,6 +164,9 @@ public enum RequestEncoder {
     case .backup(let name, let call): return backup(name, call)
     case .restore(let name, let call): return restore(name, call)
     case .tenantReload(let name): return tenant(84, name)
+    case .tenantLock(let name): return tenant(97, name)
+    case .tenantUnlock(let name): return tenant(98, name)
+    case .serviceReload: return message(88) { _ in }
     case .tenantMove(let call):
       return tenant(85, call.tenant) { inner in
         inner.bytes(2, call.cmkID.utf8)

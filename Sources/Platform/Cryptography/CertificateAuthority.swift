@@ -20,8 +20,8 @@ public enum CertificatePurpose: Sendable, Equatable {
 /// Issues X.509 certificates (RFC 5280) with keys on P-256: for those who have no CA of their own.
 @safe
 public final class CertificateAuthority {
-  private let certificate: OpaquePointer
-  private let key: OpaquePointer
+  let certificate: OpaquePointer
+  let key: OpaquePointer
 
   private init(_ certificate: OpaquePointer, _ key: OpaquePointer) {
     unsafe self.certificate = certificate
@@ -89,14 +89,20 @@ public final class CertificateAuthority {
     return unsafe CertificateAuthority(certificate, key)
   }
 
-  /// Issues a certificate for a new key.
+  /// Issues a certificate for a new key. A server's is valid five minutes before now, for clients whose clock is behind. A client's is not: where
+  /// its name was revoked before, the start of its validity has to show that it was issued since.
   ///
   /// - Parameter days: of validity.
   public func issue(_ purpose: CertificatePurpose, days: Int) throws(CryptographyError) -> IssuedCertificate {
     let leafKey = unsafe try Self.makeKey()
     defer { unsafe EVP_PKEY_free(leafKey) }
     // An X.509 name is informative here: identity is the SAN, and nothing else.
-    let certificate = try unsafe Self.newCertificate(subject: purpose.subject, days: days, key: leafKey)
+    let certificate = try unsafe Self.newCertificate(
+      subject: purpose.subject,
+      days: days,
+      key: leafKey,
+      backdatedSeconds: purpose.backdatedSeconds
+    )
     defer { unsafe X509_free(certificate) }
     unsafe X509_set_issuer_name(certificate, X509_get_subject_name(self.certificate))
     try unsafe Self.addExtensions(
@@ -126,7 +132,8 @@ public final class CertificateAuthority {
   private static func newCertificate(
     subject: String,
     days: Int,
-    key: OpaquePointer
+    key: OpaquePointer,
+    backdatedSeconds: Int = 300
   ) throws(CryptographyError) -> OpaquePointer {
     guard (1...36_500).contains(days) else {
       throw .invalidLength("a certificate is valid for 1 to 36,500 days")
@@ -142,7 +149,7 @@ public final class CertificateAuthority {
     let isMade =
       unsafe X509_set_version(certificate, 2) == 1
       && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(certificate)) != nil
-      && X509_gmtime_adj(X509_getm_notBefore(certificate), -300) != nil
+      && X509_gmtime_adj(X509_getm_notBefore(certificate), -backdatedSeconds) != nil
       && X509_time_adj_ex(X509_getm_notAfter(certificate), Int32(days), 0, nil) != nil
       && X509_NAME_add_entry_by_NID(name, NID_commonName, MBSTRING_UTF8, subject, -1, -1, 0) == 1
       && X509_set_pubkey(certificate, key) == 1
@@ -209,6 +216,13 @@ extension CertificatePurpose {
     switch self {
     case .client: "keyring client"
     case .server(let hosts): String((hosts.first ?? "keyringd").prefix(64))
+    }
+  }
+
+  fileprivate var backdatedSeconds: Int {
+    switch self {
+    case .client: 0
+    case .server: 300
     }
   }
 

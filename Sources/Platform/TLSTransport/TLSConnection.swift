@@ -194,6 +194,9 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
     if buffer.readableBytes > 0 { context.writeAndFlush(wrapOutboundOut(buffer), promise: nil) }
   }
 
+  /// Why another context would refuse the peer's certificate now, dates left aside; nil where it would not.
+  public func refusal(by context: TLSContext) -> String? { engine.refusal(by: context) }
+
   // MARK: Backpressure, ending
 
   /// Reads no more from the socket, and hands nothing more to the delegate, until `resumeReading`.
@@ -220,12 +223,14 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
   }
 
   /// Sends what is in `output`, says goodbye and closes.
-  public func close() {
+  ///
+  /// - Parameter linger: for how long the peer may take its time with the last bytes; nil for as long as any peer may.
+  public func close(within linger: TimeAmount? = nil) {
     guard !isClosing, error == nil, let context else { return }
     flush()
     isClosing = true
     engine.closeNotify()
-    closeChannel(context)
+    closeChannel(context, within: linger ?? Self.lingerMax)
   }
 
   private func fail(_ reason: TLSError) {
@@ -236,11 +241,11 @@ public final class TLSConnection: ChannelInboundHandler, RemovableChannelHandler
   }
 
   /// The last ciphertext (an alert, a close_notify) goes out before the socket closes.
-  private func closeChannel(_ context: ChannelHandlerContext) {
+  private func closeChannel(_ context: ChannelHandlerContext, within linger: TimeAmount = lingerMax) {
     var buffer = context.channel.allocator.buffer(capacity: 64)
     engine.takeCiphertext(into: &buffer)
     let loopBound = NIOLoopBound(context, eventLoop: context.eventLoop)
-    let linger = context.eventLoop.scheduleTask(in: Self.lingerMax) { loopBound.value.close(promise: nil) }
+    let linger = context.eventLoop.scheduleTask(in: linger) { loopBound.value.close(promise: nil) }
     context.writeAndFlush(wrapOutboundOut(buffer)).whenComplete { _ in
       linger.cancel()
       loopBound.value.close(promise: nil)

@@ -1,8 +1,6 @@
 internal import COpenSSL
 internal import Glibc
 internal import KeyringCore
-internal import KeyringStorage
-internal import SecureMemory
 
 /// Where certificates and keys are.
 public struct TLSConfiguration: Sendable {
@@ -43,7 +41,27 @@ public final class TLSContext: @unchecked Sendable {
   /// Loads certificate, key and CA, and checks that they go together and are valid now.
   ///
   /// - Throws: `TLSError.configuration`, naming the file.
-  public init(_ configuration: TLSConfiguration, role: Role) throws(TLSError) {
+  public convenience init(_ configuration: TLSConfiguration, role: Role) throws(TLSError) {
+    try self.init(
+      CertifiedKey(
+        certificateFile: configuration.certificateFile,
+        privateKeyFile: configuration.privateKeyFile
+      ),
+      TrustedAuthorities(file: configuration.authorityFile),
+      role: role
+    )
+  }
+
+  /// Puts together what was loaded.
+  ///
+  /// - Parameter revoked: nil: nothing is. With it, a CA whose list is not among them certifies nobody.
+  /// - Throws: `TLSError.configuration`.
+  public init(
+    _ key: CertifiedKey,
+    _ authorities: TrustedAuthorities,
+    revoked: RevocationLists? = nil,
+    role: Role
+  ) throws(TLSError) {
     self.role = role
     ERR_clear_error()
     let method = unsafe role == .client ? TLS_client_method() : TLS_server_method()
@@ -52,7 +70,8 @@ public final class TLSContext: @unchecked Sendable {
     }
     unsafe self.context = context
     try restrict()
-    try load(configuration)
+    try use(key)
+    try trust(authorities, revoked)
     switch role {
     case .server: installServerCallbacks()
     case .client:
@@ -89,75 +108,35 @@ public final class TLSContext: @unchecked Sendable {
     unsafe SSL_CTX_set_verify_depth(context, 2)
   }
 
-  private func load(_ files: TLSConfiguration) throws(TLSError) {
-    let chain = unsafe try certificates(files.certificateFile)
-    defer { unsafe chain.forEach { unsafe X509_free($0) } }
-    guard let leaf = unsafe chain.first, unsafe SSL_CTX_use_certificate(context, leaf) == 1 else {
-      throw .configuration("\(files.certificateFile): \(TLSError.drain())")
-    }
-    try unsafe checkDates(leaf, files.certificateFile)
-    for index in unsafe chain.indices.dropFirst() {
-      let certificate = unsafe chain[index]
+  private func use(_ key: CertifiedKey) throws(TLSError) {
+    // SAFETY: the context takes references of its own.
+    guard unsafe SSL_CTX_use_certificate(context, key.chain[0]) == 1,
+      unsafe SSL_CTX_use_PrivateKey(context, key.key) == 1, unsafe SSL_CTX_check_private_key(context) == 1
+    else { throw .configuration("the certificate: \(TLSError.drain())") }
+    for index in unsafe key.chain.indices.dropFirst() {
+      let certificate = unsafe key.chain[index]
       unsafe X509_up_ref(certificate)
       unsafe keyring_SSL_CTX_add0_chain_cert(context, certificate)
     }
-    try loadKey(files)
-    let authorities = unsafe try certificates(files.authorityFile)
+  }
+
+  private func trust(_ authorities: TrustedAuthorities, _ revoked: RevocationLists?) throws(TLSError) {
+    // SAFETY: the store takes references of its own.
     let store = unsafe SSL_CTX_get_cert_store(context)
-    for index in unsafe authorities.indices {
-      let certificate = unsafe authorities[index]
+    for index in unsafe authorities.certificates.indices {
+      let certificate = unsafe authorities.certificates[index]
       guard unsafe X509_STORE_add_cert(store, certificate) == 1,
         unsafe SSL_CTX_add_client_CA(context, certificate) == 1
-      else { throw .configuration("\(files.authorityFile): \(TLSError.drain())") }
-      unsafe X509_free(certificate)
+      else { throw .configuration("a CA: \(TLSError.drain())") }
     }
-  }
-
-  private func certificates(_ path: String) throws(TLSError) -> [OpaquePointer] {
-    ERR_clear_error()
-    guard let bio = unsafe BIO_new_file(path, "r") else {
-      throw .configuration("cannot open \(path): \(TLSError.drain())")
-    }
-    defer { unsafe BIO_free(bio) }
-    var found: [OpaquePointer] = unsafe []
-    while let certificate = unsafe PEM_read_bio_X509(bio, nil, nil, nil) { unsafe found.append(certificate) }
-    ERR_clear_error()  // the end of the file is an error to PEM_read_bio
-    guard unsafe !found.isEmpty else { throw .configuration("\(path) holds no PEM certificate") }
-    return unsafe found
-  }
-
-  private func checkDates(_ certificate: OpaquePointer, _ path: String) throws(TLSError) {
-    // SAFETY: the certificate is live; a nil time means now.
-    guard unsafe X509_cmp_current_time(X509_get0_notBefore(certificate)) < 0 else {
-      throw .configuration("\(path): the certificate is not valid yet")
-    }
-    guard unsafe X509_cmp_current_time(X509_get0_notAfter(certificate)) > 0 else {
-      throw .configuration("\(path): the certificate has expired")
-    }
-  }
-
-  private func loadKey(_ files: TLSConfiguration) throws(TLSError) {
-    let pem: Secret
-    do {
-      pem = try SecretFile.read(files.privateKeyFile)
-    } catch {
-      throw .configuration("private key: \(error)")
-    }
-    ERR_clear_error()
-    // SAFETY: the BIO reads from the secret's memory, which outlives it; a password callback that gives none stops prompts.
-    let isUsable = unsafe pem.withUnsafeBytes { bytes -> Bool in
-      guard let bio = unsafe BIO_new_mem_buf(bytes.baseAddress, Int32(bytes.count)) else { return false }
-      defer { unsafe BIO_free(bio) }
-      guard let key = unsafe PEM_read_bio_PrivateKey(bio, nil, { _, _, _, _ in -1 }, nil) else {
-        return false
+    guard let revoked else { return }
+    for index in unsafe revoked.lists.indices {
+      guard unsafe X509_STORE_add_crl(store, revoked.lists[index]) == 1 else {
+        throw .configuration("a revocation list: \(TLSError.drain())")
       }
-      defer { unsafe EVP_PKEY_free(key) }
-      return unsafe SSL_CTX_use_PrivateKey(context, key) == 1
     }
-    guard isUsable, unsafe SSL_CTX_check_private_key(context) == 1 else {
-      throw .configuration(
-        "\(files.privateKeyFile) is not the private key of \(files.certificateFile): \(TLSError.drain())"
-      )
+    guard unsafe keyring_X509_STORE_check_revocation(store) == 1 else {
+      throw .configuration("revocation lists: \(TLSError.drain())")
     }
   }
 
@@ -184,26 +163,62 @@ public final class TLSContext: @unchecked Sendable {
     )
   }
 
-  /// Chain and purpose by OpenSSL, then the identity: a certificate that names nobody is refused in the handshake, with an alert.
+  /// Chain, purpose and revocation by OpenSSL, then the identity: a certificate that names nobody is refused in the handshake. Whatever is wrong
+  /// with a certificate, its holder is told the same; the log says what it was.
   private func verify(_ store: OpaquePointer) -> Int32 {
     // SAFETY: `store` is live during the callback.
-    guard unsafe X509_verify_cert(store) == 1 else { return 0 }
-    guard case .server(let trustDomain) = role, let leaf = unsafe X509_STORE_CTX_get0_cert(store) else {
-      return 0
-    }
+    guard case .server(let trustDomain) = role, let leaf = unsafe X509_STORE_CTX_get0_cert(store),
+      let engine = unsafe keyring_X509_STORE_CTX_app_data(store)
+    else { return 0 }
+    // SAFETY: the engine put itself there, and owns the SSL that calls.
+    let me = unsafe Unmanaged<TLSEngine>.fromOpaque(engine).takeUnretainedValue()
+    let names = unsafe Self.uriSANs(of: leaf)
     do throws(PeerIdentity.Refusal) {
+      if unsafe X509_verify_cert(store) != 1 { throw unsafe Self.refusal(store) }
       guard unsafe X509_check_ca(leaf) == 0 else {
         throw PeerIdentity.Refusal("a CA's certificate is nobody's identity")
       }
-      let identity = try PeerIdentity.parse(uriSANs: unsafe Self.uriSANs(of: leaf), trustDomain: trustDomain)
-      guard let engine = unsafe keyring_X509_STORE_CTX_app_data(store) else { return 0 }
-      // SAFETY: the engine put itself there, and owns the SSL that calls.
-      unsafe Unmanaged<TLSEngine>.fromOpaque(engine).takeUnretainedValue().verifiedIdentity = identity
+      me.verifiedIdentity = try PeerIdentity.parse(uriSANs: names, trustDomain: trustDomain)
       return 1
     } catch {
+      let claimed = names.prefix(2).map { Self.printable($0) }.joined(separator: ", ")
+      me.refusal =
+        "\(error); the certificate says \(claimed.isEmpty ? "nobody" : claimed), SHA-256 \(unsafe Self.fingerprint(of: leaf))"
       unsafe X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION)
       return 0
     }
+  }
+
+  private static func refusal(_ store: OpaquePointer) -> PeerIdentity.Refusal {
+    // SAFETY: the text is a constant of libcrypto.
+    let why = unsafe String(cString: X509_verify_cert_error_string(Int(X509_STORE_CTX_get_error(store))))
+    let depth = unsafe X509_STORE_CTX_get_error_depth(store)
+    return PeerIdentity.Refusal(depth > 0 ? "\(why) (of an issuer)" : why)
+  }
+
+  private static func printable(_ name: [UInt8]) -> String {
+    name.prefix(200).reduce(into: "") { text, byte in
+      text += (0x21...0x7e).contains(byte) ? String(UnicodeScalar(byte)) : "?"
+    }
+  }
+
+  /// Why a certificate that was good would be refused by this context; nil where it would not. Dates are left aside: they are looked after
+  /// otherwise, and a list that is past its time ends no connection that it let in.
+  ///
+  /// - Parameter chain: STACK_OF(X509) of those between it and its CA.
+  func refusal(of certificate: OpaquePointer, _ chain: OpaquePointer?) -> String? {
+    ERR_clear_error()
+    defer { ERR_clear_error() }
+    // SAFETY: all are live for the call; a store is locked by libcrypto where it has to be.
+    guard let store = unsafe X509_STORE_CTX_new() else { return "out of memory" }
+    defer { unsafe X509_STORE_CTX_free(store) }
+    guard
+      unsafe X509_STORE_CTX_init(store, SSL_CTX_get_cert_store(context), certificate, chain) == 1,
+      unsafe X509_STORE_CTX_set_default(store, "ssl_client") == 1
+    else { return "out of memory" }
+    unsafe X509_STORE_CTX_set_depth(store, 2)
+    unsafe X509_STORE_CTX_set_flags(store, UInt(keyring_X509_V_FLAG_NO_CHECK_TIME()))
+    return unsafe X509_verify_cert(store) == 1 ? nil : Self.refusal(store).description
   }
 
   private static func selectProtocol(

@@ -19,6 +19,8 @@ public final class TLSEngine {
   public private(set) var state = State.handshaking
   /// Of the certificate that the handshake verified; a server's connections only.
   var verifiedIdentity: PeerIdentity?
+  /// Why the handshake refused the peer's certificate, for the log.
+  var refusal: String?
   private let context: TLSContext
   private let ssl: OpaquePointer
   private let incoming: OpaquePointer
@@ -84,6 +86,13 @@ public final class TLSEngine {
     }
   }
 
+  /// Why another context would refuse the peer's certificate now, dates left aside; nil where it would not.
+  func refusal(by other: TLSContext) -> String? {
+    // SAFETY: both belong to the SSL, which is live.
+    guard let certificate = unsafe SSL_get0_peer_certificate(ssl) else { return "there is no certificate" }
+    return unsafe other.refusal(of: certificate, SSL_get_peer_cert_chain(ssl))
+  }
+
   // MARK: Plaintext
 
   /// Goes on with the handshake.
@@ -104,7 +113,7 @@ public final class TLSEngine {
     let text = TLSError.drain()
     let certificate =
       verification == X509_V_OK
-      ? "" : " (\(unsafe String(cString: X509_verify_cert_error_string(verification))))"
+      ? "" : " (\(unsafe refusal ?? String(cString: X509_verify_cert_error_string(verification))))"
     throw .handshake("TLS handshake: \(text)\(certificate)")
   }
 

@@ -121,7 +121,7 @@ extension Service {
       guard now == present, tenant.persisted == persisted else { throw Self.changedMeanwhile }
       return read.settings
     }
-    if read.persisted.isDisabled { await tenant.close() }
+    if read.persisted.isDisabled { await shutOut(tenant) } else { enforce(tenant) }
     tenant.openKeyring?.expireGrants()
     tenant.openKeyring?.forgetRefusals()
     let credentials = tenant.providers.credentials(read.settings.provider).map(CredentialsStatus.init)

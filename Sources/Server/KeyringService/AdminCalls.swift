@@ -29,9 +29,13 @@ extension Service {
       guard let name else { throw .forbidden }
       return .restore(try await restore(call, name, caller))
     case .status(let text) where text.isEmpty: return .service(try await serviceStatus())
+    case .serviceReload:
+      logger.info("\(call.name) by \(caller.uri)")
+      return .serviceReload(await reload(.request))
     case .status, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList, .variablesSet,
       .variablesList,
-      .rotateCMK, .rotateKeys, .tenantAccept, .tenantReload, .tenantMove, .cmk:
+      .rotateCMK, .rotateKeys, .tenantAccept, .tenantReload, .tenantMove, .cmk, .instanceRevoke,
+      .tenantLock, .tenantUnlock:
       let tenant = try await find(name, caller)
       logger.info("\(call.name) by \(caller.uri)", metadata: ["tenant": "\(tenant.name)"])
       return try await tenant.use.run { () async throws(ServiceError) in
@@ -57,13 +61,22 @@ extension Service {
     case .tenantShow: return .tenantShow(show(tenant))
     case .tenantDisable:
       try await tenant.persist { $0.isDisabled = true }
-      await tenant.close()
+      await shutOut(tenant)
       return .tenantDisable
     case .tenantEnable:
       try await tenant.persist { $0.isDisabled = false }
       await tenant.close()  // a quarantined tenant is looked at anew
       return .tenantEnable
-    case .instanceAdd(_, let instance): return try await add(instance, to: tenant)
+    case .tenantLock:
+      tenant.lock()
+      await shutOut(tenant)
+      return .tenantLock
+    case .tenantUnlock:
+      tenant.unlock()
+      return .tenantUnlock
+    case .instanceAdd(_, let instance, let permissions, let scopes):
+      return try await add(instance, permissions: permissions, scopes: scopes, to: tenant)
+    case .instanceRevoke(_, let instance): return try await revoke(instance, of: tenant)
     case .instanceList:
       return .instanceList(instances(tenant), anyInstance: tenant.settings.file.instances == .any)
     case .variablesList: return .variablesList(variables(tenant))
@@ -93,7 +106,8 @@ extension Service {
     case .cmk(_, let action, let cmkID, let days):
       let description = try await manage(action, cmkID, days, tenant)
       return .cmk(id: description.id.text, state: description.state.rawValue, version: description.version)
-    case .tenantCreate, .tenantList, .backup, .restore: throw .defect("not a call about a tenant")
+    case .tenantCreate, .tenantList, .backup, .restore, .serviceReload:
+      throw .defect("not a call about a tenant")
     }
   }
 
@@ -140,14 +154,6 @@ extension Service {
       throw .malformed("a profile is keyring_aws, general or any, not '\(text.prefix(64))'")
     }
     return profile
-  }
-
-  private func checked(_ instance: String) throws(ServiceError) -> InstanceName {
-    do {
-      return try InstanceName(instance)
-    } catch {
-      throw .keyring(error)
-    }
   }
 
   /// The given CMK, proved to be usable, or a new one.
@@ -200,23 +206,6 @@ extension Service {
     )
   }
 
-  // MARK: Instances
-
-  private func instances(_ tenant: Tenant) -> [InstanceEntry] {
-    func entry(_ name: InstanceName, _ source: String) -> InstanceEntry {
-      InstanceEntry(name: name.text, source: source, connections: UInt32(tenant.connections(of: name)))
-    }
-    var entries: [InstanceEntry] = []
-    if case .listed(let names) = tenant.settings.file.instances { entries += names.map { entry($0, "file") } }
-    return entries + tenant.persisted.instances.map { entry($0, "added") }
-  }
-
-  private func add(_ text: String, to tenant: Tenant) async throws(ServiceError) -> ReplyResult {
-    let instance = try checked(text)
-    if !tenant.allows(instance) { try await tenant.persist { $0.instances.append(instance) } }
-    return .instanceAdd
-  }
-
   // MARK: Service
 
   private func serviceStatus() async throws(ServiceError) -> ServiceStatus {
@@ -234,6 +223,7 @@ extension Service {
     status.secureBytesUsed = UInt64(SecureHeap.bytesInUse)
     status.calls = calls.load(ordering: .relaxed)
     status.callsFailed = callsFailed.load(ordering: .relaxed)
+    status.files = tls.withLock { $0 }?.files ?? []
     return status
   }
 }
@@ -248,6 +238,10 @@ extension AdminCall {
     case .tenantDisable: "tenant disable"
     case .tenantEnable: "tenant enable"
     case .instanceAdd: "instance add"
+    case .instanceRevoke: "instance revoke"
+    case .tenantLock: "tenant lock"
+    case .tenantUnlock: "tenant unlock"
+    case .serviceReload: "reload"
     case .instanceList: "instance list"
     case .variablesSet(_, let name, _, let persistence):
       "set \(persistence) \(printable(String(name.prefix(64))))"

@@ -68,7 +68,9 @@ enum Authorization {
     case .tenantCreate(let call): (call.tenant, true)
     case .tenantList: (nil, true)
     case .tenantDisable(let name), .tenantEnable(let name), .tenantAccept(let name, _): (name, true)
-    case .instanceAdd(let name, _): (name, true)
+    case .instanceAdd(let name, _, _, _), .instanceRevoke(let name, _): (name, true)
+    case .tenantLock(let name), .tenantUnlock(let name): (name, true)
+    case .serviceReload: (nil, true)
     case .status(let name): name.isEmpty ? (nil, true) : (name, false)
     case .tenantShow(let name), .instanceList(let name), .variablesSet(let name, _, _, _),
       .variablesList(let name),

@@ -25,7 +25,7 @@ extension Connection {
       return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
     }
     if case .fetch(let name, let version) = request.call, let instance,
-      let keyring = tenant?.openKeyring(for: instance)
+      let keyring = tenant?.openKeyring(for: caller, needing: [.read, name.scope.access])
     {
       do throws(KeyringError) {
         let identity = try name.identity(for: instance)
@@ -46,8 +46,12 @@ extension Connection {
 
   /// Answers a fetch where it lies in its frame, if it is one and memory can answer it.
   func answerFetch(_ message: UnsafeRawBufferPointer, _ connection: TLSConnection) -> Bool {
-    guard let instance, let fetch = unsafe FetchView(message, instance: instance), inFlight[fetch.id] == nil,
-      let keyring = tenant?.openKeyring(for: instance)
+    guard let caller, let instance, let fetch = unsafe FetchView(message, instance: instance),
+      inFlight[fetch.id] == nil,
+      let keyring = tenant?.openKeyring(
+        for: caller,
+        needing: [.read, fetch.identity.scope == .shared ? .shared : .own]
+      )
     else { return false }
     let isAnswered = self.fetch(
       fetch.identity,
@@ -131,7 +135,7 @@ extension Connection {
       me.finish(id, serial, Service.Answer(sequence: 0, outcome: .failure(error)), connection)
       me.letGoIfPossible(connection)
     }
-    inFlight[id] = InFlight(serial: serial, deadline: scheduled)
+    inFlight[id] = InFlight(serial: serial, scheduled: scheduled, deadline: deadline, doubt: doubt)
     let service = self.service
     Task {
       let answer = await service.answer(request, caller, deadline: deadline)
@@ -149,7 +153,7 @@ extension Connection {
   private func finish(_ id: UInt64, _ serial: UInt64, _ answer: Service.Answer, _ connection: TLSConnection) {
     guard !isClosed, let request = inFlight[id], request.serial == serial else { return }
     inFlight[id] = nil
-    request.deadline.cancel()
+    request.scheduled.cancel()
     reply(answer, id, connection)
     connection.flushSoon()
   }
@@ -190,7 +194,7 @@ extension Connection {
 }
 
 /// Whether something may have been changed though the caller is told at the deadline that it was not answered.
-private enum Doubt {
+enum Doubt {
   /// It changes nothing.
   case never
   /// A change of keys: it has a last moment at which it can still be left undone.
@@ -215,9 +219,10 @@ extension Call {
     case .admin(let call):
       let isChange =
         switch call {
-        case .tenantCreate, .tenantDisable, .tenantEnable, .instanceAdd, .variablesSet, .rotateCMK,
+        case .tenantCreate, .tenantDisable, .tenantEnable, .instanceAdd, .instanceRevoke, .variablesSet,
+          .rotateCMK,
           .rotateKeys,
-          .tenantAccept, .tenantReload, .tenantMove:
+          .tenantAccept, .tenantReload, .tenantMove, .tenantLock, .tenantUnlock, .serviceReload:
           true
         case .cmk(_, let action, _, _): action != .describe
         case .restore(_, .end): true

@@ -28,7 +28,7 @@ final class Connection: TLSConnectionDelegate {
   private var frameStarted: UInt64 = 0
   var lastRequest = monotonicNanoseconds()
   private var ends: UInt64 = .max
-  private var isEnding = false
+  var isEnding = false
   var isClosed = false
   private var isHeldBack = false
   private var ticker: RepeatedTask?
@@ -50,7 +50,9 @@ final class Connection: TLSConnectionDelegate {
   /// A request without a reply yet. An id is free again once its reply is sent: the serial tells its users apart.
   struct InFlight {
     let serial: UInt64
-    let deadline: Scheduled<Void>
+    let scheduled: Scheduled<Void>
+    let deadline: RequestDeadline
+    let doubt: Doubt
   }
 
   private struct Limits {
@@ -72,7 +74,7 @@ final class Connection: TLSConnectionDelegate {
     isAuthenticated = true
     guard let identity = peer.identity else { return connection.close() }
     let uri = identity.uri(trustDomain: service.resources.configuration.trustDomain)
-    caller = Caller(
+    let caller = Caller(
       identity: identity,
       uri: uri,
       notBefore: UInt64(clamping: peer.notBefore),
@@ -82,7 +84,9 @@ final class Connection: TLSConnectionDelegate {
       listings: Listings(),
       connection: number
     )
-    instance = caller?.instance
+    self.caller = caller
+    instance = caller.instance
+    service.live.add(caller, self, connection)
     service.logger.debug(
       "connected",
       metadata: [
@@ -162,6 +166,7 @@ final class Connection: TLSConnectionDelegate {
       )
     }
     tenant = found
+    if let caller { found?.noteRefusal(of: caller) }
     letGo(connection)
   }
 
@@ -195,6 +200,7 @@ final class Connection: TLSConnectionDelegate {
   func closed(_ connection: TLSConnection, error: TLSError?) {
     isClosed = true
     ticker?.cancel()
+    if let caller { service.live.remove(caller) }
     service.transfers.drop(connection: number)
     if !isAuthenticated { service.connectionsUnauthenticated.subtract(1, ordering: .relaxed) }
     service.connections.subtract(1, ordering: .relaxed)
@@ -206,7 +212,7 @@ final class Connection: TLSConnectionDelegate {
       }
     }
     tenant?.release(reservedBytes)
-    for request in inFlight.values { request.deadline.cancel() }
+    for request in inFlight.values { request.scheduled.cancel() }
     inFlight = [:]
     if let error, !isAuthenticated { service.logger.info("a connection was refused: \(error)") }
   }

@@ -5,6 +5,7 @@ internal import NIOPosix
 internal import Synchronization
 internal import TLSTransport
 public import TenantRegistry
+internal import WireProtocol
 
 /// The listening server: accepts within the caps, hands each connection to TLS, drains at the end.
 public final class KeyringServer: Sendable {
@@ -13,14 +14,15 @@ public final class KeyringServer: Sendable {
   private let channel: any Channel
   private let health: (any Channel)?
   private let expiring: Task<Void, Never>
-  private let tls: Mutex<TLSContext>
+  private let watching: Task<Void, Never>
 
   /// Listens.
   ///
   /// - Throws: `ConfigurationError` for a certificate, a key or an address that cannot be used.
   public static func start(_ service: Service) async throws(ConfigurationError) -> KeyringServer {
     let configuration = service.resources.configuration
-    let tls = Mutex(try context(configuration))
+    let tls = try ServerTLS(configuration, service.logger)
+    service.tls.withLock { $0 = tls }
     let loops = configuration.eventLoops == 0 ? System.coreCount : configuration.eventLoops
     let group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
     do {
@@ -33,36 +35,14 @@ public final class KeyringServer: Sendable {
     }
   }
 
-  static func context(_ configuration: ServiceConfiguration) throws(ConfigurationError) -> TLSContext {
-    guard PeerIdentity.isTrustDomain(configuration.trustDomain) else {
-      throw ConfigurationError(
-        "trust_domain is 1 to 255 of a-z, 0-9, '.', '-' and '_', not '\(configuration.trustDomain)'"
-      )
-    }
-    do {
-      return try TLSContext(
-        TLSConfiguration(
-          certificateFile: configuration.certificateFile,
-          privateKeyFile: configuration.privateKeyFile,
-          authorityFile: configuration.clientAuthorityFile
-        ),
-        role: .server(trustDomain: configuration.trustDomain)
-      )
-    } catch {
-      throw ConfigurationError("tls: \(error)")
-    }
-  }
-
   private init(
     _ service: Service,
     _ group: MultiThreadedEventLoopGroup,
-    _ tls: consuming sending Mutex<TLSContext>,
+    _ tls: ServerTLS,
     _ configuration: ServiceConfiguration
   ) async throws {
     self.service = service
     self.group = group
-    self.tls = tls
-    let box = SharedContext(self.tls.withLock { $0 })
     let timeout = TimeAmount.nanoseconds(Int64(clamping: configuration.limits.handshakeTimeout.nanoseconds))
     channel = try await ServerBootstrap(group: group)
       .serverChannelOption(.backlog, value: 1024)
@@ -71,18 +51,13 @@ public final class KeyringServer: Sendable {
       .childChannelOption(.writeBufferWaterMark, value: .init(low: 256 * 1024, high: 1024 * 1024))
       .childChannelOption(.maxMessagesPerRead, value: 4)
       .childChannelInitializer { channel in
-        Self.accept(channel, service, box.context, timeout)
+        Self.accept(channel, service, tls.context, timeout)
       }
       .bind(host: configuration.listen.host, port: configuration.listen.port).get()
     health = try await HealthServer.start(service, group)
     let tenants = service.tenants
     expiring = Task { await tenants.sweep() }
-  }
-
-  /// A reference that closures can hold.
-  private struct SharedContext: Sendable {
-    let context: TLSContext
-    init(_ context: TLSContext) { self.context = context }
+    watching = Task { await service.watchFiles() }
   }
 
   private static func accept(
@@ -118,6 +93,14 @@ public final class KeyringServer: Sendable {
   /// The port of health and metrics; nil where that is off.
   public var healthPort: Int? { health?.localAddress?.port }
 
+  /// Reads certificates, revocation lists and open tenants' files anew, and looks which tenants are there: what cannot be used is in the log, and
+  /// the last good one stays in force.
+  public func reload() async {
+    service.logger.notice("reloading, as a signal asks")
+    let report = await service.reload(.request)
+    for failure in report.failures { service.logger.error("not taken over: \(failure)") }
+  }
+
   /// Accepts nothing more, lets what was begun end, makes all durable, and closes.
   public func shutdown() async {
     service.isShuttingDown.store(true, ordering: .relaxed)
@@ -131,6 +114,7 @@ public final class KeyringServer: Sendable {
       }
     }
     expiring.cancel()
+    watching.cancel()
     if let health { await close(health) }
     if await closeTenants() {
       await service.resources.flushPools.shutdown()

@@ -36,7 +36,7 @@ public enum ProcessHardening {
     unsafe unsetenv("SSLKEYLOGFILE")
     signal(SIGPIPE, SIG_IGN)
     signal(SIGXFSZ, SIG_IGN)
-    signal(SIGHUP, SIG_IGN)  // there is nothing to reload yet; a lost terminal is no reason to end
+    signal(SIGHUP, SIG_IGN)  // until keyringd listens for it: a lost terminal is no reason to end
   }
 
   /// Takes as many descriptors as the process may have: it needs three for each open tenant, and one for each connection.

@@ -5,6 +5,7 @@ final class RequestDeadline: Sendable {
   /// Monotonic nanoseconds.
   let nanoseconds: UInt64
   private let began = Atomic(false)
+  private let isCancelled = Atomic(false)
   private let isNew: Atomic<Bool>
 
   /// - Parameter mayBeRepeated: it has an idempotency id, and may have been sent before.
@@ -17,7 +18,12 @@ final class RequestDeadline: Sendable {
   static let never = RequestDeadline(.max)
 
   /// True while there is time.
-  var isAhead: Bool { monotonicNanoseconds() < nanoseconds }
+  var isAhead: Bool {
+    !isCancelled.load(ordering: .sequentiallyConsistent) && monotonicNanoseconds() < nanoseconds
+  }
+
+  /// There is no time any more: whoever asked may not, by now.
+  func cancel() { isCancelled.store(true, ordering: .sequentiallyConsistent) }
 
   /// No earlier sending of it was executed, or is being executed.
   func isKnownToBeNew() { isNew.store(true, ordering: .sequentiallyConsistent) }
@@ -27,7 +33,7 @@ final class RequestDeadline: Sendable {
 
   /// Asked at the last moment at which a change can still be left undone.
   func mayExecute() -> Bool {
-    // First the mark, then the clock: whoever finds no mark after the deadline knows that none of this comes to anything.
+    // First the mark, then the clock: whoever finds no mark after the deadline, or after cancelling, knows that none of this comes to anything.
     mayBegin()
     return isAhead
   }

@@ -57,9 +57,14 @@ extension Restorer {
     var report = before
     let outcome: Result<Void, ServiceError>
     do throws(ServiceError) {
-      try await put(proved, Place(tenant), &report)
+      let place = Place(tenant)
+      try await put(proved, place, &report)
       if !call.isDryRun {
-        tenant.take(proved.configuration.settings, restored(proved, tenant.isDisabled))
+        let isMore = tenant.take(
+          proved.configuration.settings,
+          proved.configuration.persisted.replacing(place.persisted)
+        )
+        if isMore { try await tenant.persist { _ in } }
         try await openOnce(tenant, proved)
       }
       outcome = .success(())
@@ -70,12 +75,6 @@ extension Restorer {
     return outcome.map { report }
   }
 
-  private func restored(_ proved: Proved, _ isDisabled: Bool) -> PersistedState {
-    var persisted = proved.configuration.persisted
-    persisted.isDisabled = persisted.isDisabled || isDisabled
-    return persisted
-  }
-
   // MARK: Where there is none
 
   /// Makes the directory, puts all in it; with `tenant.yaml` it becomes a tenant, which is opened once.
@@ -83,7 +82,7 @@ extension Restorer {
     async throws(ServiceError)
   {
     let (resources, name) = (self.resources, self.name)
-    let isDisabled = remains?.isDisabled ?? false
+    let persisted = remains?.persisted ?? PersistedState()
     var looked = report
     try await checkAnew(proved, remains, &looked)
     guard !call.isDryRun else { return report = looked }
@@ -96,14 +95,14 @@ extension Restorer {
     case .success(let place): (files, device) = place
     case .failure(let error): throw .storageUnavailable("the tenant's directory cannot be made: \(error)")
     }
-    if isDisabled {
+    if persisted.isDisabled {
       report.notices.append("the tenant stays disabled, as its persisted.json said, or may have said")
     }
     let store = store(in: files.directory, proved)
     do throws(ServiceError) {
       try await put(
         proved,
-        Place(files: files, store: store, device: device, isDisabled: isDisabled, isAnew: true),
+        Place(files: files, store: store, device: device, persisted: persisted, isAnew: true),
         &report
       )
     } catch {
@@ -181,15 +180,17 @@ extension Restorer {
     let files: TenantFiles
     let store: FileKeyringStore
     let device: UInt64
-    let isDisabled: Bool
+    /// As it is now: what it refuses stays refused.
+    let persisted: PersistedState
     /// No keyring that is open reads the CMKs: how durable those are that are there is not known.
     let isAnew: Bool
 
-    init(files: TenantFiles, store: FileKeyringStore, device: UInt64, isDisabled: Bool, isAnew: Bool) {
+    init(files: TenantFiles, store: FileKeyringStore, device: UInt64, persisted: PersistedState, isAnew: Bool)
+    {
       self.files = files
       self.store = store
       self.device = device
-      self.isDisabled = isDisabled
+      self.persisted = persisted
       self.isAnew = isAnew
     }
 
@@ -198,7 +199,7 @@ extension Restorer {
         files: tenant.files,
         store: tenant.store,
         device: tenant.device,
-        isDisabled: tenant.isDisabled,
+        persisted: tenant.persisted,
         isAnew: false
       )
     }
@@ -236,7 +237,7 @@ extension Restorer {
     }
     let configured = await resources.flushPools.value(device: place.device) {
       Result { () throws(FileError) in
-        try files.restore(proved.configuration, isDisabled: place.isDisabled)
+        try files.restore(proved.configuration, replacing: place.persisted)
       }
     }
     if case .failure(let error) = configured {

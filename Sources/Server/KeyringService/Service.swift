@@ -30,6 +30,11 @@ public final class Service: Sendable {
   /// Connections that no tenant counts.
   let strangers = ConnectionCounts()
   let secretShares: SecretShares
+  /// Connections whose handshake is done.
+  let live = LiveConnections()
+  /// What the listener shows and whom it takes; nil before there is one.
+  let tls = Mutex<ServerTLS?>(nil)
+  let reloadTurns = Turns()
 
   /// - Parameter isMemoryLocked: what became of the locked arena at the start.
   public init(_ resources: ServiceResources, isMemoryLocked: Bool) {
@@ -100,8 +105,11 @@ public final class Service: Sendable {
       )
     case .admin(let call): return (0, try await administrate(call, caller))
     case .fetch, .describe, .change, .list, .transact:
-      guard case .instance(let name, let instance) = caller.identity else { throw .forbidden }
-      guard let tenant = try await tenants.find(name), tenant.allows(instance) else { throw .forbidden }
+      guard case .instance(let name, let instance) = caller.identity, let needs = request.call.needs else {
+        throw .forbidden
+      }
+      guard let tenant = try await tenants.find(name) else { throw .forbidden }
+      try tenant.admit(caller, needs)
       return try await tenant.use.run { () async throws(ServiceError) in
         let session = InstanceSession(
           keyring: try await keyring(of: tenant, for: request),

@@ -7,6 +7,8 @@ public enum ServiceError: Error, Sendable, Equatable {
   case keyring(KeyringError)
   /// This caller has no such call, or there is no such tenant: these look alike.
   case forbidden
+  /// This instance may call, and may not do this.
+  case notPermitted(String)
   /// For a service administrator, who may know.
   case tenantAbsent(TenantName)
   /// A tenant of this name is there.

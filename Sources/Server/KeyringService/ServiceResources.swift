@@ -93,7 +93,7 @@ public struct ServiceResources: Sendable {
     } catch {
       throw ConfigurationError("\(error)")
     }
-    _ = try KeyringServer.context(configuration)
+    _ = try ServerTLS(configuration, Logger(label: "check", factory: { _ in SwiftLogNoOpLogHandler() }))
   }
 
   /// A directory, or nil where it would be made; the one that it would be made in is there.

@@ -7,6 +7,7 @@ extension ServiceError {
     switch self {
     case .keyring(let error): error.status
     case .forbidden: Status(.forbidden, "this certificate may not do this")
+    case .notPermitted(let why): Status(.forbidden, why)
     case .tenantAbsent(let name): Status(.tenantAbsent, "there is no tenant '\(name)'")
     case .tenantExists(let name): Status(.tenantExists, "the tenant '\(name)' exists")
     case .tenantDisabled: Status(.tenantDisabled, "the tenant is disabled")

@@ -37,12 +37,15 @@ extension Tenant {
   var openKeyring: TenantKeyring? { state.withLock { readable(&$0) } }
 
   /// The keyring, if it can be read at this moment and the instance may use it; for readers on an event loop.
-  func openKeyring(for instance: InstanceName) -> TenantKeyring? {
-    state.withLock { Self.allows(instance, $0) ? readable(&$0) : nil }
+  func openKeyring(for caller: Caller, needing needs: InstanceAccess) -> TenantKeyring? {
+    state.withLock { state in
+      guard let access = Self.access(of: caller, state), access.isSuperset(of: needs) else { return nil }
+      return readable(&state)
+    }
   }
 
   private func readable(_ state: inout State) -> TenantKeyring? {
-    if state.persisted.isDisabled { return nil }
+    if Self.barrier(state) != nil { return nil }
     switch state.phase {
     case .open(let keyring): return keyring
     case .opening(_, let readers): return readers
@@ -69,7 +72,7 @@ extension Tenant {
   func keyring() async throws(ServiceError) -> TenantKeyring {
     while true {
       let phase = try state.withLock { state throws(ServiceError) -> Phase in
-        if state.persisted.isDisabled { throw .tenantDisabled }
+        if let barrier = Self.barrier(state) { throw barrier }
         if case .cold = state.phase { state.phase = .opening(Task { await self.open(nil) }, readers: nil) }
         if case .recovering(let recovery) = state.phase { recoverIfDue(recovery, &state) }
         return state.phase
@@ -173,8 +176,11 @@ extension Tenant {
   }
 
   /// Lets go of the wrapping keys whose time is over.
-  func dropExpiredWrappingKeys(now: UInt64) {
-    let open = state.withLock { state -> TenantKeyring? in
+  func dropExpiredWrappingKeys(now: UInt64) { heldKeyring?.dropExpired(now: now) }
+
+  /// The keyring that may hold wrapping keys.
+  var heldKeyring: TenantKeyring? {
+    state.withLock { state -> TenantKeyring? in
       switch state.phase {
       case .open(let keyring): keyring
       case .opening(_, let readers): readers
@@ -182,7 +188,6 @@ extension Tenant {
       case .cold, .closing, .quarantined: nil
       }
     }
-    open?.dropExpired(now: now)
   }
 
   // MARK: Closing

@@ -21,11 +21,27 @@ final class Tenant: Sendable {
   }
 
   struct State {
-    var settings: TenantSettings
-    var persisted: PersistedState
+    var settings: TenantSettings { didSet { setRules() } }
+    var persisted: PersistedState { didSet { setRules() } }
+    /// Who of the instances may do what, by both.
+    private(set) var rules: InstanceRules
+    /// An administrator locked the tenant; until the server ends.
+    var isLocked = false
+    /// Its directory is not in its place.
+    var isDirectoryGone = false
     var phase = Phase.cold
     var connections: [InstanceName?: Int] = [:]
     var inFlightBytes = 0
+
+    init(settings: TenantSettings, persisted: PersistedState) {
+      self.settings = settings
+      self.persisted = persisted
+      rules = InstanceRules(file: settings.file.instances, persisted: persisted)
+    }
+
+    private mutating func setRules() {
+      rules = InstanceRules(file: settings.file.instances, persisted: persisted)
+    }
   }
 
   let name: TenantName
@@ -40,6 +56,9 @@ final class Tenant: Sendable {
   let use = TenantUse()
   let makeRoom: @Sendable () -> Void
   let providers: TenantProviders
+  let watch: Mutex<TenantWatch>
+  /// Another directory is in the place of its own: it is let go of.
+  let isReplaced = Atomic(false)
 
   /// - Parameters:
   ///   - base: the bounded queue that all tenants' queues target.
@@ -54,7 +73,12 @@ final class Tenant: Sendable {
     self.makeRoom = makeRoom
     self.files = files
     self.resources = resources
+    // Looked at before they are read: what changes in between is read again.
+    let yaml = FileSignature(path: "\(files.directory.path)/tenant.yaml")
     let loaded = try files.load()
+    let credentials = loaded.settings.provider.credentialsFile
+    let signatures = [yaml] + Self.signatures(files, credentials).dropFirst()
+    watch = Mutex(TenantWatch(read: signatures, seen: signatures))
     state = Mutex(State(settings: loaded.settings, persisted: loaded.persisted))
     providers = TenantProviders(files.tenant, files, resources)
     var logger = resources.logger
@@ -93,16 +117,6 @@ final class Tenant: Sendable {
     return try providers.provider(kind, settings.provider, former: settings.former)
   }
 
-  /// True if the instance may call at all.
-  func allows(_ instance: InstanceName) -> Bool { state.withLock { Self.allows(instance, $0) } }
-
-  static func allows(_ instance: InstanceName, _ state: borrowing State) -> Bool {
-    switch state.settings.file.instances {
-    case .any: true
-    case .listed(let names): names.contains(instance) || state.persisted.instances.contains(instance)
-    }
-  }
-
   /// Changes what is persisted: the file first, then memory.
   func persist(_ change: (inout PersistedState) -> Void) async throws(ServiceError) {
     try await settingsTurns.run { () async throws(ServiceError) in
@@ -139,13 +153,18 @@ final class Tenant: Sendable {
     }
   }
 
-  /// Takes the settings that files say anew; what was global is over.
-  func take(_ settings: TenantSettings, _ persisted: PersistedState) {
-    state.withLock { state in
+  /// Takes the settings that a restore wrote; what was global is over, and what was refused meanwhile stays refused.
+  ///
+  /// - Returns: true where `persisted.json` lacks some of that.
+  func take(_ settings: TenantSettings, _ persisted: PersistedState) -> Bool {
+    let isMore = state.withLock { state in
+      let next = persisted.replacing(state.persisted)
       state.settings = settings
-      state.persisted = persisted
+      state.persisted = next
+      return next != persisted
     }
     providers.forget()
+    return isMore
   }
 
   private func write(_ next: PersistedState) async throws(ServiceError) {
@@ -215,9 +234,13 @@ final class Tenant: Sendable {
 
   /// The state that an operator sees, and why.
   func condition() -> (state: TenantState, reason: String) {
-    let phase = state.withLock { state -> Phase? in state.persisted.isDisabled ? nil : state.phase }
+    let (phase, barrier) = state.withLock { state in (state.phase, Self.barrier(state)) }
+    switch barrier {
+    case .none: break
+    case .some(.tenantLocked(let why)): return (.locked, why)
+    case .some: return (.disabled, "an administrator disabled it")
+    }
     switch phase {
-    case .none: return (.disabled, "an administrator disabled it")
     case .opening(_, .some): return (.degraded, "its storage is being recovered; reads go on")
     case .recovering(let recovery) where recovery.keyring == nil:
       return (.degraded, "its storage does not open: \(recovery.why)")

@@ -60,6 +60,11 @@ final class Tenants: Sendable {
     }
   }
 
+  /// Lets go of a tenant in whose place another directory is: the next call finds that.
+  func forget(_ tenant: Tenant) {
+    known.withLock { known in if known[tenant.name] === tenant { known[tenant.name] = nil } }
+  }
+
   /// Finds a tenant; nil where the directory has none of this name.
   func find(_ name: TenantName) async throws(ServiceError) -> Tenant? {
     if let tenant = known(name) { return tenant }

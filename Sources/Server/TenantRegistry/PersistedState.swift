@@ -5,8 +5,10 @@ public import KeyringCore
 public struct PersistedState: Sendable, Equatable {
   /// What `set persist` wrote.
   public var variables: [VariableName: String] = [:]
-  /// Instances allowed beyond those of the file.
-  public var instances: [InstanceName] = []
+  /// Instances allowed beyond those of the file, or to do something else than it says.
+  public var instances: [AllowedInstance] = []
+  /// Tombstones: when names were revoked, Unix seconds.
+  public var revoked: [InstanceName: UInt64] = [:]
   /// An administrator disabled the tenant.
   public var isDisabled = false
   /// The provider that `tenant move` put in the place of the file's.
@@ -31,7 +33,15 @@ public struct PersistedState: Sendable, Equatable {
         self.variables[variable] = text
       }
     }
-    instances = try document.words("instances", TenantConfiguration.instance) ?? []
+    instances = try document.items("instances", AllowedInstance.init) ?? []
+    if var tombstones = try document.mapping("revoked") {
+      for (name, text) in tombstones.takeAll() {
+        guard let second = text.flatMap(UInt64.init) else {
+          throw document.error("'revoked' has no time of '\(name)'")
+        }
+        revoked[try TenantConfiguration.instance(name)] = second
+      }
+    }
     isDisabled = try document.flag("disabled") ?? false
     moved = try document.mapping("provider").map { mapping throws(ConfigurationError) in
       try ProviderSettings(persisted: mapping, allowedEndpoints: allowedEndpoints)
@@ -49,7 +59,7 @@ public struct PersistedState: Sendable, Equatable {
   }
 
   private static let keys = [
-    "version", "variables", "instances", "disabled", "provider", "former_providers", "sha256",
+    "version", "variables", "instances", "revoked", "disabled", "provider", "former_providers", "sha256",
   ]
 
   private static func checksum(_ text: String) throws(ConfigurationError) -> String {
@@ -72,11 +82,15 @@ public struct PersistedState: Sendable, Equatable {
   public var json: String {
     let variables = variables.sorted { $0.key.rawValue < $1.key.rawValue }
       .map { "\"\($0.key.rawValue)\": \(Self.quoted($0.value))" }
-    let instances = instances.map { "\"\($0)\"" }
-    var providers = ""
-    if let moved { providers += ",\n  \"provider\": \(Self.object(moved))" }
+    let instances = instances.map(\.json)
+    var more = ""
+    if !revoked.isEmpty {
+      let tombstones = revoked.sorted { $0.key.text < $1.key.text }.map { "\"\($0.key)\": \($0.value)" }
+      more += ",\n  \"revoked\": {\(tombstones.joined(separator: ", "))}"
+    }
+    if let moved { more += ",\n  \"provider\": \(Self.object(moved))" }
     if !former.isEmpty {
-      providers +=
+      more +=
         ",\n  \"former_providers\": [\(former.map(Self.object).joined(separator: ", "))]"
     }
     return """
@@ -84,7 +98,7 @@ public struct PersistedState: Sendable, Equatable {
         "version": 1,
         "variables": {\(variables.joined(separator: ", "))},
         "instances": [\(instances.joined(separator: ", "))],
-        "disabled": \(isDisabled)\(providers)
+        "disabled": \(isDisabled)\(more)
       }
 
       """

@@ -51,6 +51,8 @@ public struct ServiceConfiguration: Sendable, Equatable {
   public let privateKeyFile: String
   /// PEM: who issues clients' certificates; mandatory.
   public let clientAuthorityFile: String
+  /// PEM: which of their certificates are revoked; nil: none.
+  public let clientRevocationFile: String?
   /// Mandatory.
   public let tenantsDirectory: String
   /// Best on another disk; mandatory.
@@ -90,7 +92,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
     "log_level",
   ]
 
-  static let tlsKeys = ["certificate", "key", "client_ca"]
+  static let tlsKeys = ["certificate", "key", "client_ca", "client_crl"]
   static let localProviderKeys = ["directory", "root_key_file", "root_key_credential", "passphrase_file"]
   static let backupKeys = ["passphrase_file"]
   static let awsKeys = ["ca_file", "proxy"]
@@ -120,6 +122,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
     certificateFile = path(try required("certificate", &tls))
     privateKeyFile = path(try required("key", &tls))
     clientAuthorityFile = path(try required("client_ca", &tls))
+    clientRevocationFile = try tls.text("client_crl").map(path)
     try tls.finish(known: Self.tlsKeys)
     tenantsDirectory = path(try required("tenants_directory", &yaml))
     anchorDirectory = path(try required("anchor_directory", &yaml))

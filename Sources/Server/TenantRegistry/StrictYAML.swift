@@ -145,6 +145,39 @@ struct StrictYAML {
     return values
   }
 
+  /// An item of a list that has words and mappings.
+  enum Item {
+    case word(String)
+    case mapping(StrictYAML)
+  }
+
+  /// Takes a list of words and mappings, each read by `read`; a single word gives a list of one.
+  mutating func items<Value>(
+    _ name: String,
+    _ read: (Item) throws(ConfigurationError) -> Value
+  ) throws(ConfigurationError) -> [Value]? {
+    guard let node = entries[name], case .sequence(let sequence) = node else {
+      return try words(name) { word throws(ConfigurationError) in try read(.word(word)) }
+    }
+    entries[name] = nil
+    var values: [Value] = []
+    for node in sequence {
+      if case .mapping = node {
+        values.append(try read(.mapping(try StrictYAML(node, file: file, path: full(name)))))
+        continue
+      }
+      guard let word = node.scalar?.string else {
+        throw error("'\(full(name))' is a list of words", at: node)
+      }
+      do throws(ConfigurationError) {
+        values.append(try read(.word(word)))
+      } catch {
+        throw self.error("'\(full(name))': \(error)", at: node)
+      }
+    }
+    return values
+  }
+
   mutating func mapping(_ name: String) throws(ConfigurationError) -> StrictYAML? {
     guard let node = entries.removeValue(forKey: name) else { return nil }
     return try StrictYAML(node, file: file, path: full(name))

@@ -6,7 +6,7 @@ public enum AllowedInstances: Sendable, Equatable {
   /// Any that the trust domain's CA certified for this tenant.
   case any
   /// Those listed (and those that were added at run time).
-  case listed([InstanceName])
+  case listed([AllowedInstance])
 }
 
 /// A tenant's `tenant.yaml`. docs/CONFIGURATION.md lists the keys.
@@ -178,17 +178,19 @@ public struct TenantConfiguration: Sendable, Equatable {
   private static func instances(_ yaml: inout StrictYAML) throws(ConfigurationError) -> AllowedInstances {
     var seen: Set<InstanceName> = []
     var isAny = false
-    let names = try yaml.words("instances") { word throws(ConfigurationError) -> InstanceName? in
-      if word == "any" {
+    let instances = try yaml.items("instances") { item throws(ConfigurationError) -> AllowedInstance? in
+      if case .word("any") = item {
         isAny = true
         return nil
       }
-      let name = try instance(word)
-      guard seen.insert(name).inserted else { throw ConfigurationError("'\(name)' is there twice") }
-      return name
+      let instance = try AllowedInstance(item)
+      guard seen.insert(instance.name).inserted else {
+        throw ConfigurationError("'\(instance.name)' is there twice")
+      }
+      return instance
     }
-    guard isAny else { return .listed((names ?? []).compactMap { $0 }) }
-    guard names?.count == 1 else { throw yaml.error("'instances' is `any`, or a list of names") }
+    guard isAny else { return .listed((instances ?? []).compactMap { $0 }) }
+    guard instances?.count == 1 else { throw yaml.error("'instances' is `any`, or a list of names") }
     return .any
   }
 

@@ -53,10 +53,12 @@ extension TenantFiles {
 
   /// Writes both files; `tenant.yaml`, which makes a tenant of a directory, comes last. Durable when it returns.
   ///
-  /// - Parameter isDisabled: whatever the backup says: a restore enables nobody.
-  public func restore(_ configuration: RestoredConfiguration, isDisabled: Bool) throws(FileError) {
-    var persisted = configuration.persisted
-    persisted.isDisabled = persisted.isDisabled || isDisabled
+  /// - Parameter present: what is persisted now: a restore enables nobody, and lets no instance in that was revoked.
+  public func restore(
+    _ configuration: RestoredConfiguration,
+    replacing present: PersistedState
+  ) throws(FileError) {
+    let persisted = configuration.persisted.replacing(present)
     if persisted == PersistedState() {
       try directory.removeFile("persisted.json")
     } else {
@@ -72,8 +74,8 @@ public struct TenantRemains: Sendable {
   public let files: TenantFiles
   /// `tenant.yaml` is there.
   public let hasConfiguration: Bool
-  /// `persisted.json` says that the tenant is disabled, or cannot be understood.
-  public let isDisabled: Bool
+  /// What `persisted.json` says; where it cannot be understood: that the tenant is disabled.
+  public let persisted: PersistedState
   /// What the storage file is called; nil where `tenant.yaml` is not there, or cannot be understood.
   public let storageFile: String?
   /// Nothing is there but what a creation that ended leaves.
@@ -87,13 +89,15 @@ public struct TenantRemains: Sendable {
     let json = try Self.text("persisted.json", directory)
     isEmpty = try directory.names().allSatisfy { $0.hasSuffix(".lock") || $0.hasSuffix(".new") }
     do {
-      isDisabled =
+      persisted =
         try json.map {
           let allowed = files.allowedEndpoints
-          return try PersistedState(json: $0, file: "persisted.json", allowedEndpoints: allowed).isDisabled
-        } ?? false
+          return try PersistedState(json: $0, file: "persisted.json", allowedEndpoints: allowed)
+        } ?? PersistedState()
     } catch {
-      isDisabled = true
+      var unknown = PersistedState()
+      unknown.isDisabled = true
+      persisted = unknown
     }
     do {
       storageFile = try yaml.map {

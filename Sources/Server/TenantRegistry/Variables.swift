@@ -248,7 +248,7 @@ public struct TenantSettings: Sendable, Equatable {
     case .instances:
       switch file.instances {
       case .any: "any"
-      case .listed(let names): names.map(\.text).joined(separator: ", ")
+      case .listed(let instances): instances.map(\.text).joined(separator: ", ")
       }
     }
   }

@@ -17,6 +17,8 @@ struct Keyringd: AsyncParsableCommand {
       error once it is ready. Tenants are folders of the tenants directory, opened at their first use.
 
       SIGTERM (or SIGINT) ends it in good order: no new connections, requests in flight are answered, storage is closed.
+      SIGHUP reads the certificate, its key, the client CA, the revocation list and open tenants' files anew, as
+      `keyringctl reload` does; what cannot be used is in the log, and the last good one stays in force.
       docs/CONFIGURATION.md describes the file; deploy/keyringd.example.yaml is one to copy.
       """,
     version: Service.version
@@ -61,12 +63,14 @@ struct Keyringd: AsyncParsableCommand {
     let resources = try ServiceResources(configuration, credentialsDirectory: credentials, logger: logger)
     let service = Service(resources, isMemoryLocked: isLocked)
     let server = try await KeyringServer.start(service)
+    // Before the ready line: who has read that may send it.
+    let hangups = await UnixSignalsSequence(trapping: .sighup)
     let health = server.healthPort.map { ", health on port \($0)" } ?? ""
     FileHandles.error(
       "keyringd \(Service.version) ready on \(configuration.listen.host):\(server.port)\(health)\n"
     )
     let group = ServiceGroup(
-      services: [Daemon(server: server)],
+      services: [Daemon(server: server, hangups: hangups)],
       gracefulShutdownSignals: [.sigterm, .sigint],
       logger: logger
     )
@@ -87,9 +91,13 @@ struct Keyringd: AsyncParsableCommand {
 /// The running server, as the service group sees it.
 private struct Daemon: ServiceLifecycle.Service {
   let server: KeyringServer
+  let hangups: UnixSignalsSequence
 
   func run() async throws {
+    let (server, hangups) = (self.server, self.hangups)
+    let reloading = Task { for await _ in hangups { await server.reload() } }
     try await gracefulShutdown()
+    reloading.cancel()
     await server.shutdown()
   }
 }

@@ -61,6 +61,11 @@ static inline void *keyring_X509_STORE_CTX_app_data(X509_STORE_CTX *store) {
   return ssl == NULL ? NULL : SSL_get_app_data(ssl);
 }
 
+/// Has a store check certificates against its revocation lists: the leaf in any case, those above it where their CA's list is there.
+/// Answers 1 on success.
+int keyring_X509_STORE_check_revocation(X509_STORE *store);
+static inline unsigned long keyring_X509_V_FLAG_NO_CHECK_TIME(void) { return X509_V_FLAG_NO_CHECK_TIME; }
+
 static inline uint64_t keyring_SSL_OP_NO_TICKET(void) { return SSL_OP_NO_TICKET; }
 static inline uint64_t keyring_SSL_OP_NO_RENEGOTIATION(void) { return SSL_OP_NO_RENEGOTIATION; }
 static inline uint64_t keyring_SSL_OP_NO_COMPRESSION(void) { return SSL_OP_NO_COMPRESSION; }

@@ -637,6 +637,96 @@ void   keyring__v1__instance_add_reply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__instance_add_reply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   keyring__v1__instance_revoke_request__init
+                     (Keyring__V1__InstanceRevokeRequest         *message)
+{
+  static const Keyring__V1__InstanceRevokeRequest init_value = KEYRING__V1__INSTANCE_REVOKE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__instance_revoke_request__get_packed_size
+                     (const Keyring__V1__InstanceRevokeRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__instance_revoke_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__instance_revoke_request__pack
+                     (const Keyring__V1__InstanceRevokeRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__instance_revoke_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__instance_revoke_request__pack_to_buffer
+                     (const Keyring__V1__InstanceRevokeRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__instance_revoke_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__InstanceRevokeRequest *
+       keyring__v1__instance_revoke_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__InstanceRevokeRequest *)
+     protobuf_c_message_unpack (&keyring__v1__instance_revoke_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__instance_revoke_request__free_unpacked
+                     (Keyring__V1__InstanceRevokeRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__instance_revoke_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__instance_revoke_reply__init
+                     (Keyring__V1__InstanceRevokeReply         *message)
+{
+  static const Keyring__V1__InstanceRevokeReply init_value = KEYRING__V1__INSTANCE_REVOKE_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__instance_revoke_reply__get_packed_size
+                     (const Keyring__V1__InstanceRevokeReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__instance_revoke_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__instance_revoke_reply__pack
+                     (const Keyring__V1__InstanceRevokeReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__instance_revoke_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__instance_revoke_reply__pack_to_buffer
+                     (const Keyring__V1__InstanceRevokeReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__instance_revoke_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__InstanceRevokeReply *
+       keyring__v1__instance_revoke_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__InstanceRevokeReply *)
+     protobuf_c_message_unpack (&keyring__v1__instance_revoke_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__instance_revoke_reply__free_unpacked
+                     (Keyring__V1__InstanceRevokeReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__instance_revoke_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   keyring__v1__instance_list_request__init
                      (Keyring__V1__InstanceListRequest         *message)
 {
@@ -1715,6 +1805,366 @@ void   keyring__v1__tenant_reload_reply__free_unpacked
   if(!message)
     return;
   assert(message->base.descriptor == &keyring__v1__tenant_reload_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_lock_request__init
+                     (Keyring__V1__TenantLockRequest         *message)
+{
+  static const Keyring__V1__TenantLockRequest init_value = KEYRING__V1__TENANT_LOCK_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_lock_request__get_packed_size
+                     (const Keyring__V1__TenantLockRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_lock_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_lock_request__pack
+                     (const Keyring__V1__TenantLockRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_lock_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_lock_request__pack_to_buffer
+                     (const Keyring__V1__TenantLockRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_lock_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantLockRequest *
+       keyring__v1__tenant_lock_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantLockRequest *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_lock_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_lock_request__free_unpacked
+                     (Keyring__V1__TenantLockRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_lock_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_lock_reply__init
+                     (Keyring__V1__TenantLockReply         *message)
+{
+  static const Keyring__V1__TenantLockReply init_value = KEYRING__V1__TENANT_LOCK_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_lock_reply__get_packed_size
+                     (const Keyring__V1__TenantLockReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_lock_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_lock_reply__pack
+                     (const Keyring__V1__TenantLockReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_lock_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_lock_reply__pack_to_buffer
+                     (const Keyring__V1__TenantLockReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_lock_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantLockReply *
+       keyring__v1__tenant_lock_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantLockReply *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_lock_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_lock_reply__free_unpacked
+                     (Keyring__V1__TenantLockReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_lock_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_unlock_request__init
+                     (Keyring__V1__TenantUnlockRequest         *message)
+{
+  static const Keyring__V1__TenantUnlockRequest init_value = KEYRING__V1__TENANT_UNLOCK_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_unlock_request__get_packed_size
+                     (const Keyring__V1__TenantUnlockRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_unlock_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_unlock_request__pack
+                     (const Keyring__V1__TenantUnlockRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_unlock_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_unlock_request__pack_to_buffer
+                     (const Keyring__V1__TenantUnlockRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_unlock_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantUnlockRequest *
+       keyring__v1__tenant_unlock_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantUnlockRequest *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_unlock_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_unlock_request__free_unpacked
+                     (Keyring__V1__TenantUnlockRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_unlock_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_unlock_reply__init
+                     (Keyring__V1__TenantUnlockReply         *message)
+{
+  static const Keyring__V1__TenantUnlockReply init_value = KEYRING__V1__TENANT_UNLOCK_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_unlock_reply__get_packed_size
+                     (const Keyring__V1__TenantUnlockReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_unlock_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_unlock_reply__pack
+                     (const Keyring__V1__TenantUnlockReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_unlock_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_unlock_reply__pack_to_buffer
+                     (const Keyring__V1__TenantUnlockReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_unlock_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantUnlockReply *
+       keyring__v1__tenant_unlock_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantUnlockReply *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_unlock_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_unlock_reply__free_unpacked
+                     (Keyring__V1__TenantUnlockReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_unlock_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__service_reload_request__init
+                     (Keyring__V1__ServiceReloadRequest         *message)
+{
+  static const Keyring__V1__ServiceReloadRequest init_value = KEYRING__V1__SERVICE_RELOAD_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__service_reload_request__get_packed_size
+                     (const Keyring__V1__ServiceReloadRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__service_reload_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__service_reload_request__pack
+                     (const Keyring__V1__ServiceReloadRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__service_reload_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__service_reload_request__pack_to_buffer
+                     (const Keyring__V1__ServiceReloadRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__service_reload_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__ServiceReloadRequest *
+       keyring__v1__service_reload_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__ServiceReloadRequest *)
+     protobuf_c_message_unpack (&keyring__v1__service_reload_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__service_reload_request__free_unpacked
+                     (Keyring__V1__ServiceReloadRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__service_reload_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__service_reload_reply__init
+                     (Keyring__V1__ServiceReloadReply         *message)
+{
+  static const Keyring__V1__ServiceReloadReply init_value = KEYRING__V1__SERVICE_RELOAD_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__service_reload_reply__get_packed_size
+                     (const Keyring__V1__ServiceReloadReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__service_reload_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__service_reload_reply__pack
+                     (const Keyring__V1__ServiceReloadReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__service_reload_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__service_reload_reply__pack_to_buffer
+                     (const Keyring__V1__ServiceReloadReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__service_reload_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__ServiceReloadReply *
+       keyring__v1__service_reload_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__ServiceReloadReply *)
+     protobuf_c_message_unpack (&keyring__v1__service_reload_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__service_reload_reply__free_unpacked
+                     (Keyring__V1__ServiceReloadReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__service_reload_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__loaded_files__init
+                     (Keyring__V1__LoadedFiles         *message)
+{
+  static const Keyring__V1__LoadedFiles init_value = KEYRING__V1__LOADED_FILES__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__loaded_files__get_packed_size
+                     (const Keyring__V1__LoadedFiles *message)
+{
+  assert(message->base.descriptor == &keyring__v1__loaded_files__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__loaded_files__pack
+                     (const Keyring__V1__LoadedFiles *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__loaded_files__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__loaded_files__pack_to_buffer
+                     (const Keyring__V1__LoadedFiles *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__loaded_files__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__LoadedFiles *
+       keyring__v1__loaded_files__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__LoadedFiles *)
+     protobuf_c_message_unpack (&keyring__v1__loaded_files__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__loaded_files__free_unpacked
+                     (Keyring__V1__LoadedFiles *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__loaded_files__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_failure__init
+                     (Keyring__V1__TenantFailure         *message)
+{
+  static const Keyring__V1__TenantFailure init_value = KEYRING__V1__TENANT_FAILURE__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_failure__get_packed_size
+                     (const Keyring__V1__TenantFailure *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_failure__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_failure__pack
+                     (const Keyring__V1__TenantFailure *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_failure__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_failure__pack_to_buffer
+                     (const Keyring__V1__TenantFailure *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_failure__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantFailure *
+       keyring__v1__tenant_failure__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantFailure *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_failure__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_failure__free_unpacked
+                     (Keyring__V1__TenantFailure *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_failure__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
 void   keyring__v1__tenant_move_request__init
@@ -2997,7 +3447,7 @@ const ProtobufCMessageDescriptor keyring__v1__tenant_enable_reply__descriptor =
   (ProtobufCMessageInit) keyring__v1__tenant_enable_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__instance__field_descriptors[4] =
+static const ProtobufCFieldDescriptor keyring__v1__instance__field_descriptors[6] =
 {
   {
     "name",
@@ -3047,17 +3497,43 @@ static const ProtobufCFieldDescriptor keyring__v1__instance__field_descriptors[4
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "permissions",
+    5,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Keyring__V1__Instance, n_permissions),
+    offsetof(Keyring__V1__Instance, permissions),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "scopes",
+    6,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Keyring__V1__Instance, n_scopes),
+    offsetof(Keyring__V1__Instance, scopes),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__instance__field_indices_by_name[] = {
   2,   /* field[2] = connections */
   0,   /* field[0] = name */
   3,   /* field[3] = not_before */
+  4,   /* field[4] = permissions */
+  5,   /* field[5] = scopes */
   1,   /* field[1] = source */
 };
 static const ProtobufCIntRange keyring__v1__instance__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor keyring__v1__instance__descriptor =
 {
@@ -3067,14 +3543,14 @@ const ProtobufCMessageDescriptor keyring__v1__instance__descriptor =
   "Keyring__V1__Instance",
   "keyring.v1",
   sizeof(Keyring__V1__Instance),
-  4,
+  6,
   keyring__v1__instance__field_descriptors,
   keyring__v1__instance__field_indices_by_name,
   1,  keyring__v1__instance__number_ranges,
   (ProtobufCMessageInit) keyring__v1__instance__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__instance_add_request__field_descriptors[2] =
+static const ProtobufCFieldDescriptor keyring__v1__instance_add_request__field_descriptors[4] =
 {
   {
     "tenant",
@@ -3100,15 +3576,41 @@ static const ProtobufCFieldDescriptor keyring__v1__instance_add_request__field_d
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "permissions",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Keyring__V1__InstanceAddRequest, n_permissions),
+    offsetof(Keyring__V1__InstanceAddRequest, permissions),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "scopes",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Keyring__V1__InstanceAddRequest, n_scopes),
+    offsetof(Keyring__V1__InstanceAddRequest, scopes),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__instance_add_request__field_indices_by_name[] = {
   1,   /* field[1] = instance */
+  2,   /* field[2] = permissions */
+  3,   /* field[3] = scopes */
   0,   /* field[0] = tenant */
 };
 static const ProtobufCIntRange keyring__v1__instance_add_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor keyring__v1__instance_add_request__descriptor =
 {
@@ -3118,16 +3620,36 @@ const ProtobufCMessageDescriptor keyring__v1__instance_add_request__descriptor =
   "Keyring__V1__InstanceAddRequest",
   "keyring.v1",
   sizeof(Keyring__V1__InstanceAddRequest),
-  2,
+  4,
   keyring__v1__instance_add_request__field_descriptors,
   keyring__v1__instance_add_request__field_indices_by_name,
   1,  keyring__v1__instance_add_request__number_ranges,
   (ProtobufCMessageInit) keyring__v1__instance_add_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-#define keyring__v1__instance_add_reply__field_descriptors NULL
-#define keyring__v1__instance_add_reply__field_indices_by_name NULL
-#define keyring__v1__instance_add_reply__number_ranges NULL
+static const ProtobufCFieldDescriptor keyring__v1__instance_add_reply__field_descriptors[1] =
+{
+  {
+    "instance",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__InstanceAddReply, instance),
+    &keyring__v1__instance__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__instance_add_reply__field_indices_by_name[] = {
+  0,   /* field[0] = instance */
+};
+static const ProtobufCIntRange keyring__v1__instance_add_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
 const ProtobufCMessageDescriptor keyring__v1__instance_add_reply__descriptor =
 {
   PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
@@ -3136,11 +3658,100 @@ const ProtobufCMessageDescriptor keyring__v1__instance_add_reply__descriptor =
   "Keyring__V1__InstanceAddReply",
   "keyring.v1",
   sizeof(Keyring__V1__InstanceAddReply),
-  0,
+  1,
   keyring__v1__instance_add_reply__field_descriptors,
   keyring__v1__instance_add_reply__field_indices_by_name,
-  0,  keyring__v1__instance_add_reply__number_ranges,
+  1,  keyring__v1__instance_add_reply__number_ranges,
   (ProtobufCMessageInit) keyring__v1__instance_add_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__instance_revoke_request__field_descriptors[2] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__InstanceRevokeRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "instance",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__InstanceRevokeRequest, instance),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__instance_revoke_request__field_indices_by_name[] = {
+  1,   /* field[1] = instance */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__instance_revoke_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor keyring__v1__instance_revoke_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.InstanceRevokeRequest",
+  "InstanceRevokeRequest",
+  "Keyring__V1__InstanceRevokeRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__InstanceRevokeRequest),
+  2,
+  keyring__v1__instance_revoke_request__field_descriptors,
+  keyring__v1__instance_revoke_request__field_indices_by_name,
+  1,  keyring__v1__instance_revoke_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__instance_revoke_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__instance_revoke_reply__field_descriptors[1] =
+{
+  {
+    "revoked_at",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__InstanceRevokeReply, revoked_at),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__instance_revoke_reply__field_indices_by_name[] = {
+  0,   /* field[0] = revoked_at */
+};
+static const ProtobufCIntRange keyring__v1__instance_revoke_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__instance_revoke_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.InstanceRevokeReply",
+  "InstanceRevokeReply",
+  "Keyring__V1__InstanceRevokeReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__InstanceRevokeReply),
+  1,
+  keyring__v1__instance_revoke_reply__field_descriptors,
+  keyring__v1__instance_revoke_reply__field_indices_by_name,
+  1,  keyring__v1__instance_revoke_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__instance_revoke_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor keyring__v1__instance_list_request__field_descriptors[1] =
@@ -3986,7 +4597,7 @@ const ProtobufCMessageDescriptor keyring__v1__status_reply__descriptor =
   (ProtobufCMessageInit) keyring__v1__status_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__service_status__field_descriptors[10] =
+static const ProtobufCFieldDescriptor keyring__v1__service_status__field_descriptors[11] =
 {
   {
     "version",
@@ -4108,12 +4719,25 @@ static const ProtobufCFieldDescriptor keyring__v1__service_status__field_descrip
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "files",
+    20,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__ServiceStatus, n_files),
+    offsetof(Keyring__V1__ServiceStatus, files),
+    &keyring__v1__loaded_files__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__service_status__field_indices_by_name[] = {
   8,   /* field[8] = calls */
   9,   /* field[9] = calls_failed */
   2,   /* field[2] = connections */
   3,   /* field[3] = connections_unauthenticated */
+  10,   /* field[10] = files */
   6,   /* field[6] = memory_locked */
   7,   /* field[7] = secure_bytes_used */
   1,   /* field[1] = started_ms */
@@ -4121,10 +4745,11 @@ static const unsigned keyring__v1__service_status__field_indices_by_name[] = {
   4,   /* field[4] = tenants */
   0,   /* field[0] = version */
 };
-static const ProtobufCIntRange keyring__v1__service_status__number_ranges[1 + 1] =
+static const ProtobufCIntRange keyring__v1__service_status__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 10 }
+  { 20, 10 },
+  { 0, 11 }
 };
 const ProtobufCMessageDescriptor keyring__v1__service_status__descriptor =
 {
@@ -4134,10 +4759,10 @@ const ProtobufCMessageDescriptor keyring__v1__service_status__descriptor =
   "Keyring__V1__ServiceStatus",
   "keyring.v1",
   sizeof(Keyring__V1__ServiceStatus),
-  10,
+  11,
   keyring__v1__service_status__field_descriptors,
   keyring__v1__service_status__field_indices_by_name,
-  1,  keyring__v1__service_status__number_ranges,
+  2,  keyring__v1__service_status__number_ranges,
   (ProtobufCMessageInit) keyring__v1__service_status__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -4768,6 +5393,328 @@ const ProtobufCMessageDescriptor keyring__v1__tenant_reload_reply__descriptor =
   keyring__v1__tenant_reload_reply__field_indices_by_name,
   1,  keyring__v1__tenant_reload_reply__number_ranges,
   (ProtobufCMessageInit) keyring__v1__tenant_reload_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_lock_request__field_descriptors[1] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantLockRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_lock_request__field_indices_by_name[] = {
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__tenant_lock_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_lock_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantLockRequest",
+  "TenantLockRequest",
+  "Keyring__V1__TenantLockRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantLockRequest),
+  1,
+  keyring__v1__tenant_lock_request__field_descriptors,
+  keyring__v1__tenant_lock_request__field_indices_by_name,
+  1,  keyring__v1__tenant_lock_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_lock_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define keyring__v1__tenant_lock_reply__field_descriptors NULL
+#define keyring__v1__tenant_lock_reply__field_indices_by_name NULL
+#define keyring__v1__tenant_lock_reply__number_ranges NULL
+const ProtobufCMessageDescriptor keyring__v1__tenant_lock_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantLockReply",
+  "TenantLockReply",
+  "Keyring__V1__TenantLockReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantLockReply),
+  0,
+  keyring__v1__tenant_lock_reply__field_descriptors,
+  keyring__v1__tenant_lock_reply__field_indices_by_name,
+  0,  keyring__v1__tenant_lock_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_lock_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_unlock_request__field_descriptors[1] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantUnlockRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_unlock_request__field_indices_by_name[] = {
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__tenant_unlock_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_unlock_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantUnlockRequest",
+  "TenantUnlockRequest",
+  "Keyring__V1__TenantUnlockRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantUnlockRequest),
+  1,
+  keyring__v1__tenant_unlock_request__field_descriptors,
+  keyring__v1__tenant_unlock_request__field_indices_by_name,
+  1,  keyring__v1__tenant_unlock_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_unlock_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define keyring__v1__tenant_unlock_reply__field_descriptors NULL
+#define keyring__v1__tenant_unlock_reply__field_indices_by_name NULL
+#define keyring__v1__tenant_unlock_reply__number_ranges NULL
+const ProtobufCMessageDescriptor keyring__v1__tenant_unlock_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantUnlockReply",
+  "TenantUnlockReply",
+  "Keyring__V1__TenantUnlockReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantUnlockReply),
+  0,
+  keyring__v1__tenant_unlock_reply__field_descriptors,
+  keyring__v1__tenant_unlock_reply__field_indices_by_name,
+  0,  keyring__v1__tenant_unlock_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_unlock_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define keyring__v1__service_reload_request__field_descriptors NULL
+#define keyring__v1__service_reload_request__field_indices_by_name NULL
+#define keyring__v1__service_reload_request__number_ranges NULL
+const ProtobufCMessageDescriptor keyring__v1__service_reload_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.ServiceReloadRequest",
+  "ServiceReloadRequest",
+  "Keyring__V1__ServiceReloadRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__ServiceReloadRequest),
+  0,
+  keyring__v1__service_reload_request__field_descriptors,
+  keyring__v1__service_reload_request__field_indices_by_name,
+  0,  keyring__v1__service_reload_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__service_reload_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__service_reload_reply__field_descriptors[3] =
+{
+  {
+    "files",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__ServiceReloadReply, n_files),
+    offsetof(Keyring__V1__ServiceReloadReply, files),
+    &keyring__v1__loaded_files__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenants_reloaded",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ServiceReloadReply, tenants_reloaded),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenant_failures",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__ServiceReloadReply, n_tenant_failures),
+    offsetof(Keyring__V1__ServiceReloadReply, tenant_failures),
+    &keyring__v1__tenant_failure__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__service_reload_reply__field_indices_by_name[] = {
+  0,   /* field[0] = files */
+  2,   /* field[2] = tenant_failures */
+  1,   /* field[1] = tenants_reloaded */
+};
+static const ProtobufCIntRange keyring__v1__service_reload_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor keyring__v1__service_reload_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.ServiceReloadReply",
+  "ServiceReloadReply",
+  "Keyring__V1__ServiceReloadReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__ServiceReloadReply),
+  3,
+  keyring__v1__service_reload_reply__field_descriptors,
+  keyring__v1__service_reload_reply__field_indices_by_name,
+  1,  keyring__v1__service_reload_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__service_reload_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__loaded_files__field_descriptors[4] =
+{
+  {
+    "name",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__LoadedFiles, name),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "loaded_ms",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__LoadedFiles, loaded_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "ends",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__LoadedFiles, ends),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "failure",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__LoadedFiles, failure),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__loaded_files__field_indices_by_name[] = {
+  2,   /* field[2] = ends */
+  3,   /* field[3] = failure */
+  1,   /* field[1] = loaded_ms */
+  0,   /* field[0] = name */
+};
+static const ProtobufCIntRange keyring__v1__loaded_files__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor keyring__v1__loaded_files__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.LoadedFiles",
+  "LoadedFiles",
+  "Keyring__V1__LoadedFiles",
+  "keyring.v1",
+  sizeof(Keyring__V1__LoadedFiles),
+  4,
+  keyring__v1__loaded_files__field_descriptors,
+  keyring__v1__loaded_files__field_indices_by_name,
+  1,  keyring__v1__loaded_files__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__loaded_files__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_failure__field_descriptors[2] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantFailure, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "failure",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantFailure, failure),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_failure__field_indices_by_name[] = {
+  1,   /* field[1] = failure */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__tenant_failure__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_failure__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantFailure",
+  "TenantFailure",
+  "Keyring__V1__TenantFailure",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantFailure),
+  2,
+  keyring__v1__tenant_failure__field_descriptors,
+  keyring__v1__tenant_failure__field_indices_by_name,
+  1,  keyring__v1__tenant_failure__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_failure__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor keyring__v1__tenant_move_request__field_descriptors[3] =
@@ -5834,7 +6781,7 @@ const ProtobufCEnumDescriptor keyring__v1__cmk_action__descriptor =
   keyring__v1__cmk_action__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[22] =
+static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[26] =
 {
   { "TenantCreate", &keyring__v1__tenant_create_request__descriptor, &keyring__v1__tenant_create_reply__descriptor },
   { "TenantList", &keyring__v1__tenant_list_request__descriptor, &keyring__v1__tenant_list_reply__descriptor },
@@ -5858,6 +6805,10 @@ static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[22
   { "RestoreEnd", &keyring__v1__restore_end_request__descriptor, &keyring__v1__restore_end_reply__descriptor },
   { "TenantReload", &keyring__v1__tenant_reload_request__descriptor, &keyring__v1__tenant_reload_reply__descriptor },
   { "TenantMove", &keyring__v1__tenant_move_request__descriptor, &keyring__v1__tenant_move_reply__descriptor },
+  { "InstanceRevoke", &keyring__v1__instance_revoke_request__descriptor, &keyring__v1__instance_revoke_reply__descriptor },
+  { "ServiceReload", &keyring__v1__service_reload_request__descriptor, &keyring__v1__service_reload_reply__descriptor },
+  { "TenantLock", &keyring__v1__tenant_lock_request__descriptor, &keyring__v1__tenant_lock_reply__descriptor },
+  { "TenantUnlock", &keyring__v1__tenant_unlock_request__descriptor, &keyring__v1__tenant_unlock_reply__descriptor },
 };
 const unsigned keyring__v1__admin__method_indices_by_name[] = {
   14,        /* BackupBegin */
@@ -5866,20 +6817,24 @@ const unsigned keyring__v1__admin__method_indices_by_name[] = {
   9,        /* CmkManage */
   5,        /* InstanceAdd */
   6,        /* InstanceList */
+  22,        /* InstanceRevoke */
   17,        /* RestoreBegin */
   19,        /* RestoreEnd */
   18,        /* RestoreWrite */
   10,        /* RotateCmk */
   11,        /* RotateKeys */
+  23,        /* ServiceReload */
   12,        /* Status */
   13,        /* TenantAccept */
   0,        /* TenantCreate */
   3,        /* TenantDisable */
   4,        /* TenantEnable */
   1,        /* TenantList */
+  24,        /* TenantLock */
   21,        /* TenantMove */
   20,        /* TenantReload */
   2,        /* TenantShow */
+  25,        /* TenantUnlock */
   8,        /* VariablesList */
   7         /* VariablesSet */
 };
@@ -5890,7 +6845,7 @@ const ProtobufCServiceDescriptor keyring__v1__admin__descriptor =
   "Admin",
   "Keyring__V1__Admin",
   "keyring.v1",
-  22,
+  26,
   keyring__v1__admin__method_descriptors,
   keyring__v1__admin__method_indices_by_name
 };
@@ -6069,6 +7024,38 @@ void keyring__v1__admin__tenant_move(ProtobufCService *service,
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
   service->invoke(service, 21, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__instance_revoke(ProtobufCService *service,
+                                         const Keyring__V1__InstanceRevokeRequest *input,
+                                         Keyring__V1__InstanceRevokeReply_Closure closure,
+                                         void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 22, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__service_reload(ProtobufCService *service,
+                                        const Keyring__V1__ServiceReloadRequest *input,
+                                        Keyring__V1__ServiceReloadReply_Closure closure,
+                                        void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 23, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__tenant_lock(ProtobufCService *service,
+                                     const Keyring__V1__TenantLockRequest *input,
+                                     Keyring__V1__TenantLockReply_Closure closure,
+                                     void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 24, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__tenant_unlock(ProtobufCService *service,
+                                       const Keyring__V1__TenantUnlockRequest *input,
+                                       Keyring__V1__TenantUnlockReply_Closure closure,
+                                       void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 25, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
                                Keyring__V1__Admin_ServiceDestroy destroy)

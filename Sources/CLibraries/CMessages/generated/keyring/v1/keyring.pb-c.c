@@ -1132,7 +1132,7 @@ void   keyring__v1__who_am_ireply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__who_am_ireply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[36] =
+static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[40] =
 {
   {
     "id",
@@ -1566,6 +1566,54 @@ static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[36
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "instance_revoke",
+    87,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, instance_revoke),
+    &keyring__v1__instance_revoke_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "service_reload",
+    88,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, service_reload),
+    &keyring__v1__service_reload_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenant_lock",
+    97,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, tenant_lock),
+    &keyring__v1__tenant_lock_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenant_unlock",
+    98,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, tenant_unlock),
+    &keyring__v1__tenant_unlock_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__request__field_indices_by_name[] = {
   28,   /* field[28] = backup_begin */
@@ -1579,6 +1627,7 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   3,   /* field[3] = idempotency_id */
   19,   /* field[19] = instance_add */
   20,   /* field[20] = instance_list */
+  36,   /* field[36] = instance_revoke */
   11,   /* field[11] = list */
   4,   /* field[4] = min_sequence */
   9,   /* field[9] = remove */
@@ -1588,6 +1637,7 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   10,   /* field[10] = rotate */
   23,   /* field[23] = rotate_cmk */
   24,   /* field[24] = rotate_keys */
+  37,   /* field[37] = service_reload */
   25,   /* field[25] = status */
   7,   /* field[7] = store */
   26,   /* field[26] = tenant_accept */
@@ -1595,9 +1645,11 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   17,   /* field[17] = tenant_disable */
   18,   /* field[18] = tenant_enable */
   15,   /* field[15] = tenant_list */
+  38,   /* field[38] = tenant_lock */
   35,   /* field[35] = tenant_move */
   34,   /* field[34] = tenant_reload */
   16,   /* field[16] = tenant_show */
+  39,   /* field[39] = tenant_unlock */
   1,   /* field[1] = timeout_ms */
   2,   /* field[2] = traceparent */
   12,   /* field[12] = transact */
@@ -1605,12 +1657,14 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   21,   /* field[21] = variables_set */
   13,   /* field[13] = who_am_i */
 };
-static const ProtobufCIntRange keyring__v1__request__number_ranges[3 + 1] =
+static const ProtobufCIntRange keyring__v1__request__number_ranges[5 + 1] =
 {
   { 1, 0 },
   { 16, 5 },
   { 64, 14 },
-  { 0, 36 }
+  { 87, 36 },
+  { 97, 38 },
+  { 0, 40 }
 };
 const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
 {
@@ -1620,14 +1674,14 @@ const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
   "Keyring__V1__Request",
   "keyring.v1",
   sizeof(Keyring__V1__Request),
-  36,
+  40,
   keyring__v1__request__field_descriptors,
   keyring__v1__request__field_indices_by_name,
-  3,  keyring__v1__request__number_ranges,
+  5,  keyring__v1__request__number_ranges,
   (ProtobufCMessageInit) keyring__v1__request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[34] =
+static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[38] =
 {
   {
     "id",
@@ -2037,6 +2091,54 @@ static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[34] 
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "instance_revoke",
+    87,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, instance_revoke),
+    &keyring__v1__instance_revoke_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "service_reload",
+    88,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, service_reload),
+    &keyring__v1__service_reload_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenant_lock",
+    97,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, tenant_lock),
+    &keyring__v1__tenant_lock_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenant_unlock",
+    98,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, tenant_unlock),
+    &keyring__v1__tenant_unlock_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   26,   /* field[26] = backup_begin */
@@ -2049,6 +2151,7 @@ static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   0,   /* field[0] = id */
   17,   /* field[17] = instance_add */
   18,   /* field[18] = instance_list */
+  34,   /* field[34] = instance_revoke */
   9,   /* field[9] = list */
   7,   /* field[7] = remove */
   29,   /* field[29] = restore_begin */
@@ -2058,6 +2161,7 @@ static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   21,   /* field[21] = rotate_cmk */
   22,   /* field[22] = rotate_keys */
   2,   /* field[2] = sequence */
+  35,   /* field[35] = service_reload */
   1,   /* field[1] = status */
   23,   /* field[23] = status_report */
   5,   /* field[5] = store */
@@ -2066,20 +2170,24 @@ static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   15,   /* field[15] = tenant_disable */
   16,   /* field[16] = tenant_enable */
   13,   /* field[13] = tenant_list */
+  36,   /* field[36] = tenant_lock */
   33,   /* field[33] = tenant_move */
   32,   /* field[32] = tenant_reload */
   14,   /* field[14] = tenant_show */
+  37,   /* field[37] = tenant_unlock */
   10,   /* field[10] = transact */
   20,   /* field[20] = variables_list */
   19,   /* field[19] = variables_set */
   11,   /* field[11] = who_am_i */
 };
-static const ProtobufCIntRange keyring__v1__reply__number_ranges[3 + 1] =
+static const ProtobufCIntRange keyring__v1__reply__number_ranges[5 + 1] =
 {
   { 1, 0 },
   { 16, 3 },
   { 64, 12 },
-  { 0, 34 }
+  { 87, 34 },
+  { 97, 36 },
+  { 0, 38 }
 };
 const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
 {
@@ -2089,10 +2197,10 @@ const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
   "Keyring__V1__Reply",
   "keyring.v1",
   sizeof(Keyring__V1__Reply),
-  34,
+  38,
   keyring__v1__reply__field_descriptors,
   keyring__v1__reply__field_indices_by_name,
-  3,  keyring__v1__reply__number_ranges,
+  5,  keyring__v1__reply__number_ranges,
   (ProtobufCMessageInit) keyring__v1__reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

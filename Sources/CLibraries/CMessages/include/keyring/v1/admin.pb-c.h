@@ -29,6 +29,8 @@ typedef struct Keyring__V1__TenantEnableReply Keyring__V1__TenantEnableReply;
 typedef struct Keyring__V1__Instance Keyring__V1__Instance;
 typedef struct Keyring__V1__InstanceAddRequest Keyring__V1__InstanceAddRequest;
 typedef struct Keyring__V1__InstanceAddReply Keyring__V1__InstanceAddReply;
+typedef struct Keyring__V1__InstanceRevokeRequest Keyring__V1__InstanceRevokeRequest;
+typedef struct Keyring__V1__InstanceRevokeReply Keyring__V1__InstanceRevokeReply;
 typedef struct Keyring__V1__InstanceListRequest Keyring__V1__InstanceListRequest;
 typedef struct Keyring__V1__InstanceListReply Keyring__V1__InstanceListReply;
 typedef struct Keyring__V1__VariablesSetRequest Keyring__V1__VariablesSetRequest;
@@ -53,6 +55,14 @@ typedef struct Keyring__V1__TenantAcceptRequest Keyring__V1__TenantAcceptRequest
 typedef struct Keyring__V1__TenantAcceptReply Keyring__V1__TenantAcceptReply;
 typedef struct Keyring__V1__TenantReloadRequest Keyring__V1__TenantReloadRequest;
 typedef struct Keyring__V1__TenantReloadReply Keyring__V1__TenantReloadReply;
+typedef struct Keyring__V1__TenantLockRequest Keyring__V1__TenantLockRequest;
+typedef struct Keyring__V1__TenantLockReply Keyring__V1__TenantLockReply;
+typedef struct Keyring__V1__TenantUnlockRequest Keyring__V1__TenantUnlockRequest;
+typedef struct Keyring__V1__TenantUnlockReply Keyring__V1__TenantUnlockReply;
+typedef struct Keyring__V1__ServiceReloadRequest Keyring__V1__ServiceReloadRequest;
+typedef struct Keyring__V1__ServiceReloadReply Keyring__V1__ServiceReloadReply;
+typedef struct Keyring__V1__LoadedFiles Keyring__V1__LoadedFiles;
+typedef struct Keyring__V1__TenantFailure Keyring__V1__TenantFailure;
 typedef struct Keyring__V1__TenantMoveRequest Keyring__V1__TenantMoveRequest;
 typedef struct Keyring__V1__Setting Keyring__V1__Setting;
 typedef struct Keyring__V1__TenantMoveReply Keyring__V1__TenantMoveReply;
@@ -91,7 +101,7 @@ typedef enum _Keyring__V1__TenantState {
    */
   KEYRING__V1__TENANT_STATE__DEGRADED = 3,
   /*
-   * A wrapping key in use is denied: its keys cannot be read.
+   * A wrapping key in use is denied, an administrator locked the tenant, or its directory is gone: its keys cannot be read.
    */
   KEYRING__V1__TENANT_STATE__LOCKED = 4,
   /*
@@ -359,7 +369,7 @@ struct  Keyring__V1__Instance
    */
   char *name;
   /*
-   * `file`: listed in the tenant's file; `added`: by InstanceAdd.
+   * `file`: listed in the tenant's file; `added`: by InstanceAdd; `revoked`: by InstanceRevoke, and not added since.
    */
   char *source;
   /*
@@ -367,13 +377,23 @@ struct  Keyring__V1__Instance
    */
   uint32_t connections;
   /*
-   * Certificates issued before this are refused, Unix seconds; 0 if none are.
+   * When the name was revoked, Unix seconds: it takes only certificates whose notBefore is later; 0 if it never was.
    */
   uint64_t not_before;
+  /*
+   * `read`, `write`: what it may do; empty for a revoked one.
+   */
+  size_t n_permissions;
+  char **permissions;
+  /*
+   * `own`, `shared`: with keys of which scopes; empty for a revoked one.
+   */
+  size_t n_scopes;
+  char **scopes;
 };
 #define KEYRING__V1__INSTANCE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__instance__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0 }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0,NULL, 0,NULL }
 
 
 struct  Keyring__V1__InstanceAddRequest
@@ -387,19 +407,63 @@ struct  Keyring__V1__InstanceAddRequest
    * Required: the same characters as a tenant's name.
    */
   char *instance;
+  /*
+   * `read`, `write`. Empty: both for a new name; what it has for one that may call already.
+   */
+  size_t n_permissions;
+  char **permissions;
+  /*
+   * `own`, `shared`. Empty: both for a new name; what it has for one that may call already.
+   */
+  size_t n_scopes;
+  char **scopes;
 };
 #define KEYRING__V1__INSTANCE_ADD_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__instance_add_request__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0,NULL, 0,NULL }
 
 
 struct  Keyring__V1__InstanceAddReply
 {
   ProtobufCMessage base;
+  /*
+   * As it is now.
+   */
+  Keyring__V1__Instance *instance;
 };
 #define KEYRING__V1__INSTANCE_ADD_REPLY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__instance_add_reply__descriptor) \
-     }
+    , NULL }
+
+
+struct  Keyring__V1__InstanceRevokeRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+  /*
+   * Required.
+   */
+  char *instance;
+};
+#define KEYRING__V1__INSTANCE_REVOKE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__instance_revoke_request__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__InstanceRevokeReply
+{
+  ProtobufCMessage base;
+  /*
+   * When, Unix seconds: added again, the name takes only certificates whose notBefore is later.
+   */
+  uint64_t revoked_at;
+};
+#define KEYRING__V1__INSTANCE_REVOKE_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__instance_revoke_reply__descriptor) \
+    , 0 }
 
 
 struct  Keyring__V1__InstanceListRequest
@@ -725,10 +789,15 @@ struct  Keyring__V1__ServiceStatus
    */
   uint64_t calls;
   uint64_t calls_failed;
+  /*
+   * The service's own files, as they are in force.
+   */
+  size_t n_files;
+  Keyring__V1__LoadedFiles **files;
 };
 #define KEYRING__V1__SERVICE_STATUS__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__service_status__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, 0 }
+    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, 0, 0,NULL }
 
 
 struct  Keyring__V1__StateCount
@@ -934,6 +1003,127 @@ struct  Keyring__V1__TenantReloadReply
 #define KEYRING__V1__TENANT_RELOAD_REPLY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_reload_reply__descriptor) \
     , (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__TenantLockRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+};
+#define KEYRING__V1__TENANT_LOCK_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_lock_request__descriptor) \
+    , (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__TenantLockReply
+{
+  ProtobufCMessage base;
+};
+#define KEYRING__V1__TENANT_LOCK_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_lock_reply__descriptor) \
+     }
+
+
+struct  Keyring__V1__TenantUnlockRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+};
+#define KEYRING__V1__TENANT_UNLOCK_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_unlock_request__descriptor) \
+    , (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__TenantUnlockReply
+{
+  ProtobufCMessage base;
+};
+#define KEYRING__V1__TENANT_UNLOCK_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_unlock_reply__descriptor) \
+     }
+
+
+struct  Keyring__V1__ServiceReloadRequest
+{
+  ProtobufCMessage base;
+};
+#define KEYRING__V1__SERVICE_RELOAD_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__service_reload_request__descriptor) \
+     }
+
+
+struct  Keyring__V1__ServiceReloadReply
+{
+  ProtobufCMessage base;
+  /*
+   * The service's own files, as they are in force now.
+   */
+  size_t n_files;
+  Keyring__V1__LoadedFiles **files;
+  /*
+   * Open tenants whose files and credentials were read anew and taken.
+   */
+  uint32_t tenants_reloaded;
+  /*
+   * Those whose were not: the last good ones are in force.
+   */
+  size_t n_tenant_failures;
+  Keyring__V1__TenantFailure **tenant_failures;
+};
+#define KEYRING__V1__SERVICE_RELOAD_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__service_reload_reply__descriptor) \
+    , 0,NULL, 0, 0,NULL }
+
+
+/*
+ * Files that the service reads at its start, and anew when they change; what cannot be used leaves the last good ones in force.
+ */
+struct  Keyring__V1__LoadedFiles
+{
+  ProtobufCMessage base;
+  /*
+   * `certificate` (with its key), `client_ca`, `client_crl`.
+   */
+  char *name;
+  /*
+   * When what is in force was read, Unix milliseconds.
+   */
+  uint64_t loaded_ms;
+  /*
+   * When it ends, Unix seconds: the certificate's notAfter, the list's nextUpdate; 0: it does not.
+   */
+  uint64_t ends;
+  /*
+   * Why what lies there now was not taken; empty where it was.
+   */
+  char *failure;
+};
+#define KEYRING__V1__LOADED_FILES__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__loaded_files__descriptor) \
+    , (char *)protobuf_c_empty_string, 0, 0, (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__TenantFailure
+{
+  ProtobufCMessage base;
+  /*
+   * Whose.
+   */
+  char *tenant;
+  /*
+   * In words.
+   */
+  char *failure;
+};
+#define KEYRING__V1__TENANT_FAILURE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_failure__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
 
 
 struct  Keyring__V1__TenantMoveRequest
@@ -1530,6 +1720,44 @@ Keyring__V1__InstanceAddReply *
 void   keyring__v1__instance_add_reply__free_unpacked
                      (Keyring__V1__InstanceAddReply *message,
                       ProtobufCAllocator *allocator);
+/* Keyring__V1__InstanceRevokeRequest methods */
+void   keyring__v1__instance_revoke_request__init
+                     (Keyring__V1__InstanceRevokeRequest         *message);
+size_t keyring__v1__instance_revoke_request__get_packed_size
+                     (const Keyring__V1__InstanceRevokeRequest   *message);
+size_t keyring__v1__instance_revoke_request__pack
+                     (const Keyring__V1__InstanceRevokeRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__instance_revoke_request__pack_to_buffer
+                     (const Keyring__V1__InstanceRevokeRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__InstanceRevokeRequest *
+       keyring__v1__instance_revoke_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__instance_revoke_request__free_unpacked
+                     (Keyring__V1__InstanceRevokeRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__InstanceRevokeReply methods */
+void   keyring__v1__instance_revoke_reply__init
+                     (Keyring__V1__InstanceRevokeReply         *message);
+size_t keyring__v1__instance_revoke_reply__get_packed_size
+                     (const Keyring__V1__InstanceRevokeReply   *message);
+size_t keyring__v1__instance_revoke_reply__pack
+                     (const Keyring__V1__InstanceRevokeReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__instance_revoke_reply__pack_to_buffer
+                     (const Keyring__V1__InstanceRevokeReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__InstanceRevokeReply *
+       keyring__v1__instance_revoke_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__instance_revoke_reply__free_unpacked
+                     (Keyring__V1__InstanceRevokeReply *message,
+                      ProtobufCAllocator *allocator);
 /* Keyring__V1__InstanceListRequest methods */
 void   keyring__v1__instance_list_request__init
                      (Keyring__V1__InstanceListRequest         *message);
@@ -1986,6 +2214,158 @@ Keyring__V1__TenantReloadReply *
 void   keyring__v1__tenant_reload_reply__free_unpacked
                      (Keyring__V1__TenantReloadReply *message,
                       ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantLockRequest methods */
+void   keyring__v1__tenant_lock_request__init
+                     (Keyring__V1__TenantLockRequest         *message);
+size_t keyring__v1__tenant_lock_request__get_packed_size
+                     (const Keyring__V1__TenantLockRequest   *message);
+size_t keyring__v1__tenant_lock_request__pack
+                     (const Keyring__V1__TenantLockRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_lock_request__pack_to_buffer
+                     (const Keyring__V1__TenantLockRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantLockRequest *
+       keyring__v1__tenant_lock_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_lock_request__free_unpacked
+                     (Keyring__V1__TenantLockRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantLockReply methods */
+void   keyring__v1__tenant_lock_reply__init
+                     (Keyring__V1__TenantLockReply         *message);
+size_t keyring__v1__tenant_lock_reply__get_packed_size
+                     (const Keyring__V1__TenantLockReply   *message);
+size_t keyring__v1__tenant_lock_reply__pack
+                     (const Keyring__V1__TenantLockReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_lock_reply__pack_to_buffer
+                     (const Keyring__V1__TenantLockReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantLockReply *
+       keyring__v1__tenant_lock_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_lock_reply__free_unpacked
+                     (Keyring__V1__TenantLockReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantUnlockRequest methods */
+void   keyring__v1__tenant_unlock_request__init
+                     (Keyring__V1__TenantUnlockRequest         *message);
+size_t keyring__v1__tenant_unlock_request__get_packed_size
+                     (const Keyring__V1__TenantUnlockRequest   *message);
+size_t keyring__v1__tenant_unlock_request__pack
+                     (const Keyring__V1__TenantUnlockRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_unlock_request__pack_to_buffer
+                     (const Keyring__V1__TenantUnlockRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantUnlockRequest *
+       keyring__v1__tenant_unlock_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_unlock_request__free_unpacked
+                     (Keyring__V1__TenantUnlockRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantUnlockReply methods */
+void   keyring__v1__tenant_unlock_reply__init
+                     (Keyring__V1__TenantUnlockReply         *message);
+size_t keyring__v1__tenant_unlock_reply__get_packed_size
+                     (const Keyring__V1__TenantUnlockReply   *message);
+size_t keyring__v1__tenant_unlock_reply__pack
+                     (const Keyring__V1__TenantUnlockReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_unlock_reply__pack_to_buffer
+                     (const Keyring__V1__TenantUnlockReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantUnlockReply *
+       keyring__v1__tenant_unlock_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_unlock_reply__free_unpacked
+                     (Keyring__V1__TenantUnlockReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__ServiceReloadRequest methods */
+void   keyring__v1__service_reload_request__init
+                     (Keyring__V1__ServiceReloadRequest         *message);
+size_t keyring__v1__service_reload_request__get_packed_size
+                     (const Keyring__V1__ServiceReloadRequest   *message);
+size_t keyring__v1__service_reload_request__pack
+                     (const Keyring__V1__ServiceReloadRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__service_reload_request__pack_to_buffer
+                     (const Keyring__V1__ServiceReloadRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ServiceReloadRequest *
+       keyring__v1__service_reload_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__service_reload_request__free_unpacked
+                     (Keyring__V1__ServiceReloadRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__ServiceReloadReply methods */
+void   keyring__v1__service_reload_reply__init
+                     (Keyring__V1__ServiceReloadReply         *message);
+size_t keyring__v1__service_reload_reply__get_packed_size
+                     (const Keyring__V1__ServiceReloadReply   *message);
+size_t keyring__v1__service_reload_reply__pack
+                     (const Keyring__V1__ServiceReloadReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__service_reload_reply__pack_to_buffer
+                     (const Keyring__V1__ServiceReloadReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ServiceReloadReply *
+       keyring__v1__service_reload_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__service_reload_reply__free_unpacked
+                     (Keyring__V1__ServiceReloadReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__LoadedFiles methods */
+void   keyring__v1__loaded_files__init
+                     (Keyring__V1__LoadedFiles         *message);
+size_t keyring__v1__loaded_files__get_packed_size
+                     (const Keyring__V1__LoadedFiles   *message);
+size_t keyring__v1__loaded_files__pack
+                     (const Keyring__V1__LoadedFiles   *message,
+                      uint8_t             *out);
+size_t keyring__v1__loaded_files__pack_to_buffer
+                     (const Keyring__V1__LoadedFiles   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__LoadedFiles *
+       keyring__v1__loaded_files__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__loaded_files__free_unpacked
+                     (Keyring__V1__LoadedFiles *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantFailure methods */
+void   keyring__v1__tenant_failure__init
+                     (Keyring__V1__TenantFailure         *message);
+size_t keyring__v1__tenant_failure__get_packed_size
+                     (const Keyring__V1__TenantFailure   *message);
+size_t keyring__v1__tenant_failure__pack
+                     (const Keyring__V1__TenantFailure   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_failure__pack_to_buffer
+                     (const Keyring__V1__TenantFailure   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantFailure *
+       keyring__v1__tenant_failure__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_failure__free_unpacked
+                     (Keyring__V1__TenantFailure *message,
+                      ProtobufCAllocator *allocator);
 /* Keyring__V1__TenantMoveRequest methods */
 void   keyring__v1__tenant_move_request__init
                      (Keyring__V1__TenantMoveRequest         *message);
@@ -2334,6 +2714,12 @@ typedef void (*Keyring__V1__InstanceAddRequest_Closure)
 typedef void (*Keyring__V1__InstanceAddReply_Closure)
                  (const Keyring__V1__InstanceAddReply *message,
                   void *closure_data);
+typedef void (*Keyring__V1__InstanceRevokeRequest_Closure)
+                 (const Keyring__V1__InstanceRevokeRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__InstanceRevokeReply_Closure)
+                 (const Keyring__V1__InstanceRevokeReply *message,
+                  void *closure_data);
 typedef void (*Keyring__V1__InstanceListRequest_Closure)
                  (const Keyring__V1__InstanceListRequest *message,
                   void *closure_data);
@@ -2405,6 +2791,30 @@ typedef void (*Keyring__V1__TenantReloadRequest_Closure)
                   void *closure_data);
 typedef void (*Keyring__V1__TenantReloadReply_Closure)
                  (const Keyring__V1__TenantReloadReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantLockRequest_Closure)
+                 (const Keyring__V1__TenantLockRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantLockReply_Closure)
+                 (const Keyring__V1__TenantLockReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantUnlockRequest_Closure)
+                 (const Keyring__V1__TenantUnlockRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantUnlockReply_Closure)
+                 (const Keyring__V1__TenantUnlockReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__ServiceReloadRequest_Closure)
+                 (const Keyring__V1__ServiceReloadRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__ServiceReloadReply_Closure)
+                 (const Keyring__V1__ServiceReloadReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__LoadedFiles_Closure)
+                 (const Keyring__V1__LoadedFiles *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantFailure_Closure)
+                 (const Keyring__V1__TenantFailure *message,
                   void *closure_data);
 typedef void (*Keyring__V1__TenantMoveRequest_Closure)
                  (const Keyring__V1__TenantMoveRequest *message,
@@ -2549,6 +2959,22 @@ struct Keyring__V1__Admin_Service
                       const Keyring__V1__TenantMoveRequest *input,
                       Keyring__V1__TenantMoveReply_Closure closure,
                       void *closure_data);
+  void (*instance_revoke)(Keyring__V1__Admin_Service *service,
+                          const Keyring__V1__InstanceRevokeRequest *input,
+                          Keyring__V1__InstanceRevokeReply_Closure closure,
+                          void *closure_data);
+  void (*service_reload)(Keyring__V1__Admin_Service *service,
+                         const Keyring__V1__ServiceReloadRequest *input,
+                         Keyring__V1__ServiceReloadReply_Closure closure,
+                         void *closure_data);
+  void (*tenant_lock)(Keyring__V1__Admin_Service *service,
+                      const Keyring__V1__TenantLockRequest *input,
+                      Keyring__V1__TenantLockReply_Closure closure,
+                      void *closure_data);
+  void (*tenant_unlock)(Keyring__V1__Admin_Service *service,
+                        const Keyring__V1__TenantUnlockRequest *input,
+                        Keyring__V1__TenantUnlockReply_Closure closure,
+                        void *closure_data);
 };
 typedef void (*Keyring__V1__Admin_ServiceDestroy)(Keyring__V1__Admin_Service *);
 void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
@@ -2578,7 +3004,11 @@ void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
       function_prefix__ ## restore_write,\
       function_prefix__ ## restore_end,\
       function_prefix__ ## tenant_reload,\
-      function_prefix__ ## tenant_move  }
+      function_prefix__ ## tenant_move,\
+      function_prefix__ ## instance_revoke,\
+      function_prefix__ ## service_reload,\
+      function_prefix__ ## tenant_lock,\
+      function_prefix__ ## tenant_unlock  }
 void keyring__v1__admin__tenant_create(ProtobufCService *service,
                                        const Keyring__V1__TenantCreateRequest *input,
                                        Keyring__V1__TenantCreateReply_Closure closure,
@@ -2667,6 +3097,22 @@ void keyring__v1__admin__tenant_move(ProtobufCService *service,
                                      const Keyring__V1__TenantMoveRequest *input,
                                      Keyring__V1__TenantMoveReply_Closure closure,
                                      void *closure_data);
+void keyring__v1__admin__instance_revoke(ProtobufCService *service,
+                                         const Keyring__V1__InstanceRevokeRequest *input,
+                                         Keyring__V1__InstanceRevokeReply_Closure closure,
+                                         void *closure_data);
+void keyring__v1__admin__service_reload(ProtobufCService *service,
+                                        const Keyring__V1__ServiceReloadRequest *input,
+                                        Keyring__V1__ServiceReloadReply_Closure closure,
+                                        void *closure_data);
+void keyring__v1__admin__tenant_lock(ProtobufCService *service,
+                                     const Keyring__V1__TenantLockRequest *input,
+                                     Keyring__V1__TenantLockReply_Closure closure,
+                                     void *closure_data);
+void keyring__v1__admin__tenant_unlock(ProtobufCService *service,
+                                       const Keyring__V1__TenantUnlockRequest *input,
+                                       Keyring__V1__TenantUnlockReply_Closure closure,
+                                       void *closure_data);
 
 /* --- descriptors --- */
 
@@ -2687,6 +3133,8 @@ extern const ProtobufCMessageDescriptor keyring__v1__tenant_enable_reply__descri
 extern const ProtobufCMessageDescriptor keyring__v1__instance__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__instance_add_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__instance_add_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__instance_revoke_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__instance_revoke_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__instance_list_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__instance_list_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__variables_set_request__descriptor;
@@ -2711,6 +3159,14 @@ extern const ProtobufCMessageDescriptor keyring__v1__tenant_accept_request__desc
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_accept_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_reload_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_reload_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_lock_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_lock_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_unlock_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_unlock_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__service_reload_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__service_reload_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__loaded_files__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_failure__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_move_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__setting__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_move_reply__descriptor;

@@ -263,7 +263,11 @@ typedef enum {
   KEYRING__V1__REQUEST__CALL_RESTORE_WRITE = 82,
   KEYRING__V1__REQUEST__CALL_RESTORE_END = 83,
   KEYRING__V1__REQUEST__CALL_TENANT_RELOAD = 84,
-  KEYRING__V1__REQUEST__CALL_TENANT_MOVE = 85
+  KEYRING__V1__REQUEST__CALL_TENANT_MOVE = 85,
+  KEYRING__V1__REQUEST__CALL_INSTANCE_REVOKE = 87,
+  KEYRING__V1__REQUEST__CALL_SERVICE_RELOAD = 88,
+  KEYRING__V1__REQUEST__CALL_TENANT_LOCK = 97,
+  KEYRING__V1__REQUEST__CALL_TENANT_UNLOCK = 98
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REQUEST__CALL__CASE)
 } Keyring__V1__Request__CallCase;
 
@@ -329,6 +333,10 @@ struct  Keyring__V1__Request
     Keyring__V1__RestoreEndRequest *restore_end;
     Keyring__V1__TenantReloadRequest *tenant_reload;
     Keyring__V1__TenantMoveRequest *tenant_move;
+    Keyring__V1__InstanceRevokeRequest *instance_revoke;
+    Keyring__V1__ServiceReloadRequest *service_reload;
+    Keyring__V1__TenantLockRequest *tenant_lock;
+    Keyring__V1__TenantUnlockRequest *tenant_unlock;
   };
 };
 #define KEYRING__V1__REQUEST__INIT \
@@ -368,7 +376,11 @@ typedef enum {
   KEYRING__V1__REPLY__RESULT_RESTORE_WRITE = 82,
   KEYRING__V1__REPLY__RESULT_RESTORE_END = 83,
   KEYRING__V1__REPLY__RESULT_TENANT_RELOAD = 84,
-  KEYRING__V1__REPLY__RESULT_TENANT_MOVE = 85
+  KEYRING__V1__REPLY__RESULT_TENANT_MOVE = 85,
+  KEYRING__V1__REPLY__RESULT_INSTANCE_REVOKE = 87,
+  KEYRING__V1__REPLY__RESULT_SERVICE_RELOAD = 88,
+  KEYRING__V1__REPLY__RESULT_TENANT_LOCK = 97,
+  KEYRING__V1__REPLY__RESULT_TENANT_UNLOCK = 98
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REPLY__RESULT__CASE)
 } Keyring__V1__Reply__ResultCase;
 
@@ -424,6 +436,10 @@ struct  Keyring__V1__Reply
     Keyring__V1__RestoreEndReply *restore_end;
     Keyring__V1__TenantReloadReply *tenant_reload;
     Keyring__V1__TenantMoveReply *tenant_move;
+    Keyring__V1__InstanceRevokeReply *instance_revoke;
+    Keyring__V1__ServiceReloadReply *service_reload;
+    Keyring__V1__TenantLockReply *tenant_lock;
+    Keyring__V1__TenantUnlockReply *tenant_unlock;
   };
 };
 #define KEYRING__V1__REPLY__INIT \

@@ -1,0 +1,187 @@
+internal import KeyringCore
+internal import KeyringStorage
+internal import Logging
+internal import Synchronization
+internal import TLSTransport
+internal import TenantRegistry
+internal import WireProtocol
+
+extension Service {
+  /// How often files are looked at.
+  static let lookingPause = Duration.seconds(2)
+  /// How long a tenant's files that could not be taken are left alone, unless they change.
+  static let retryNanoseconds: UInt64 = 30_000_000_000
+
+  /// Looks at the files until it is cancelled.
+  func watchFiles() async {
+    while !Task.isCancelled {
+      do {
+        try await Task.sleep(for: Self.lookingPause)
+      } catch {
+        return  // cancelled
+      }
+      _ = await reload(.change)
+    }
+  }
+
+  /// Reads the service's own files anew, looks which tenants are there, and reloads those open ones whose files are others.
+  func reload(_ occasion: ServerTLS.Occasion) async -> ReloadReport {
+    await reloadTurns.run {
+      var report = ReloadReport()
+      if let tls = tls.withLock({ $0 }), let device = tenants.device {
+        let taken = await tls.reload(occasion, resources.flushPools, device: device)
+        if taken.contains(.clientAuthorities) || taken.contains(.revocationLists) {
+          live.examine(tls.context)
+        }
+        report.files = tls.files
+      }
+      await lookForTenants()
+      await reloadTenants(occasion, &report)
+      return report
+    }
+  }
+
+  // MARK: Tenants
+
+  /// Locks tenants whose directory is gone, and lets those go on whose directory is back.
+  private func lookForTenants() async {
+    for (tenant, place) in await tenants.places() {
+      switch place {
+      case .unknown: continue
+      case .there:
+        if tenant.setDirectory(isGone: false) { tenant.logger.notice("the tenant's directory is back") }
+      case .gone:
+        guard tenant.setDirectory(isGone: true) else { continue }
+        tenant.logger.error("the tenant's directory is gone: the tenant is locked until it is back")
+        withdrawInBackground(tenant, isForgotten: false)
+      case .replaced:
+        guard !tenant.isReplaced.exchange(true, ordering: .relaxed) else { continue }
+        _ = tenant.setDirectory(isGone: true)
+        tenant.logger.notice("the tenant's directory is another one: it is opened anew")
+        withdrawInBackground(tenant, isForgotten: true)
+      }
+    }
+  }
+
+  /// A tenant whose disk does not answer holds up no other.
+  private func withdrawInBackground(_ tenant: Tenant, isForgotten: Bool) {
+    Task {
+      await self.shutOut(tenant)
+      if isForgotten { self.tenants.forget(tenant) }
+    }
+  }
+
+  private func reloadTenants(_ occasion: ServerTLS.Occasion, _ report: inout ReloadReport) async {
+    let due = await tenants.due(occasion, now: monotonicNanoseconds())
+    switch occasion {
+    case .request:
+      let results = await withTaskGroup(of: (TenantName, ServiceError?).self) { group in
+        for tenant in due { group.addTask { (tenant.name, await self.reloadChanged(tenant)) } }
+        return await group.reduce(into: []) { $0.append($1) }
+      }
+      for (name, failure) in results.sorted(by: { $0.0.text < $1.0.text }) {
+        if let failure {
+          report.tenantFailures.append(.init(tenant: name.text, failure: failure.status.message))
+        } else {
+          report.tenantsReloaded += 1
+        }
+      }
+    // A KMS that does not answer holds up nobody else's files.
+    case .change: for tenant in due { Task { await self.reloadChanged(tenant) } }
+    }
+  }
+
+  @discardableResult
+  private func reloadChanged(_ tenant: Tenant) async -> ServiceError? {
+    do throws(ServiceError) {
+      _ = try await reload(tenant)
+      tenant.watch.withLock { $0.retryAt = .max }
+      tenant.logger.notice("the tenant's files were read anew")
+      return nil
+    } catch {
+      tenant.watch.withLock { $0.retryAt = monotonicNanoseconds() + Self.retryNanoseconds }
+      tenant.logger.error("the tenant's files were not taken over: \(error.status.message)")
+      return error
+    }
+  }
+}
+
+/// What is known of a tenant's files without reading them.
+struct TenantWatch: Sendable {
+  /// As they were when they were read last.
+  var read: [FileSignature?]
+  /// As they were when they were looked at last.
+  var seen: [FileSignature?]
+  /// Monotonic nanoseconds at which what was not taken is tried again; .max where it was taken.
+  var retryAt = UInt64.max
+}
+
+extension Tenant {
+  /// Of `tenant.yaml` and the credentials. Not of `persisted.json`: the server itself writes that.
+  static func signatures(_ files: TenantFiles, _ credentials: String) -> [FileSignature?] {
+    ["tenant.yaml", credentials].map { FileSignature(path: "\(files.directory.path)/\($0)") }
+  }
+
+  /// True if the files are to be read anew. Where nobody asks for it, only once they lay unchanged from one look to the next: what is
+  /// written at this moment is not read.
+  func isReloadDue(_ occasion: ServerTLS.Occasion, now: UInt64) -> Bool {
+    guard openKeyring != nil else { return false }
+    let present = Self.signatures(files, settings.provider.credentialsFile)
+    return watch.withLock { watch in
+      defer { watch.seen = present }
+      let isSettled = occasion == .request || watch.seen == present
+      let isOther =
+        watch.read != present || now >= watch.retryAt || occasion == .request && watch.retryAt != .max
+      guard isSettled, isOther else { return false }
+      watch.read = present
+      return true
+    }
+  }
+}
+
+extension Tenants {
+  /// Where a tenant's directory is.
+  enum Place: Sendable {
+    case there, gone
+    /// Another directory is in its place.
+    case replaced
+    /// The disk does not tell.
+    case unknown
+  }
+
+  /// st_dev of the tenants directory.
+  var device: UInt64? {
+    do {
+      return try resources.tenants.directory.status().device
+    } catch {
+      return nil  // the disk does not tell: nothing is looked at
+    }
+  }
+
+  /// Looks where the directories of all tenants are that were used since the start.
+  func places() async -> [(Tenant, Place)] {
+    guard let device else { return [] }
+    let (all, directory) = (self.all, resources.tenants.directory)
+    return await resources.flushPools.value(device: device) {
+      all.map { tenant in
+        do throws(FileError) {
+          guard let present = try directory.status(of: tenant.name.text) else { return (tenant, .gone) }
+          let known = try tenant.files.directory.status()
+          let isSame = present.device == known.device && present.inode == known.inode
+          return (tenant, isSame ? .there : .replaced)
+        } catch {
+          return (tenant, .unknown)
+        }
+      }
+    }
+  }
+
+  /// The open tenants whose files are to be read anew.
+  func due(_ occasion: ServerTLS.Occasion, now: UInt64) async -> [Tenant] {
+    guard let device else { return [] }
+    let all = self.all
+    return await resources.flushPools.value(device: device) {
+      all.filter { $0.isReloadDue(occasion, now: now) }
+    }
+  }
+}
