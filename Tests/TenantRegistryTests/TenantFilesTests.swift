@@ -219,7 +219,9 @@ import Testing
     #expect(tenants.map(\.text) == ["acme", "globex", "initech"])
     let settings = try tenants.map { try #require(try directory.open($0)).load().settings }
     #expect(settings[0].file.instances == .listed([try InstanceName("db1"), try InstanceName("db2")]))
-    #expect(settings[1].file.anchor == .strict && settings[1].file.keysMax == 100_000)
+    #expect(
+      settings[1].file.anchor == .strict && settings[1].file.limits == [.keys: 100_000, .connections: 32]
+    )
     let service = Self.top.appending(path: "deploy/keyringd.example.yaml")
     let made = try ServiceConfiguration(
       yaml: try String(contentsOf: service, encoding: .utf8),
@@ -240,7 +242,7 @@ import Testing
       + ServiceConfiguration.awsKeys.map { "aws.\($0)" }
       + ServiceConfiguration.limitKeys.map { "limits.\($0)" }
     let tenant = TenantConfiguration.keys + TenantConfiguration.limitKeys.map { "limits.\($0)" }
-    #expect(service.count == 35 && tenant.count == 21)
+    #expect(service.count == 38 && tenant.count == 29)
     for key in service { #expect(parts[0].contains("\n| `\(key)` |"), "\(key)") }
     for key in tenant { #expect(parts[1].contains("\n| `\(key)` |"), "\(key)") }
     for variable in VariableName.allCases {
