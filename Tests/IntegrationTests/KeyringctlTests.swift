@@ -76,6 +76,9 @@ struct Keyringctl {
       ("instance list acme", tenantAdmin, ""), ("instance revoke acme r@", admin, ""),
       ("set global read_only false --tenant acme", tenantAdmin, ""),
       ("set persist wrapping_key_ttl 5m --tenant acme", tenantAdmin, ""),
+      ("set global limits.keys 1000 --tenant acme", tenantAdmin, ""),
+      ("set global limits.keys DEFAULT --tenant acme", tenantAdmin, ""),
+      ("reset persist wrapping_key_ttl --tenant acme", tenantAdmin, ""),
       ("variables --tenant acme", admin, ""),
       ("cmk create acme", admin, ""), ("rotate-cmk acme", tenantAdmin, ""),
       ("key generate g@ --type AES --length 16", db1, ""), ("key store s@ --shared", db1, "stored"),
@@ -244,6 +247,9 @@ struct Keyringctl {
       ("tenant create acme", admin, "TENANT_EXISTS"), ("tenant show nobody", admin, "TENANT_ABSENT"),
       ("set global cmk_id nothing --tenant acme", admin, "cmk"),
       ("set global nothing 1 --tenant acme", admin, "nothing"),
+      ("set global limits.keys none --tenant acme", admin, "or unlimited (0)"),
+      ("set global anchor strict --tenant acme", admin, "cannot be set at run time"),
+      ("reset persist limits.keys --tenant acme", admin, "nothing is persisted"),
       ("key store k --from /nonexistent", db1, "/nonexistent"),
       ("key transact /nonexistent", db1, "/nonexistent"),
       ("status --server localhost:1", admin, "localhost:1"),
@@ -372,7 +378,7 @@ struct Keyringctl {
     check(try await Self.tree())
     #expect(described > 100)
     let program = try TestProgram(product: "keyringctl")
-    for path in try await Self.leaves() + ["", "key", "tenant", "pki", "set", "cmk", "instance"] {
+    for path in try await Self.leaves() + ["", "key", "tenant", "pki", "set", "reset", "cmk", "instance"] {
       let outcome = try await program.run(path.split(separator: " ").map(String.init) + ["--help"])
       #expect(outcome.status == 0 && outcome.error.isEmpty && outcome.text.contains("USAGE: keyringctl"))
     }

@@ -189,7 +189,7 @@ import Testing
   }
 
   @Test func limitsAreOfWhatIsAccepted() throws {
-    let fixture = try PipelineFixture(keysMax: 2)
+    let fixture = try PipelineFixture(limits: KeyringLimits(keys: 2, bytes: .max))
     for id in ["a", "b"] { _ = fixture.submit([try fixture.put(id)]) }
     guard case .throttled = fixture.submit([try fixture.put("c")]).failure else {
       Issue.record("a third key of two was taken")
@@ -203,6 +203,32 @@ import Testing
     let swapped = fixture.submit([.remove(identity), try fixture.put("c")])
     while fixture.flush() {}
     #expect(swapped.sequence == 4)
+  }
+
+  /// Of what is on its way, too; and a transaction that gives back as much as it takes is none that takes.
+  @Test func bytesAreLimitedAsKeysAre() throws {
+    let probe = try PipelineFixture()
+    let empty = probe.pipeline.accepted.usefulBytes
+    _ = probe.submit([try probe.put("a")])
+    probe.settle()
+    let one = Int(probe.pipeline.accepted.usefulBytes - empty)
+    let fixture = try PipelineFixture(limits: KeyringLimits(keys: 100, bytes: Int(empty) + 2 * one))
+    for id in ["a", "b"] { _ = fixture.submit([try fixture.put(id)]) }
+    let third = fixture.submit([try fixture.put("c")])
+    guard case .throttled(let why, 0) = third.failure else {
+      Issue.record("a third key was taken, though there is room for two")
+      return
+    }
+    #expect(why.hasPrefix("limits.bytes"))
+    let identity = try KeyIdentity(scope: .shared, owner: [], keyID: Array("a".utf8))
+    let swapped = fixture.submit([.remove(identity), try fixture.put("c")])
+    let passing = fixture.submit([
+      try fixture.put("d"), .remove(try KeyIdentity(scope: .shared, owner: [], keyID: Array("d".utf8))),
+    ])
+    while fixture.flush() {}
+    #expect(swapped.sequence == 4 && passing.sequence == 5)
+    fixture.settle()
+    #expect(Int(fixture.pipeline.accepted.usefulBytes) == Int(empty) + 2 * one)
   }
 
   @Test func aChangePastItsDeadlineIsNotMade() throws {

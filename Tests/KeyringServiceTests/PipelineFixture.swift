@@ -109,7 +109,7 @@ final class PipelineFixture: Sendable {
     let work = Mutex<[@Sendable () -> Void]>([])
   }
 
-  init(keysMax: Int = 100) throws {
+  init(limits: KeyringLimits = KeyringLimits(keys: 100, bytes: .max)) throws {
     let tenant = try TenantName("acme")
     let id = KeyringID(value: 1)
     let plaintext = try SystemRandom.secret(count: 32)
@@ -150,7 +150,8 @@ final class PipelineFixture: Sendable {
         notices: []
       ),
       observer: watcher,
-      keysMax: { keysMax },
+      limits: { limits },
+      overLimit: { _ in },
       runOnDisk: { _, work in flushes.work.withLock { $0.append(work) } }
     )
   }

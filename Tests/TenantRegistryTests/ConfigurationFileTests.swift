@@ -51,8 +51,8 @@ import Testing
     ("cmk_id: a\nwrapping_key_ttl: 0\n", "t.yaml:1:1: wrapping_key_ttl 0 asks the KMS"),
     ("cmk_id: a\nlimits: 5\n", "t.yaml:2:9: 'limits' holds `key: value` lines"),
     (
-      "cmk_id: a\nlimits:\n  keys: 0\n",
-      "t.yaml:3:9: 'limits.keys': a number from 1 to 100000000 is expected, not '0'"
+      "cmk_id: a\nlimits:\n  keys: -1\n",
+      "t.yaml:3:9: 'limits.keys': a number from 1 to 100000000, or unlimited (0), is expected, not '-1'"
     ),
     ("cmk_id: a\nlimits:\n  keys: many\n", "t.yaml:3:9: 'limits.keys': a number from"),
     ("cmk_id: a\nlimits:\n  keys: 99999999999999999999\n", "t.yaml:3:9: 'limits.keys': a number from"),
@@ -157,7 +157,7 @@ import Testing
     #expect(made.cmkID.text == "a" && made.provider == .local && made.profile == .keyringAWS)
     #expect(made.wrappingKeyTTL == .seconds(300) && made.outageGrace == .seconds(86_400))
     #expect(made.instances == .listed([]) && made.anchor == .writtenBehind && !made.isReadOnly)
-    #expect(made.keysMax == 1_000_000 && made.connectionsMax == nil && made.inFlightBytesMax == nil)
+    #expect(made.limits.isEmpty)
     #expect(made.storageFile == "keyring" && made.provider.credentialsFile == "credentials")
     #expect(
       try TenantConfiguration(yaml: "{cmk_id: a, instances: any}", file: "t", allowedEndpoints: []).instances

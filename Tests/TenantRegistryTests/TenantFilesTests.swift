@@ -224,7 +224,9 @@ import Testing
           AllowedInstance(name: try InstanceName("db1")), AllowedInstance(name: try InstanceName("db2")),
         ])
     )
-    #expect(settings[1].file.anchor == .strict && settings[1].file.keysMax == 100_000)
+    #expect(
+      settings[1].file.anchor == .strict && settings[1].file.limits == [.keys: 100_000, .connections: 32]
+    )
     let service = Self.top.appending(path: "deploy/keyringd.example.yaml")
     let made = try ServiceConfiguration(
       yaml: try String(contentsOf: service, encoding: .utf8),

@@ -123,7 +123,7 @@ import WireProtocol
     ),
     (
       "no persistence", id + Field.bytes(71, Field.text(1, "acme")),
-      "a variable's persistence is GLOBAL or PERSIST", 7
+      "a variable's persistence is GLOBAL, PERSIST or RESET_PERSIST", 7
     ),
     ("no action", id + Field.bytes(77, Field.text(1, "acme")), "a CMK's action is missing", 7),
     (

@@ -45,6 +45,7 @@ import WireProtocol
     (status.reason, status.digest, status.keyringID) = ("why", "d", "k")
     (status.sequence, status.keys, status.records, status.storageBytes) = (1, 2, 3, .max)
     status.wrappingKeys = [key, WrappingKeyStatus()]
+    status.limitsHit = [LimitHit(limit: "keys", count: 3), LimitHit(limit: "", count: .max)]
     (status.connections, status.batchesUnverified, status.rotationDone, status.rotationTotal) = (4, 5, 6, 7)
     return status
   }

@@ -27,7 +27,7 @@ struct Keyringctl: AsyncParsableCommand {
     version: "0.1.0",
     subcommands: [
       PKI.self, TenantCommands.self, InstanceCommands.self, CMKCommands.self, SetCommands.self,
-      VariablesCommand.self, RotateCMKCommand.self,
+      ResetCommands.self, VariablesCommand.self, RotateCMKCommand.self,
       RotateKeysCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
       InspectCommand.self,
       KeyCommands.self, StatusCommand.self, ReloadCommand.self, WhoAmICommand.self,

@@ -69,6 +69,7 @@ struct StatusCommand: AsyncParsableCommand {
         ("batches_unverified", .number(status.batchesUnverified)),
         ("rotation_done", .number(status.rotationDone)), ("rotation_total", .number(status.rotationTotal)),
         ("wrapping_keys", .list(keys)),
+        ("limits_hit", .object(status.limitsHit.map { ($0.limit, .number($0.count)) })),
       ] + (status.credentials.map { [("credentials", $0.json)] } ?? [])
     )
     var rows = [
@@ -78,6 +79,10 @@ struct StatusCommand: AsyncParsableCommand {
       ["keys", "\(status.keys) (\(status.records) records)"], ["storage", "\(status.storageBytes) bytes"],
       ["connections", "\(status.connections)"],
     ]
+    if !status.limitsHit.isEmpty {
+      let hits = status.limitsHit.map { "\($0.limit) \($0.count)" }
+      rows.append(["refused by limits", hits.joined(separator: ", ")])
+    }
     if let credentials = status.credentials { rows += credentials.rows }
     for key in status.wrappingKeys {
       rows.append([

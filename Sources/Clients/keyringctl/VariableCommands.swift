@@ -17,7 +17,10 @@ struct SetCommands: ParsableCommand {
     commandName: "set",
     abstract: "Changes a tenant's variable while the server runs.",
     discussion: """
-      `set global` lasts until the server restarts, `set persist` beyond that, as MySQL has it.
+      `set global` lasts until the server restarts, `set persist` beyond that, as MySQL has it. The value DEFAULT takes the
+      global value away, and with `set persist` the persisted one, too. `reset persist` forgets what was persisted, and
+      leaves what is in force as it is until the server restarts.
+      Limits (`set global limits.requests_per_second 500`) count from the next request on; 0 or `unlimited` is none.
       A new cmk_id is proved first: the CMK must make a data key for this tenant and open it again. Where it does not,
       the old value stays in force. New keys are then written under the new CMK; `rotate-keys` moves the old ones.
       """,
@@ -27,9 +30,9 @@ struct SetCommands: ParsableCommand {
 
 struct SetArguments: ParsableArguments {
   @OptionGroup var connection: ConnectionOptions
-  @Argument(help: "cmk_id, wrapping_key_ttl, outage_grace, profile or read_only; `variables` lists them.")
+  @Argument(help: "One that `variables` lists as dynamic, such as cmk_id or limits.keys.")
   var name: String
-  @Argument(help: "The new value.")
+  @Argument(help: "The new value, or DEFAULT.")
   var value: String
   @Option(name: .long, help: "The tenant's name.")
   var tenant: String
@@ -60,6 +63,42 @@ struct SetPersist: AsyncParsableCommand {
   static let configuration = CommandConfiguration(commandName: "persist", abstract: "Beyond a restart, too.")
   @OptionGroup var arguments: SetArguments
   func run() async throws { try await arguments.run(.persist) }
+}
+
+struct ResetCommands: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "reset",
+    abstract: "Forgets what `set persist` wrote.",
+    subcommands: [ResetPersist.self]
+  )
+}
+
+struct ResetPersist: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "persist",
+    abstract: "Forgets the persisted value of a tenant's variable.",
+    discussion: """
+      As MySQL's RESET PERSIST: the value in force stays so until the server restarts; then the tenant's file counts again.
+      To go back at once: `set persist NAME DEFAULT`.
+      """
+  )
+  @OptionGroup var connection: ConnectionOptions
+  @Argument(help: "A variable whose source is `persisted` in `variables`.")
+  var name: String
+  @Option(name: .long, help: "The tenant's name.")
+  var tenant: String
+
+  func run() async throws {
+    let call = AdminCall.variablesSet(tenant: tenant, name: name, value: "", .reset)
+    guard case .variablesSet(_, let value) = try await connection.call(.admin(call)).result else {
+      throw unexpected()
+    }
+    Output.show(
+      connection.output,
+      .object([("name", .text(name)), ("value", .text(value))]),
+      text: "\(name): no longer persisted; \(value) until the server restarts"
+    )
+  }
 }
 
 struct VariablesCommand: AsyncParsableCommand {

@@ -75,8 +75,8 @@ public enum CMKError: Error, Sendable, Equatable, CustomStringConvertible {
   case invalidCiphertext(String)
   /// The provider's own limit, or something that it cannot do.
   case refused(String)
-  /// Too many calls wait for the provider: this one was not made.
-  case overloaded(String)
+  /// Too many calls wait for the provider, or more were made than may be: this one was not made.
+  case overloaded(String, retryAfterMilliseconds: UInt32 = 100)
   /// The configuration cannot work.
   case configuration(String)
   /// A change of a CMK may have happened or not; asking for the CMK tells.
@@ -86,7 +86,7 @@ public enum CMKError: Error, Sendable, Equatable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .unreachable(let why), .denied(let why), .invalidCiphertext(let why), .refused(let why),
-      .overloaded(let why), .configuration(let why), .outcomeUnknown(let why):
+      .overloaded(let why, _), .configuration(let why), .outcomeUnknown(let why):
       why
     }
   }

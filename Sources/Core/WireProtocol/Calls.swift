@@ -98,6 +98,8 @@ public enum Persistence: UInt64, Sendable {
   case global = 1
   /// Beyond it.
   case persist = 2
+  /// No value: what was persisted is forgotten, and what is in force stays so until the server restarts.
+  case reset = 3
 }
 
 /// What is done to a CMK.

@@ -308,9 +308,25 @@ public struct TenantStatus: Sendable, Equatable {
   public var keyringID = ""
   /// What signs the calls to the KMS.
   public var credentials: CredentialsStatus?
+  /// Those limits that refused something since the server started.
+  public var limitsHit: [LimitHit] = []
 
   /// A tenant that is not open.
   public init(summary: TenantSummary) { self.summary = summary }
+}
+
+/// How often a limit refused something.
+public struct LimitHit: Sendable, Equatable {
+  /// As a label of `keyring_throttled_total`.
+  public let limit: String
+  /// Since the server started.
+  public let count: UInt64
+
+  /// Puts the parts together.
+  public init(limit: String, count: UInt64) {
+    self.limit = limit
+    self.count = count
+  }
 }
 
 /// Credentials of a KMS, as far as they are not secret.

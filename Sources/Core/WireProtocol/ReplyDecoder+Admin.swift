@@ -163,6 +163,10 @@ extension ReplyDecoder {
     if let credentials = unsafe item.credentials?.pointee {
       status.credentials = unsafe self.credentials(credentials)
     }
+    for index in 0..<(unsafe item.n_limits_hit) {
+      guard let hit = unsafe item.limits_hit[index]?.pointee else { continue }
+      status.limitsHit.append(unsafe LimitHit(limit: text(hit.limit), count: hit.count))
+    }
     return status
   }
 

@@ -128,6 +128,12 @@ extension ReplyEncoder {
         inner.bytes(5, credentials.lastFailure.utf8)
       }
     }
+    for hit in status.limitsHit {
+      message.message(15) { inner in
+        inner.bytes(1, hit.limit.utf8)
+        inner.number(2, hit.count)
+      }
+    }
   }
 
   private static func write(_ key: WrappingKeyStatus, to message: inout MessageWriter) {

@@ -88,7 +88,8 @@ extension RequestDecoder {
     switch unsafe call.persistence {
     case KEYRING__V1__PERSISTENCE__GLOBAL: persistence = .global
     case KEYRING__V1__PERSISTENCE__PERSIST: persistence = .persist
-    default: throw .malformed("a variable's persistence is GLOBAL or PERSIST")
+    case KEYRING__V1__PERSISTENCE__RESET_PERSIST: persistence = .reset
+    default: throw .malformed("a variable's persistence is GLOBAL, PERSIST or RESET_PERSIST")
     }
     return unsafe .variablesSet(
       tenant: text(call.tenant),

@@ -10,7 +10,7 @@ extension Service {
     return VariableName.allCases.map { name in
       VariableEntry(
         name: name.rawValue,
-        value: settings.shown(name),
+        value: settings.shown(name, resources.configuration.limits),
         source: settings.source(name),
         isDynamic: name.isDynamic,
         meaning: name.meaning
@@ -31,7 +31,7 @@ extension Service {
     let present = tenant.settings
     let wanted = try changed(present, name, value, persistence)
     var proved: TenantProviders.Candidate?
-    if name == .cmkID || name == .region {
+    if name == .cmkID || name == .region, persistence != .reset {
       do throws(ServiceError) {
         // With the credentials in force: new ones come by `reload`, which sees to the keys in use.
         proved = try await prove(wanted, tenant, .inForce).candidate
@@ -51,11 +51,14 @@ extension Service {
       tenant.openKeyring?.forgetRefusals()
     // The ARN of a replica is another region too.
     case .cmkID: tenant.openKeyring?.forgetRefusals()
-    case .profile, .readOnly, .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile,
-      .credentials, .credentialsFile, .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
+    case .profile, .readOnly, .provider, .endpoint, .anchor, .instances, .storageFile, .credentials,
+      .credentialsFile, .awsProfile, .roleARN, .roleExternalID, .stsEndpoint, .keysMax, .bytesMax,
+      .connectionsMax, .requestsInFlightMax, .inFlightBytesMax, .requestsPerSecond, .requestsBurst,
+      .writesPerSecond, .writesBurst, .kmsCallsPerSecond, .weight:
       break
     }
-    return .variablesSet(oldValue: present.shown(name), newValue: next.shown(name))
+    let limits = resources.configuration.limits
+    return .variablesSet(oldValue: present.shown(name, limits), newValue: next.shown(name, limits))
   }
 
   private func changed(
@@ -65,7 +68,13 @@ extension Service {
     _ persistence: Persistence
   ) throws(ServiceError) -> TenantSettings {
     do {
-      return try settings.setting(name, value, isPersisted: persistence == .persist)
+      switch persistence {
+      case .global: return try settings.setting(name, value, isPersisted: false)
+      case .persist: return try settings.setting(name, value, isPersisted: true)
+      case .reset:
+        guard value.isEmpty else { throw ConfigurationError("RESET_PERSIST takes no value") }
+        return try settings.resettingPersisted(name)
+      }
     } catch {
       throw .variableInvalid("\(error)")
     }
@@ -129,6 +138,9 @@ extension Tenant {
     status.reason = condition().reason
     status.connections = UInt32(connections())
     status.credentials = providers.credentials(settings.provider).map(CredentialsStatus.init)
+    let refused = admission.refused
+    status.limitsHit = LimitKind.allCases.filter { refused[$0] > 0 }
+      .map { LimitHit(limit: $0.rawValue, count: refused[$0]) }
     guard let keyring = openKeyring else { return status }
     let view = keyring.view.withLock { $0 }
     status.sequence = view.state.sequence

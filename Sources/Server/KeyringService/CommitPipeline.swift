@@ -1,6 +1,7 @@
 internal import Dispatch
 internal import KeyringCore
 internal import Synchronization
+internal import TenantRegistry
 
 // Invariants of a tenant's pipeline, all of its state being confined to the tenant's serial queue:
 //
@@ -43,7 +44,8 @@ final class CommitPipeline: @unchecked Sendable {
   let queue: DispatchQueue
   let store: any KeyringStore
   let runOnDisk: @Sendable (FlushPools.Kind, @escaping @Sendable () -> Void) -> Void
-  let keysMax: @Sendable () -> Int
+  let limits: @Sendable () -> KeyringLimits
+  let overLimit: @Sendable (KeyringLimits.Excess) -> Void
   /// Monotonic nanoseconds at which the flush or replacement under way began; 0 if none is. For those who look from outside the queue.
   let flushBegan = Atomic<UInt64>(0)
   weak let observer: (any Observer)?
@@ -83,14 +85,16 @@ final class CommitPipeline: @unchecked Sendable {
     store: any KeyringStore,
     loaded: LoadedKeyring,
     observer: any Observer,
-    keysMax: @escaping @Sendable () -> Int,
+    limits: @escaping @Sendable () -> KeyringLimits,
+    overLimit: @escaping @Sendable (KeyringLimits.Excess) -> Void,
     runOnDisk: @escaping @Sendable (FlushPools.Kind, @escaping @Sendable () -> Void) -> Void
   ) {
     self.queue = queue
     self.store = store
     self.observer = observer
     self.runOnDisk = runOnDisk
-    self.keysMax = keysMax
+    self.limits = limits
+    self.overLimit = overLimit
     durable = loaded.state
     accepted = loaded.state
     flushed = loaded.state
@@ -211,9 +215,10 @@ final class CommitPipeline: @unchecked Sendable {
       operations: change.operations
     )
     guard isWriteKeyKnown(change.writeKey, commit) else { throw .outdated }
-    let hasRoom = self.hasRoom(for: commit)
+    // Of what is accepted, durable or on its way: those who come at one time cannot pass together.
+    let excess = accepted.excess(of: commit, over: limits())
     do throws(KeyringError) {
-      if hasRoom {
+      if excess == nil {
         try accepted.apply(commit)
       } else {
         var trial = accepted  // what else is wrong with it is said first
@@ -222,8 +227,9 @@ final class CommitPipeline: @unchecked Sendable {
     } catch {
       throw isOutdated(error) ? .outdated : .failed(.keyring(error))
     }
-    guard hasRoom else {
-      throw .failed(.throttled("the tenant has as many keys as it may", retryAfterMilliseconds: 0))
+    if let excess {
+      overLimit(excess)
+      throw .failed(.throttled(LimitKind(excess).message, retryAfterMilliseconds: 0))
     }
     let outcome = CommitOutcome(sequence: sequence, versions: change.versions)
     if let idempotency = change.idempotency {
@@ -246,18 +252,6 @@ final class CommitPipeline: @unchecked Sendable {
       || commit.operations.contains {
         if case .addWrappingKey(let added) = $0 { added.id == key.wrappingKeyID } else { false }
       }
-  }
-
-  /// True unless the commit makes more keys than the tenant may have.
-  private func hasRoom(for commit: Commit) -> Bool {
-    let growth = commit.operations.reduce(0) { sum, operation in
-      switch operation {
-      case .put(_, _, let record): record.version == 1 ? sum + 1 : sum
-      case .remove: sum - 1
-      case .addWrappingKey, .replaced: sum
-      }
-    }
-    return growth <= 0 || accepted.keyCount + growth <= keysMax()
   }
 
   /// - Returns: true where the request was sent before: `completion` then gets its outcome, once that is durable.

@@ -3,6 +3,7 @@ internal import NIOCore
 internal import SecureMemory
 internal import Synchronization
 internal import TLSTransport
+internal import TenantRegistry
 internal import WireProtocol
 
 extension Connection {
@@ -24,6 +25,11 @@ extension Connection {
       let error = ServiceError.malformed("a request of this id is in flight on this connection")
       return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
     }
+    do throws(ServiceError) {
+      try takeRates(request.call)
+    } catch {
+      return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
+    }
     if case .fetch(let name, let version) = request.call, let instance,
       let keyring = tenant?.openKeyring(for: caller, needing: [.read, name.scope.access])
     {
@@ -34,7 +40,17 @@ extension Connection {
         return reply(Service.Answer(sequence: 0, outcome: .failure(.keyring(error))), request.id, connection)
       }
     }
-    start(request, caller, connection)
+    start(request, caller, messageBytes: messageBytes, connection)
+  }
+
+  /// Before anything else is done for a request: what it needs of the rates, unless `answerFetch` took that for it.
+  private func takeRates(_ call: Call) throws(ServiceError) {
+    guard !hasTaken else {
+      hasTaken = false
+      return
+    }
+    let demand = Admission.demand(of: call, isAdministrator: isAdministrator)
+    try admission.take(demand, now: lastRequest)
   }
 
   private func mayBeLarge(_ call: Call) -> Bool {
@@ -46,13 +62,21 @@ extension Connection {
 
   /// Answers a fetch where it lies in its frame, if it is one and memory can answer it.
   func answerFetch(_ message: UnsafeRawBufferPointer, _ connection: TLSConnection) -> Bool {
+    hasTaken = false
     guard let caller, let instance, let fetch = unsafe FetchView(message, instance: instance),
-      inFlight[fetch.id] == nil,
-      let keyring = tenant?.openKeyring(
+      inFlight[fetch.id] == nil, let tenant,
+      let keyring = tenant.openKeyring(
         for: caller,
         needing: [.read, fetch.identity.scope == .shared ? .shared : .own]
       )
     else { return false }
+    do throws(ServiceError) {
+      try tenant.admission.take(.read, now: lastRequest)
+    } catch {
+      service.calls.add(1, ordering: .relaxed)
+      reply(Service.Answer(sequence: 0, outcome: .failure(error)), fetch.id, connection)
+      return true
+    }
     let isAnswered = self.fetch(
       fetch.identity,
       fetch.version,
@@ -62,6 +86,7 @@ extension Connection {
       connection
     )
     if isAnswered { service.calls.add(1, ordering: .relaxed) }
+    hasTaken = !isAnswered
     return isAnswered
   }
 
@@ -109,14 +134,17 @@ extension Connection {
   }
 
   /// Executes a request off the event loop; it is answered no later than its deadline.
-  private func start(_ request: Request, _ caller: Caller, _ connection: TLSConnection) {
+  private func start(
+    _ request: Request,
+    _ caller: Caller,
+    messageBytes: Int,
+    _ connection: TLSConnection
+  ) {
     guard let eventLoop = connection.eventLoop else { return }
-    let (secretBytes, owner, shares) = (request.call.secretBytes, caller.tenant, service.secretShares)
-    if let owner, secretBytes > 0, !shares.take(secretBytes, owner) {
-      let error = ServiceError.throttled(
-        "the tenant has as many secrets in flight as it may",
-        retryAfterMilliseconds: 50
-      )
+    let held: ExecutionHold
+    do throws(ServiceError) {
+      held = try hold(request.call, caller, messageBytes)
+    } catch {
       return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
     }
     let timeout = request.timeoutMilliseconds == 0 ? 30_000 : min(Int64(request.timeoutMilliseconds), 600_000)
@@ -139,7 +167,7 @@ extension Connection {
     let service = self.service
     Task {
       let answer = await service.answer(request, caller, deadline: deadline)
-      if let owner, secretBytes > 0 { shares.give(secretBytes, owner) }
+      held.giveBack()
       eventLoop.execute {
         let (me, connection) = bound.value
         me.executing -= 1

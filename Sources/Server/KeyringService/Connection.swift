@@ -20,6 +20,10 @@ final class Connection: TLSConnectionDelegate {
   private var isAdmitted = false
   private var isAuthenticated = false
   var inFlight: [UInt64: InFlight] = [:]
+  /// Whose limits its requests count against.
+  private var ownAdmission: Admission?
+  /// True while the request that is being read has taken its part of the rates.
+  var hasTaken = false
   /// Requests that a task works on: those in flight, and those that were answered at their deadline and go on.
   var executing = 0
   var started: UInt64 = 0
@@ -160,15 +164,29 @@ final class Connection: TLSConnectionDelegate {
       found.map { $0.admitConnection(caller?.instance) }
       ?? service.strangers.admit(caller?.tenant, most: most)
     guard isAdmitted else {
+      if found == nil { service.resources.admission.count(.connections) }
       return refuse(
-        Status(.throttled, "the tenant has as many connections as it may", retryAfterMilliseconds: 1000),
+        Status(.throttled, LimitKind.connections.message, retryAfterMilliseconds: 1000),
         connection
       )
     }
     tenant = found
     if let caller { found?.noteRefusal(of: caller) }
+    ownAdmission = found?.admission ?? (caller?.tenant == nil ? service.administration : nil)
     letGo(connection)
   }
+
+  /// Whose limits count for a request: those of its tenant, also of one that was made since the connection came.
+  var admission: Admission {
+    if let ownAdmission { return ownAdmission }
+    return caller?.tenant.flatMap { service.tenants.known($0)?.admission } ?? service.strangerAdmission
+  }
+
+  /// Whose limits count for frames on their way; the same as long as the connection lasts.
+  private var frameAdmission: Admission { ownAdmission ?? service.strangerAdmission }
+
+  /// True for the service's administrators and a tenant's.
+  var isAdministrator: Bool { instance == nil }
 
   private func refuse(_ status: Status, _ connection: TLSConnection) {
     ReplyEncoder.appendFrame(ReplyEncoder.bytes(id: 0, sequence: 0, status), to: &connection.output)
@@ -211,7 +229,7 @@ final class Connection: TLSConnectionDelegate {
         service.strangers.release(caller?.tenant)
       }
     }
-    tenant?.release(reservedBytes)
+    frameAdmission.release(reservedBytes)
     for request in inFlight.values { request.scheduled.cancel() }
     inFlight = [:]
     if let error, !isAuthenticated { service.logger.info("a connection was refused: \(error)") }
@@ -293,15 +311,19 @@ final class Connection: TLSConnectionDelegate {
     let announced = unsafe plaintext.withUnsafeBytes { bytes in
       (1..<5).reduce(0) { unsafe $0 << 8 | Int(bytes[$1]) }
     }
-    guard announced > Frame.messageBytesDefault, let tenant else { return }
-    guard tenant.reserve(announced) else { throw .overShare(bytes: announced) }
+    guard announced > Frame.messageBytesDefault else { return }
+    do throws(ServiceError) {
+      try frameAdmission.reserve(announced, isAdministrator: isAdministrator)
+    } catch {
+      throw .overShare(bytes: announced)
+    }
     frameBytesAnnounced = announced
     reservedBytes += announced
   }
 
   private func releaseFrame() {
     guard frameBytesAnnounced > 0 else { return }
-    tenant?.release(frameBytesAnnounced)
+    frameAdmission.release(frameBytesAnnounced)
     reservedBytes -= frameBytesAnnounced
     frameBytesAnnounced = 0
   }

@@ -113,6 +113,25 @@ enum HealthServer {
       "Tenants used since the start, by state.",
       TenantState.allCases.map { ("{state=\"\($0.name)\"}", UInt64(states[$0] ?? 0)) }
     )
+    let measured = service.resources.admission.measured
+    metric(
+      "requests_in_flight",
+      "gauge",
+      "Requests being executed.",
+      [("", UInt64(clamping: measured.executing))]
+    )
+    metric(
+      "in_flight_bytes",
+      "gauge",
+      "Bytes of large requests in flight.",
+      [("", UInt64(clamping: measured.bytes))]
+    )
+    metric(
+      "throttled_total",
+      "counter",
+      "Requests and connections refused, by limit.",
+      LimitKind.allCases.map { ("{limit=\"\($0.rawValue)\"}", measured.refused[$0]) }
+    )
     return lines.joined(separator: "\n") + "\n"
   }
 }

@@ -74,6 +74,11 @@ public final class KeyringServer: Sendable {
     else {
       service.connections.subtract(1, ordering: .relaxed)
       service.connectionsUnauthenticated.subtract(1, ordering: .relaxed)
+      if all > limits.connections {
+        service.resources.admission.count(.serverConnections)
+      } else if unauthenticated > limits.unauthenticatedConnections {
+        service.resources.admission.count(.unauthenticatedConnections)
+      }
       return channel.eventLoop.makeFailedFuture(TooManyConnections())
     }
     return channel.eventLoop.makeCompletedFuture {

@@ -12,7 +12,7 @@ struct KeyringSettings: Sendable, Equatable {
   let outageGraceNanoseconds: UInt64
   let profile: Profile
   let isReadOnly: Bool
-  let keysMax: Int
+  let limits: KeyringLimits
   /// True while `set global` gave the cmk_id in force and nothing persists it.
   let isCMKTransient: Bool
 }
@@ -32,7 +32,7 @@ extension KeyringSettings {
     outageGraceNanoseconds = settings.outageGrace.nanoseconds
     profile = settings.profile
     isReadOnly = settings.isReadOnly
-    keysMax = settings.file.keysMax
+    limits = settings.keyringLimits
     isCMKTransient = settings.isCMKTransient
   }
 }

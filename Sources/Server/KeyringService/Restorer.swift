@@ -151,7 +151,7 @@ struct Restorer: Sendable {
     }
     // The way to its CMKs is the backup's own, whatever the tenant has come to since.
     let providers = kind == .local ? present?.providers : nil
-    return try (providers ?? TenantProviders(name, files, resources))
+    return try (providers ?? TenantProviders(name, files, resources, present?.admission))
       .provider(kind, settings.provider, former: settings.former)
   }
 

@@ -29,6 +29,10 @@ public final class Service: Sendable {
   let transfers = Transfers()
   /// Connections that no tenant counts.
   let strangers = ConnectionCounts()
+  /// The requests of the service's administrators.
+  let administration: Admission
+  /// The requests of callers whose tenant there is not.
+  let strangerAdmission: Admission
   let secretShares: SecretShares
   /// Connections whose handshake is done.
   let live = LiveConnections()
@@ -41,6 +45,9 @@ public final class Service: Sendable {
     self.resources = resources
     self.isMemoryLocked = isMemoryLocked
     tenants = Tenants(resources)
+    let limits = resources.configuration.limits
+    administration = Admission(.serviceAdministrators, limits.ofServiceAdministrators, resources.admission)
+    strangerAdmission = Admission(.strangers, limits.ofStrangers, resources.admission)
     secretShares = SecretShares(arenaBytes: resources.configuration.secureMemoryBytes)
     logger = resources.logger
   }

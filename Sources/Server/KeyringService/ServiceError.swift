@@ -73,7 +73,8 @@ extension ServiceError {
     case .denied(let why): self = .kmsDenied(why)
     case .invalidCiphertext(let why): self = .kmsDenied(why)
     case .refused(let why): self = .providerRefused(why)
-    case .overloaded(let why): self = .throttled(why, retryAfterMilliseconds: 100)
+    case .overloaded(let why, let retryAfterMilliseconds):
+      self = .throttled(why, retryAfterMilliseconds: retryAfterMilliseconds)
     case .configuration(let why): self = .configuration(why)
     case .outcomeUnknown(let why): self = .outcomeUnknown(why)
     }

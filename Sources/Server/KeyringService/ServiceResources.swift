@@ -23,6 +23,7 @@ public struct ServiceResources: Sendable {
   let flushPools: FlushPools
   let http: HTTPLoop
   let anchorWriter: AnchorWriter
+  let admission: ServerAdmission
   let logger: Logger
 
   /// Opens the directories and the root key that the configuration names.
@@ -47,6 +48,7 @@ public struct ServiceResources: Sendable {
       anchors = try DirectoryDescriptor(path: configuration.anchorDirectory, create: true, calls: calls)
       flushPools = FlushPools(threadsPerFileSystem: configuration.flushThreads)
       anchorWriter = AnchorWriter()
+      admission = ServerAdmission(configuration.limits)
       http = try HTTPLoop()
       backupPassphrase = try configuration.backupPassphraseFile.map { file throws(CMKError) in
         try BackupPassphrase(file: file)

@@ -107,7 +107,9 @@ extension Tenant {
       provider: { kind throws(CMKError) in try self.provider(kind) },
       providerGeneration: { self.providers.generation },
       failed: { self.failed($0, $1) },
-      log: { logger.notice("\($0)") }
+      log: { logger.notice("\($0)") },
+      overLimit: { [admission] in admission.count(LimitKind($0)) },
+      awaitKMSCall: { [admission] now throws(ServiceError) in try admission.awaitKMSCall(now: now) }
     )
   }
 

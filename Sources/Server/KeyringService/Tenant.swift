@@ -21,8 +21,16 @@ final class Tenant: Sendable {
   }
 
   struct State {
-    var settings: TenantSettings { didSet { setRules() } }
+    var settings: TenantSettings {
+      didSet {
+        setRules()
+        admission.limits = settings.limits(service)
+      }
+    }
     var persisted: PersistedState { didSet { setRules() } }
+    /// Told of new limits whoever changes the settings, so that they count from the next request on.
+    let admission: Admission
+    let service: ServiceConfiguration.Limits
     /// Who of the instances may do what, by both.
     private(set) var rules: InstanceRules
     /// An administrator locked the tenant; until the server ends.
@@ -31,11 +39,17 @@ final class Tenant: Sendable {
     var isDirectoryGone = false
     var phase = Phase.cold
     var connections: [InstanceName?: Int] = [:]
-    var inFlightBytes = 0
 
-    init(settings: TenantSettings, persisted: PersistedState) {
+    init(
+      settings: TenantSettings,
+      persisted: PersistedState,
+      admission: Admission,
+      service: ServiceConfiguration.Limits
+    ) {
       self.settings = settings
       self.persisted = persisted
+      self.admission = admission
+      self.service = service
       rules = InstanceRules(file: settings.file.instances, persisted: persisted)
     }
 
@@ -59,6 +73,7 @@ final class Tenant: Sendable {
   let watch: Mutex<TenantWatch>
   /// Another directory is in the place of its own: it is let go of.
   let isReplaced = Atomic(false)
+  let admission: Admission
 
   /// - Parameters:
   ///   - base: the bounded queue that all tenants' queues target.
@@ -79,8 +94,17 @@ final class Tenant: Sendable {
     let credentials = loaded.settings.provider.credentialsFile
     let signatures = [yaml] + Self.signatures(files, credentials).dropFirst()
     watch = Mutex(TenantWatch(read: signatures, seen: signatures))
-    state = Mutex(State(settings: loaded.settings, persisted: loaded.persisted))
-    providers = TenantProviders(files.tenant, files, resources)
+    let limits = resources.configuration.limits
+    admission = Admission(.tenant(files.tenant), loaded.settings.limits(limits), resources.admission)
+    state = Mutex(
+      State(
+        settings: loaded.settings,
+        persisted: loaded.persisted,
+        admission: admission,
+        service: limits
+      )
+    )
+    providers = TenantProviders(files.tenant, files, resources, admission)
     var logger = resources.logger
     logger[metadataKey: "tenant"] = "\(files.tenant)"
     self.logger = logger
@@ -198,14 +222,21 @@ final class Tenant: Sendable {
 
   // MARK: Caps
 
-  /// Counts a connection in; false where the tenant has as many as it may.
+  /// Connections of the tenant's administrators, which its instances cannot take.
+  private static let administratorsMax = 16
+
+  /// Counts a connection in; false where the tenant's instances, or its administrators, have as many as they may.
   func admitConnection(_ instance: InstanceName?) -> Bool {
-    state.withLock { state in
-      let most = state.settings.file.connectionsMax ?? resources.configuration.limits.connectionsPerTenant
-      guard state.connections.values.reduce(0, +) < most else { return false }
+    let most = instance == nil ? Self.administratorsMax : admission.limits.connections
+    let isAdmitted = state.withLock { state in
+      let administrators = state.connections[nil, default: 0]
+      let all = state.connections.values.reduce(0, +)
+      guard (instance == nil ? administrators : all - administrators) < most else { return false }
       state.connections[instance, default: 0] += 1
       return true
     }
+    if !isAdmitted { admission.count(.connections) }
+    return isAdmitted
   }
 
   func releaseConnection(_ instance: InstanceName?) {
@@ -217,18 +248,6 @@ final class Tenant: Sendable {
       instance.map { state.connections[$0] ?? 0 } ?? state.connections.values.reduce(0, +)
     }
   }
-
-  /// Takes bytes from the tenant's share of memory for requests; false where there are not as many.
-  func reserve(_ bytes: Int) -> Bool {
-    state.withLock { state in
-      let most = state.settings.file.inFlightBytesMax ?? resources.configuration.limits.tenantInFlightBytes
-      guard state.inFlightBytes + bytes <= most else { return false }
-      state.inFlightBytes += bytes
-      return true
-    }
-  }
-
-  func release(_ bytes: Int) { state.withLock { $0.inFlightBytes -= bytes } }
 
   // MARK: State
 

@@ -21,6 +21,8 @@ extension TenantKeyring {
     if let held = view.withLock({ $0.held[id] }), held.servableUntil.load(ordering: .relaxed) > now {
       return held
     }
+    // Where each operation asks, the limit refuses it; what is asked for once and held is never refused, but counted.
+    if environment.settings().wrappingKeyTTLNanoseconds == 0 { try environment.awaitKMSCall(now) }
     return try await ask(id).get()
   }
 
@@ -190,7 +192,7 @@ extension TenantKeyring {
   private func refused(_ id: WrappingKeyID, _ error: CMKError) -> Result<HeldWrappingKey, ServiceError> {
     let now = monotonicNanoseconds()
     switch error {
-    case .unreachable(let why), .overloaded(let why), .refused(let why), .configuration(let why),
+    case .unreachable(let why), .overloaded(let why, _), .refused(let why), .configuration(let why),
       .outcomeUnknown(let why):
       return unreachable(id, why, now)
     case .denied(let why), .invalidCiphertext(let why):

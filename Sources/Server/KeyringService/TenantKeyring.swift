@@ -27,6 +27,10 @@ final class TenantKeyring: Sendable {
     /// Told once, when the keyring can no longer be trusted.
     let failed: @Sendable (TenantKeyring, StoreError) -> Void
     let log: @Sendable (String) -> Void
+    /// Told which limit a change was over.
+    let overLimit: @Sendable (KeyringLimits.Excess) -> Void
+    /// Throws where a call of AWS KMS at this moment (monotonic nanoseconds) would be over the tenant's limit.
+    let awaitKMSCall: @Sendable (UInt64) throws(ServiceError) -> Void
   }
 
   let environment: Environment
@@ -74,7 +78,8 @@ final class TenantKeyring: Sendable {
       store: environment.store,
       loaded: loaded,
       observer: self,
-      keysMax: { environment.settings().keysMax },
+      limits: { environment.settings().limits },
+      overLimit: environment.overLimit,
       runOnDisk: { environment.flushPools.run(device: environment.device, $0, $1) }
     )
     pipelineBox.withLock { $0 = pipeline }

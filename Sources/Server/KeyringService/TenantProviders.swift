@@ -18,16 +18,25 @@ final class TenantProviders: Sendable {
   private let resources: ServiceResources
   private let state = Mutex(State())
   /// The tenant's turns, and what is known of endpoints that do not answer: both outlive a change of credentials.
-  private let guarded = CallGuard(
-    .init(
-      now: { monotonicNanoseconds() },
-      sleep: { await TenantProviders.pause(nanoseconds: $0) },
-      random: { .random(in: 0...1) }
-    )
-  )
+  private let guarded: CallGuard
 
-  /// - Parameter files: where the credentials are; nil for a tenant that has no directory yet.
-  init(_ tenant: TenantName, _ files: TenantFiles?, _ resources: ServiceResources) {
+  /// - Parameters:
+  ///   - files: where the credentials are; nil for a tenant that has no directory yet.
+  ///   - admission: whose limit of KMS calls counts; nil for a tenant that is not there yet: an administrator asks for it.
+  init(
+    _ tenant: TenantName,
+    _ files: TenantFiles?,
+    _ resources: ServiceResources,
+    _ admission: Admission?
+  ) {
+    guarded = CallGuard(
+      .init(
+        now: { monotonicNanoseconds() },
+        sleep: { await TenantProviders.pause(nanoseconds: $0) },
+        random: { .random(in: 0...1) }
+      ),
+      budget: { isRefusable in admission?.takeKMSCall(isRefusable: isRefusable) }
+    )
     self.tenant = tenant
     self.files = files
     self.resources = resources

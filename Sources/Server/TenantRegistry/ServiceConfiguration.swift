@@ -20,6 +20,12 @@ public struct ServiceConfiguration: Sendable, Equatable {
     public let requestsInFlightPerConnection: Int
     /// Bytes of one tenant's requests in flight, unless its file says otherwise.
     public let tenantInFlightBytes: Int
+    /// Requests of all that are being executed: past it, each has its weighted share.
+    public let requestsInFlight: Int
+    /// Bytes of all large requests in flight.
+    public let inFlightBytes: Int
+    /// Requests a second of the service's administrators; those of one tenant have a tenth.
+    public let administrativeRequestsPerSecond: Int
     /// For the TLS handshake.
     public let handshakeTimeout: Duration
     /// From the first byte of a frame to its last.
@@ -98,8 +104,9 @@ public struct ServiceConfiguration: Sendable, Equatable {
   static let awsKeys = ["ca_file", "proxy"]
   static let limitKeys = [
     "connections", "unauthenticated_connections", "connections_per_tenant",
-    "requests_in_flight_per_connection", "tenant_in_flight_bytes", "handshake_timeout", "frame_timeout",
-    "idle_timeout", "connection_age", "open_tenants",
+    "requests_in_flight_per_connection", "tenant_in_flight_bytes", "requests_in_flight", "in_flight_bytes",
+    "admin_requests_per_second", "handshake_timeout", "frame_timeout", "idle_timeout", "connection_age",
+    "open_tenants",
   ]
 
   /// Reads the file.
@@ -185,6 +192,12 @@ public struct ServiceConfiguration: Sendable, Equatable {
       connectionsPerTenant: try limits?.number("connections_per_tenant", 1...100_000) ?? 64,
       requestsInFlightPerConnection: try limits?.number("requests_in_flight_per_connection", 1...4096) ?? 64,
       tenantInFlightBytes: try limits?.number("tenant_in_flight_bytes", 65_536...1_073_741_824) ?? 16 << 20,
+      requestsInFlight: try limits?.number("requests_in_flight", 1...1_000_000) ?? 4096,
+      inFlightBytes: try limits?.number("in_flight_bytes", 8_388_608...68_719_476_736) ?? 256 << 20,
+      administrativeRequestsPerSecond: try limits?.number(
+        "admin_requests_per_second",
+        1...TenantLimit.rateMax
+      ) ?? 2000,
       handshakeTimeout: try limits?.duration("handshake_timeout") ?? .seconds(5),
       frameTimeout: try limits?.duration("frame_timeout") ?? .seconds(10),
       idleTimeout: try limits?.duration("idle_timeout") ?? .seconds(300),

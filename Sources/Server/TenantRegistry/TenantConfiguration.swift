@@ -27,12 +27,8 @@ public struct TenantConfiguration: Sendable, Equatable {
   public let anchor: AnchorPolicy
   /// Default: none but those added at run time.
   public let instances: AllowedInstances
-  /// Keys, at most; default: 1,000,000.
-  public let keysMax: Int
-  /// Connections of all its instances together, at most; nil: the service's default.
-  public let connectionsMax: Int?
-  /// Bytes of its requests in flight, at most; nil: the service's default.
-  public let inFlightBytesMax: Int?
+  /// Those that it sets; 0: without limit.
+  public let limits: [TenantLimit: Int]
   /// One path component; default: keyring.
   public let storageFile: String
 
@@ -42,7 +38,7 @@ public struct TenantConfiguration: Sendable, Equatable {
       "storage_file",
     ]
 
-  static let limitKeys = ["keys", "connections", "in_flight_bytes"]
+  static let limitKeys = TenantLimit.allCases.map(\.rawValue)
 
   /// Reads a tenant's file.
   ///
@@ -66,11 +62,11 @@ public struct TenantConfiguration: Sendable, Equatable {
         return policy
       } ?? .writtenBehind
     instances = try Self.instances(&yaml)
-    var limits = try yaml.mapping("limits")
-    keysMax = try limits?.number("keys", 1...100_000_000) ?? 1_000_000
-    connectionsMax = try limits?.number("connections", 1...65_536)
-    inFlightBytesMax = try limits?.number("in_flight_bytes", 65_536...1_073_741_824)
-    try limits?.finish(known: Self.limitKeys)
+    var mapping = try yaml.mapping("limits")
+    var limits: [TenantLimit: Int] = [:]
+    for limit in TenantLimit.allCases { limits[limit] = try mapping?.take(limit.rawValue, limit.value) }
+    try mapping?.finish(known: Self.limitKeys)
+    self.limits = limits
     storageFile = try yaml.take("storage_file", Self.fileName) ?? "keyring"
     try yaml.finish(known: Self.keys)
     try check(yaml)

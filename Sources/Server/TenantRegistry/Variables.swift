@@ -14,6 +14,16 @@ public enum VariableName: String, Sendable, CaseIterable {
   case anchor
   case instances
   case keysMax = "limits.keys"
+  case bytesMax = "limits.bytes"
+  case connectionsMax = "limits.connections"
+  case requestsInFlightMax = "limits.requests_in_flight"
+  case inFlightBytesMax = "limits.in_flight_bytes"
+  case requestsPerSecond = "limits.requests_per_second"
+  case requestsBurst = "limits.requests_burst"
+  case writesPerSecond = "limits.writes_per_second"
+  case writesBurst = "limits.writes_burst"
+  case kmsCallsPerSecond = "limits.kms_calls_per_second"
+  case weight = "limits.weight"
   case storageFile = "storage_file"
   case credentials
   case credentialsFile = "credentials_file"
@@ -26,8 +36,11 @@ public enum VariableName: String, Sendable, CaseIterable {
   public var isDynamic: Bool {
     switch self {
     case .cmkID, .region, .wrappingKeyTTL, .outageGrace, .profile, .readOnly: true
-    case .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile, .credentials, .credentialsFile,
-      .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
+    case .keysMax, .bytesMax, .connectionsMax, .requestsInFlightMax, .inFlightBytesMax, .requestsPerSecond,
+      .requestsBurst, .writesPerSecond, .writesBurst, .kmsCallsPerSecond, .weight:
+      true
+    case .provider, .endpoint, .anchor, .instances, .storageFile, .credentials, .credentialsFile, .awsProfile,
+      .roleARN, .roleExternalID, .stsEndpoint:
       false
     }
   }
@@ -45,7 +58,9 @@ public enum VariableName: String, Sendable, CaseIterable {
     case .endpoint: "the address of the KMS, where it is not the region's own"
     case .anchor: "when the anchor of the storage file is written"
     case .instances: "the instances that may call"
-    case .keysMax: "how many keys the tenant may have"
+    case .keysMax, .bytesMax, .connectionsMax, .requestsInFlightMax, .inFlightBytesMax, .requestsPerSecond,
+      .requestsBurst, .writesPerSecond, .writesBurst, .kmsCallsPerSecond, .weight:
+      limit?.meaning ?? ""
     case .storageFile: "the storage file"
     case .credentials: "where the credentials for AWS come from"
     case .credentialsFile: "the file of the credentials for AWS"
@@ -123,6 +138,15 @@ public struct TenantSettings: Sendable, Equatable {
   public var outageGrace: Duration { value(.outageGrace, file.outageGrace, StrictYAML.duration) }
   /// In force.
   public var profile: Profile { value(.profile, file.profile, TenantConfiguration.profile) }
+  /// A limit in force, 0 for none; nil: the service's.
+  func limit(_ limit: TenantLimit) -> Int? {
+    guard let name = VariableName(rawValue: "limits.\(limit.rawValue)") else {
+      preconditionFailure("every limit is a variable")
+    }
+    return value(name, file.limits[limit] ?? limit.standard) { text throws(ConfigurationError) in
+      try limit.value(text)
+    }
+  }
   /// In force.
   public var isReadOnly: Bool { value(.readOnly, file.isReadOnly, StrictYAML.flag) }
   /// In force; the region of an ARN counts where none is set.
@@ -178,7 +202,8 @@ public struct TenantSettings: Sendable, Equatable {
     return global != (persisted[.cmkID] ?? file.cmkID.text)
   }
 
-  /// The settings with one variable changed; nothing is changed where it throws.
+  /// The settings with one variable changed; nothing is changed where it throws. `DEFAULT` takes the global value away, and where
+  /// `isPersisted` the persisted one, too: what is behind it is in force then.
   ///
   /// - Throws: for a variable that is not dynamic, and for a value that it cannot have.
   public func setting(_ name: VariableName, _ value: String, isPersisted: Bool) throws(ConfigurationError)
@@ -186,12 +211,37 @@ public struct TenantSettings: Sendable, Equatable {
   {
     guard name.isDynamic else { throw Self.notDynamic(name) }
     var next = self
-    let canonical = try Self.canonical(name, value)
+    let canonical = value == Self.defaultWord ? nil : try Self.canonical(name, value)
     if isPersisted { next.persisted[name] = canonical }
     next.global[name] = isPersisted ? nil : canonical
+    guard next.moved == nil || next.persisted[.cmkID] != nil else { throw Self.neededSinceMove }
     try next.check()
     return next
   }
+
+  /// The settings without the persisted value of a variable; the value in force stays so until a restart, as MySQL's RESET PERSIST has it.
+  ///
+  /// - Throws: where nothing is persisted of it.
+  public func resettingPersisted(_ name: VariableName) throws(ConfigurationError) -> TenantSettings {
+    guard let value = persisted[name] else {
+      throw ConfigurationError("nothing is persisted of '\(name.rawValue)'")
+    }
+    guard moved == nil || name != .cmkID else { throw Self.neededSinceMove }
+    var next = self
+    next.persisted[name] = nil
+    if next.global[name] == nil { next.global[name] = value }
+    // What the next start makes of it must be possible, too.
+    var restarted = next
+    restarted.global = [:]
+    try restarted.check()
+    return next
+  }
+
+  /// What `set` takes in the place of a value.
+  private static let defaultWord = "DEFAULT"
+  private static let neededSinceMove = ConfigurationError(
+    "the persisted cmk_id is that of a `tenant move`: set another one in its place"
+  )
 
   private static func canonical(_ name: VariableName, _ value: String) throws(ConfigurationError) -> String {
     do throws(ConfigurationError) {
@@ -201,8 +251,12 @@ public struct TenantSettings: Sendable, Equatable {
       case .wrappingKeyTTL, .outageGrace: return try StrictYAML.duration(value).text
       case .profile: return try TenantConfiguration.profile(value).rawValue
       case .readOnly: return "\(try StrictYAML.flag(value))"
-      case .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile, .credentials,
-        .credentialsFile, .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
+      case .keysMax, .bytesMax, .connectionsMax, .requestsInFlightMax, .inFlightBytesMax, .requestsPerSecond,
+        .requestsBurst, .writesPerSecond, .writesBurst, .kmsCallsPerSecond, .weight:
+        guard let limit = name.limit else { preconditionFailure("a limit") }
+        return limit.text(try limit.value(value))
+      case .provider, .endpoint, .anchor, .instances, .storageFile, .credentials, .credentialsFile,
+        .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
         preconditionFailure("not dynamic")
       }
     } catch {
@@ -217,6 +271,7 @@ public struct TenantSettings: Sendable, Equatable {
     if let moved, name.isOfProvider, text(name, of: moved) != text(name, of: file.provider) {
       return "persisted"
     }
+    if let limit = name.limit { return file.limits[limit] == nil ? "default" : "file" }
     return text(inFile: name) == Self.defaults[name] ? "default" : "file"
   }
 
@@ -226,8 +281,7 @@ public struct TenantSettings: Sendable, Equatable {
   private static let defaults: [VariableName: String] = [
     .provider: "local", .region: "", .endpoint: "", .profile: "keyring_aws", .wrappingKeyTTL: "5m",
     .outageGrace: "24h",
-    .readOnly: "false", .anchor: "written-behind", .instances: "", .keysMax: "1000000",
-    .storageFile: "keyring",
+    .readOnly: "false", .anchor: "written-behind", .instances: "", .storageFile: "keyring",
     .credentials: "file", .credentialsFile: "credentials", .awsProfile: "", .roleARN: "",
     .roleExternalID: "", .stsEndpoint: "",
   ]
@@ -243,7 +297,9 @@ public struct TenantSettings: Sendable, Equatable {
       .roleExternalID, .stsEndpoint:
       text(name, of: moved ?? file.provider)
     case .anchor: file.anchor.rawValue
-    case .keysMax: "\(file.keysMax)"
+    case .keysMax, .bytesMax, .connectionsMax, .requestsInFlightMax, .inFlightBytesMax, .requestsPerSecond,
+      .requestsBurst, .writesPerSecond, .writesBurst, .kmsCallsPerSecond, .weight:
+      name.limit.map { limit in (file.limits[limit] ?? limit.standard).map(limit.text) ?? "" } ?? ""
     case .storageFile: file.storageFile
     case .instances:
       switch file.instances {

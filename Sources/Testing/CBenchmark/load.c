@@ -23,6 +23,9 @@ struct load {
   uint32_t next_id;
   uint32_t next_store;
   uint8_t *out;
+  // Of a paced load: what was sent, and whose turn it is.
+  uint64_t paced;
+  int turn;
 };
 
 #define OUT_BYTES (1 << 20)
@@ -108,7 +111,23 @@ static int receive(struct load *load, struct client *c) {
     if (!SSL_pending(c->ssl)) break;
   }
   int count = take_replies(load, c);
+  if (load->options->requests_per_second > 0) return count;
   return count > 0 ? send_requests(load, c, count) : count;
+}
+
+// Sends what is due by now, a request a connection, by turns; what finds all connections full is not sent later.
+static int send_due(struct load *load, struct client *clients, double since_start) {
+  const bench_load_options *o = load->options;
+  uint64_t due = (uint64_t)(since_start * o->requests_per_second);
+  for (; load->paced < due; load->paced++) {
+    for (int tries = 0; tries < o->connections; tries++) {
+      struct client *c = &clients[load->turn++ % o->connections];
+      if (c->next_sent - c->next_answered >= (uint32_t)o->depth) continue;
+      if (send_requests(load, c, 1) != 0) return -1;
+      break;
+    }
+  }
+  return 0;
 }
 
 // A context for each identity; NULL on failure.
@@ -146,12 +165,14 @@ int bench_load(const bench_load_options *options, bench_load_result *result) {
   int poll = epoll_create1(0);
   if (connect_all(options, contexts, clients, poll) != 0) return -1;
   double start = bench_now(), end = start + options->seconds;
-  for (int i = 0; i < options->connections; i++) {
+  int is_paced = options->requests_per_second > 0;
+  for (int i = 0; i < options->connections && !is_paced; i++) {
     if (send_requests(&load, &clients[i], options->depth) != 0) return -1;
   }
   while (bench_now() < end) {
     struct epoll_event events[64];
-    int count = epoll_wait(poll, events, 64, 1000);
+    if (is_paced && send_due(&load, clients, bench_now() - start) != 0) return -1;
+    int count = epoll_wait(poll, events, 64, is_paced ? 1 : 1000);
     for (int i = 0; i < count; i++) {
       if (receive(&load, events[i].data.ptr) < 0) return -1;
     }

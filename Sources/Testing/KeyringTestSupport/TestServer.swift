@@ -16,6 +16,8 @@ public final class TestServer: TestEndpoint {
   public let data: TestDirectory
   /// Where it listens.
   public let port: Int
+  /// Where health and metrics are; nil where that is off.
+  public var healthPort: Int? { server.healthPort }
   private let server: KeyringServer
 
   /// Starts one; on the folder of another that was shut down, it goes on from there.
@@ -25,6 +27,7 @@ public final class TestServer: TestEndpoint {
   ///   - limits: lines of the configuration's `limits`.
   ///   - port: to listen on; 0 for a free one.
   ///   - backupPassphrase: under which CMKs lie in backups; nil for none.
+  ///   - hasHealth: whether it serves health and metrics, on a free port.
   ///   - rootKey: of a new folder: 64 hexadecimal digits.
   ///   - calls: its way to the disk, some of which a test makes fail.
   public init(
@@ -34,6 +37,7 @@ public final class TestServer: TestEndpoint {
     limits: [String] = [],
     port: Int = 0,
     backupPassphrase: String? = nil,
+    hasHealth: Bool = false,
     rootKey: String = String(repeating: "5a", count: 32),
     calls: SystemCalls = SystemCalls()
   ) async throws {
@@ -45,7 +49,7 @@ public final class TestServer: TestEndpoint {
     self.data = data
     var yaml = """
       listen: 127.0.0.1:\(port)
-      health_listen: 'off'
+      health_listen: '\(hasHealth ? "127.0.0.1:0" : "off")'
       trust_domain: \(pki.trustDomain)
       tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))}
       tenants_directory: tenants

@@ -22,16 +22,22 @@ struct AWSTenants {
   /// - Parameters:
   ///   - kms: where a tenant's CMK is made.
   ///   - lines: more of a tenant's file.
+  ///   - limits: the rest of it; none are measured unless it says so.
   /// - Returns: the CMKs' ids.
   @discardableResult
   func put(
     in bench: Bench,
     _ kms: (String) -> ScriptedKMS,
-    lines: (String) -> [String] = { _ in [] }
+    lines: (String) -> [String] = { _ in [] },
+    limits: (String) -> [String] = { _ in ["limits: {requests_per_second: 0, writes_per_second: 0}"] }
   ) throws -> [String] {
     try names.map { name in
       let (place, cmk) = (kms(name), UUID().uuidString.lowercased())
-      var tenant = AWSTenant(cmkID: place.makeKey(cmk), endpoint: place.endpoint, lines: lines(name))
+      var tenant = AWSTenant(
+        cmkID: place.makeKey(cmk),
+        endpoint: place.endpoint,
+        lines: lines(name) + limits(name)
+      )
       tenant.name = name
       try tenant.put(in: bench.tenantsDirectory)
       try bench.issueInstance(name, of: name)

@@ -22,6 +22,8 @@ struct Compare: AsyncParsableCommand {
   var keys = 100_000
   @Option(name: .long, help: "Tenants whose KMS is down when keyringd starts.")
   var tenants = 1000
+  @Option(name: .long, help: "Connections that are silent, or send a byte a second.")
+  var slow = 2000
 
   @Option(name: .long, help: "Tenants of one server.")
   var fleet = 10_000
@@ -30,12 +32,14 @@ struct Compare: AsyncParsableCommand {
   var only = Part.allCases
 
   enum Part: String, CaseIterable, ExpressibleByArgument {
-    case fetches, handshakes, stores, size, rotation, backup, isolation, outage, scale
+    case fetches, handshakes, stores, size, rotation, backup, isolation, outage, limits, scale
+    case slowClients = "slowclients"
     case awsRotation = "aws-rotation"
   }
 
   func run() async throws {
     bench_pin(1)
+    bench_raise_descriptors()
     let bench = try await Bench(keyringd: keyringd)
     defer { bench.stop() }
     if only.contains(.fetches) || only.contains(.handshakes) { try await floors(bench) }
@@ -44,6 +48,8 @@ struct Compare: AsyncParsableCommand {
     if only.contains(.rotation) { try await rotation(bench) }
     if only.contains(.backup) { try await backup(bench) }
     if only.contains(.isolation) { try await isolation(bench) }
+    if only.contains(.limits) { try await limits(bench) }
+    if only.contains(.slowClients) { try await slowClients(bench) }
     if only.contains(.outage) { try await outage(bench) }
     if only.contains(.scale) { try await scale(bench) }
     if only.contains(.awsRotation) { try await awsRotation(bench) }

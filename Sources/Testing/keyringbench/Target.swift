@@ -65,13 +65,16 @@ struct Target {
     return unsafe buffer.withUnsafeBytes { unsafe Array($0) }
   }
 
-  /// - Parameter identities: who connects, in turn; nil: whose target it is.
+  /// - Parameters:
+  ///   - identities: who connects, in turn; nil: whose target it is.
+  ///   - requestsPerSecond: of all connections; 0: as fast as replies come.
   func measure(
     as identities: [Files]? = nil,
     connections: Int32,
     depth: Int32,
     seconds: Double,
-    stores: Int32
+    stores: Int32,
+    requestsPerSecond: Double = 0
   ) throws -> Measured {
     let name = KeyName(scope: .shared, owner: [], keyID: Array("k-00000000".utf8))
     let store = Self.frame(.change(.store(name, type: "AES", value: try Self.keyValue())))
@@ -102,7 +105,8 @@ struct Target {
                 store_bytes: store.count,
                 store_digits_at: digits,
                 store_percent: stores,
-                first_store: firstStore
+                first_store: firstStore,
+                requests_per_second: requestsPerSecond
               )
               unsafe result.latencies = latencies.baseAddress
               unsafe result.latencies_max = latencies.count

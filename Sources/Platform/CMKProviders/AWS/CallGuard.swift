@@ -62,13 +62,21 @@ public final class CallGuard: Sendable {
 
   private let surroundings: Surroundings
   private let attemptsMax: Int
+  private let budget: @Sendable (_ isRefusable: Bool) -> UInt32?
   private let state = Mutex(State())
 
   /// - Parameters:
   ///   - surroundings: clock and randomness.
   ///   - attempts: of one call, at most.
-  public init(_ surroundings: Surroundings, attempts: Int = RetryPolicy.attemptsMax) {
+  ///   - budget: asked before each attempt: nil where it may be made, else milliseconds after which to ask again. What is not refusable is made in
+  ///     any case: it is only counted.
+  public init(
+    _ surroundings: Surroundings,
+    attempts: Int = RetryPolicy.attemptsMax,
+    budget: @escaping @Sendable (_ isRefusable: Bool) -> UInt32? = { _ in nil }
+  ) {
     self.surroundings = surroundings
+    self.budget = budget
     attemptsMax = attempts
   }
 
@@ -91,12 +99,19 @@ public final class CallGuard: Sendable {
 
   /// Runs `body`, which asks the endpoint at `url`, again where that may help.
   ///
-  /// - Throws: `CMKError.overloaded` at once where too many wait, `.unreachable` at once while the endpoint does not answer, and what the
+  /// - Throws: `CMKError.overloaded` at once where too many wait, or the budget has no call for one caller's sake, `.unreachable` at once while the endpoint does not answer, and what the
   ///   last attempt failed with.
   func attempt<Value: Sendable>(
     at url: String,
     _ body: @Sendable () async throws(CallFailure) -> Value
   ) async throws(CMKError) -> Value {
+    // What is for all callers, or an administrator's, has no deadline: it is made, and counted. So are repeats: they have a bound of their own.
+    if let retryAfterMilliseconds = budget(Self.deadline != nil) {
+      throw .overloaded(
+        "limits.kms_calls_per_second: the tenant needs its KMS more often than it may",
+        retryAfterMilliseconds: retryAfterMilliseconds
+      )
+    }
     try await takeTurn()
     defer { giveTurn() }
     var attempt = 1
@@ -121,6 +136,7 @@ public final class CallGuard: Sendable {
       taken = pause.tokens
       attempt += 1
       await surroundings.sleep(pause.nanoseconds)
+      _ = budget(false)
     }
   }
 

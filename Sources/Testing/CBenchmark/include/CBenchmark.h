@@ -36,6 +36,8 @@ typedef struct {
   /// Of 100 requests, how many are stores.
   int store_percent;
   uint32_t first_store;
+  /// Of all connections together, by turns, at this rate, each with at most `depth` in flight; 0: as fast as replies come.
+  double requests_per_second;
 } bench_load_options;
 
 typedef struct {
@@ -52,6 +54,23 @@ typedef struct {
 int bench_load(const bench_load_options *options, bench_load_result *result);
 /// Connects, shakes hands and closes, one after the other, for `seconds`; returns how many, or -1.
 int64_t bench_handshakes(const char *host, int port, bench_files files, double seconds);
+typedef struct {
+  int opened;
+  /// By the server, before `seconds` were over.
+  int closed;
+  /// The longest that one of those lived, from its connecting.
+  double longest_seconds;
+  double seconds;
+} bench_slow_result;
+
+/// Opens `count` connections that are no use, by turns: silent ones, ones that begin a handshake with a byte a second, and ones that shake hands
+/// as `files` and then send a byte a second of a frame. Waits until the server has closed all of them, or for `seconds`. `opened` is called
+/// once all are open. Returns 0, or -1 with a message on standard error.
+int bench_slow_clients(
+    const char *host, int port, bench_files files, int count, double seconds, void (*opened)(void *), void *context,
+    bench_slow_result *result);
+/// Lets this process, and those that it starts, have as many descriptors as may be.
+void bench_raise_descriptors(void);
 /// Appends `bytes` bytes and calls fdatasync, for `seconds`, in a new file of `directory`; returns how many, or -1.
 int64_t bench_fdatasyncs(const char *directory, size_t bytes, double seconds);
 /// Ties this process to one core.

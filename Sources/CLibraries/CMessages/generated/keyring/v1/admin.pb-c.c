@@ -1537,6 +1537,51 @@ void   keyring__v1__tenant_status__free_unpacked
   assert(message->base.descriptor == &keyring__v1__tenant_status__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   keyring__v1__limit_hit__init
+                     (Keyring__V1__LimitHit         *message)
+{
+  static const Keyring__V1__LimitHit init_value = KEYRING__V1__LIMIT_HIT__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__limit_hit__get_packed_size
+                     (const Keyring__V1__LimitHit *message)
+{
+  assert(message->base.descriptor == &keyring__v1__limit_hit__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__limit_hit__pack
+                     (const Keyring__V1__LimitHit *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__limit_hit__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__limit_hit__pack_to_buffer
+                     (const Keyring__V1__LimitHit *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__limit_hit__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__LimitHit *
+       keyring__v1__limit_hit__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__LimitHit *)
+     protobuf_c_message_unpack (&keyring__v1__limit_hit__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__limit_hit__free_unpacked
+                     (Keyring__V1__LimitHit *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__limit_hit__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   keyring__v1__credentials_status__init
                      (Keyring__V1__CredentialsStatus         *message)
 {
@@ -4817,7 +4862,7 @@ const ProtobufCMessageDescriptor keyring__v1__state_count__descriptor =
   (ProtobufCMessageInit) keyring__v1__state_count__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__tenant_status__field_descriptors[14] =
+static const ProtobufCFieldDescriptor keyring__v1__tenant_status__field_descriptors[15] =
 {
   {
     "summary",
@@ -4987,6 +5032,18 @@ static const ProtobufCFieldDescriptor keyring__v1__tenant_status__field_descript
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "limits_hit",
+    15,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__TenantStatus, n_limits_hit),
+    offsetof(Keyring__V1__TenantStatus, limits_hit),
+    &keyring__v1__limit_hit__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__tenant_status__field_indices_by_name[] = {
   9,   /* field[9] = batches_unverified */
@@ -4995,6 +5052,7 @@ static const unsigned keyring__v1__tenant_status__field_indices_by_name[] = {
   6,   /* field[6] = digest */
   12,   /* field[12] = keyring_id */
   3,   /* field[3] = keys */
+  14,   /* field[14] = limits_hit */
   1,   /* field[1] = reason */
   4,   /* field[4] = records */
   10,   /* field[10] = rotation_done */
@@ -5007,7 +5065,7 @@ static const unsigned keyring__v1__tenant_status__field_indices_by_name[] = {
 static const ProtobufCIntRange keyring__v1__tenant_status__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 14 }
+  { 0, 15 }
 };
 const ProtobufCMessageDescriptor keyring__v1__tenant_status__descriptor =
 {
@@ -5017,11 +5075,62 @@ const ProtobufCMessageDescriptor keyring__v1__tenant_status__descriptor =
   "Keyring__V1__TenantStatus",
   "keyring.v1",
   sizeof(Keyring__V1__TenantStatus),
-  14,
+  15,
   keyring__v1__tenant_status__field_descriptors,
   keyring__v1__tenant_status__field_indices_by_name,
   1,  keyring__v1__tenant_status__number_ranges,
   (ProtobufCMessageInit) keyring__v1__tenant_status__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__limit_hit__field_descriptors[2] =
+{
+  {
+    "limit",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__LimitHit, limit),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "count",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__LimitHit, count),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__limit_hit__field_indices_by_name[] = {
+  1,   /* field[1] = count */
+  0,   /* field[0] = limit */
+};
+static const ProtobufCIntRange keyring__v1__limit_hit__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor keyring__v1__limit_hit__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.LimitHit",
+  "LimitHit",
+  "Keyring__V1__LimitHit",
+  "keyring.v1",
+  sizeof(Keyring__V1__LimitHit),
+  2,
+  keyring__v1__limit_hit__field_descriptors,
+  keyring__v1__limit_hit__field_indices_by_name,
+  1,  keyring__v1__limit_hit__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__limit_hit__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor keyring__v1__credentials_status__field_descriptors[5] =
@@ -6713,20 +6822,22 @@ const ProtobufCEnumDescriptor keyring__v1__tenant_state__descriptor =
   keyring__v1__tenant_state__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCEnumValue keyring__v1__persistence__enum_values_by_number[3] =
+static const ProtobufCEnumValue keyring__v1__persistence__enum_values_by_number[4] =
 {
   { "PERSISTENCE_UNSPECIFIED", "KEYRING__V1__PERSISTENCE__PERSISTENCE_UNSPECIFIED", 0 },
   { "GLOBAL", "KEYRING__V1__PERSISTENCE__GLOBAL", 1 },
   { "PERSIST", "KEYRING__V1__PERSISTENCE__PERSIST", 2 },
+  { "RESET_PERSIST", "KEYRING__V1__PERSISTENCE__RESET_PERSIST", 3 },
 };
 static const ProtobufCIntRange keyring__v1__persistence__value_ranges[] = {
-{0, 0},{0, 3}
+{0, 0},{0, 4}
 };
-static const ProtobufCEnumValueIndex keyring__v1__persistence__enum_values_by_name[3] =
+static const ProtobufCEnumValueIndex keyring__v1__persistence__enum_values_by_name[4] =
 {
   { "GLOBAL", 1 },
   { "PERSIST", 2 },
   { "PERSISTENCE_UNSPECIFIED", 0 },
+  { "RESET_PERSIST", 3 },
 };
 const ProtobufCEnumDescriptor keyring__v1__persistence__descriptor =
 {
@@ -6735,9 +6846,9 @@ const ProtobufCEnumDescriptor keyring__v1__persistence__descriptor =
   "Persistence",
   "Keyring__V1__Persistence",
   "keyring.v1",
-  3,
+  4,
   keyring__v1__persistence__enum_values_by_number,
-  3,
+  4,
   keyring__v1__persistence__enum_values_by_name,
   1,
   keyring__v1__persistence__value_ranges,

@@ -49,6 +49,7 @@ typedef struct Keyring__V1__StatusReply Keyring__V1__StatusReply;
 typedef struct Keyring__V1__ServiceStatus Keyring__V1__ServiceStatus;
 typedef struct Keyring__V1__StateCount Keyring__V1__StateCount;
 typedef struct Keyring__V1__TenantStatus Keyring__V1__TenantStatus;
+typedef struct Keyring__V1__LimitHit Keyring__V1__LimitHit;
 typedef struct Keyring__V1__CredentialsStatus Keyring__V1__CredentialsStatus;
 typedef struct Keyring__V1__WrappingKeyStatus Keyring__V1__WrappingKeyStatus;
 typedef struct Keyring__V1__TenantAcceptRequest Keyring__V1__TenantAcceptRequest;
@@ -126,7 +127,11 @@ typedef enum _Keyring__V1__Persistence {
   /*
    * Beyond it, too.
    */
-  KEYRING__V1__PERSISTENCE__PERSIST = 2
+  KEYRING__V1__PERSISTENCE__PERSIST = 2,
+  /*
+   * Forgets what was persisted; what is in force stays so until the server restarts (RESET PERSIST).
+   */
+  KEYRING__V1__PERSISTENCE__RESET_PERSIST = 3
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__PERSISTENCE)
 } Keyring__V1__Persistence;
 /*
@@ -505,11 +510,12 @@ struct  Keyring__V1__VariablesSetRequest
    */
   char *tenant;
   /*
-   * Required: cmk_id, wrapping_key_ttl, outage_grace, profile, read_only.
+   * Required: a dynamic one of VariablesList.
    */
   char *name;
   /*
-   * The new value, as the tenant's file would have it.
+   * The new value, as the tenant's file would have it, or DEFAULT: what is behind the global value, or with PERSIST the file's. Empty with
+   * RESET_PERSIST.
    */
   char *value;
   /*
@@ -874,10 +880,35 @@ struct  Keyring__V1__TenantStatus
    * What signs the calls to the KMS; absent for a provider without credentials, and before their first use.
    */
   Keyring__V1__CredentialsStatus *credentials;
+  /*
+   * Those limits that refused something since the server started.
+   */
+  size_t n_limits_hit;
+  Keyring__V1__LimitHit **limits_hit;
 };
 #define KEYRING__V1__TENANT_STATUS__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_status__descriptor) \
-    , NULL, (char *)protobuf_c_empty_string, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0,NULL, 0, 0, 0, 0, (char *)protobuf_c_empty_string, NULL }
+    , NULL, (char *)protobuf_c_empty_string, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0,NULL, 0, 0, 0, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL }
+
+
+/*
+ * How often a limit refused something.
+ */
+struct  Keyring__V1__LimitHit
+{
+  ProtobufCMessage base;
+  /*
+   * As the label `limit` of the metric keyring_throttled_total.
+   */
+  char *limit;
+  /*
+   * Since the server started.
+   */
+  uint64_t count;
+};
+#define KEYRING__V1__LIMIT_HIT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__limit_hit__descriptor) \
+    , (char *)protobuf_c_empty_string, 0 }
 
 
 /*
@@ -2100,6 +2131,25 @@ Keyring__V1__TenantStatus *
 void   keyring__v1__tenant_status__free_unpacked
                      (Keyring__V1__TenantStatus *message,
                       ProtobufCAllocator *allocator);
+/* Keyring__V1__LimitHit methods */
+void   keyring__v1__limit_hit__init
+                     (Keyring__V1__LimitHit         *message);
+size_t keyring__v1__limit_hit__get_packed_size
+                     (const Keyring__V1__LimitHit   *message);
+size_t keyring__v1__limit_hit__pack
+                     (const Keyring__V1__LimitHit   *message,
+                      uint8_t             *out);
+size_t keyring__v1__limit_hit__pack_to_buffer
+                     (const Keyring__V1__LimitHit   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__LimitHit *
+       keyring__v1__limit_hit__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__limit_hit__free_unpacked
+                     (Keyring__V1__LimitHit *message,
+                      ProtobufCAllocator *allocator);
 /* Keyring__V1__CredentialsStatus methods */
 void   keyring__v1__credentials_status__init
                      (Keyring__V1__CredentialsStatus         *message);
@@ -2774,6 +2824,9 @@ typedef void (*Keyring__V1__StateCount_Closure)
 typedef void (*Keyring__V1__TenantStatus_Closure)
                  (const Keyring__V1__TenantStatus *message,
                   void *closure_data);
+typedef void (*Keyring__V1__LimitHit_Closure)
+                 (const Keyring__V1__LimitHit *message,
+                  void *closure_data);
 typedef void (*Keyring__V1__CredentialsStatus_Closure)
                  (const Keyring__V1__CredentialsStatus *message,
                   void *closure_data);
@@ -3153,6 +3206,7 @@ extern const ProtobufCMessageDescriptor keyring__v1__status_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__service_status__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__state_count__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_status__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__limit_hit__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__credentials_status__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__wrapping_key_status__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_accept_request__descriptor;
