@@ -36,13 +36,16 @@ struct StatusCommand: AsyncParsableCommand {
         ("states", .object(status.states.map { ($0.state.name, .number(UInt64($0.tenants))) })),
         ("connections", .number(UInt64(status.connections))), ("memory_locked", .flag(status.isMemoryLocked)),
         ("secure_bytes_used", .number(status.secureBytesUsed)), ("calls", .number(status.calls)),
-        ("calls_failed", .number(status.callsFailed)),
+        ("calls_failed", .number(status.callsFailed)), ("audit_written", .number(status.auditWritten)),
+        ("audit_dropped", .number(status.auditDropped)), ("audit_failure", .text(status.auditFailure)),
+        ("syslog_dropped", .number(status.syslogDropped)),
       ]),
       text: Output.table([
         ["version", status.version], ["started", dateText(status.startedMilliseconds)],
         ["tenants", "\(status.tenants)\(states.isEmpty ? "" : " (\(states))")"],
         ["connections", "\(status.connections)"], ["memory locked", status.isMemoryLocked ? "yes" : "NO"],
         ["calls", "\(status.calls), \(status.callsFailed) failed"],
+        ["audit", auditText(status.auditWritten, status.auditDropped, status.auditFailure)],
       ])
     )
   }
@@ -66,7 +69,9 @@ struct StatusCommand: AsyncParsableCommand {
         ("connections", .number(UInt64(status.connections))),
         ("batches_unverified", .number(status.batchesUnverified)),
         ("rotation_done", .number(status.rotationDone)), ("rotation_total", .number(status.rotationTotal)),
-        ("wrapping_keys", .list(keys)),
+        ("wrapping_keys", .list(keys)), ("audit", .text(status.audit)),
+        ("audit_written", .number(status.auditWritten)), ("audit_dropped", .number(status.auditDropped)),
+        ("audit_failure", .text(status.auditFailure)),
       ] + (status.credentials.map { [("credentials", $0.json)] } ?? [])
     )
     var rows = [
@@ -75,6 +80,10 @@ struct StatusCommand: AsyncParsableCommand {
       ["cmk_id", status.summary.cmkID], ["sequence", "\(status.sequence)"], ["digest", status.digest],
       ["keys", "\(status.keys) (\(status.records) records)"], ["storage", "\(status.storageBytes) bytes"],
       ["connections", "\(status.connections)"],
+      [
+        "audit",
+        "\(status.audit), \(auditText(status.auditWritten, status.auditDropped, status.auditFailure))",
+      ],
     ]
     if let credentials = status.credentials { rows += credentials.rows }
     for key in status.wrappingKeys {
@@ -85,6 +94,10 @@ struct StatusCommand: AsyncParsableCommand {
     }
     Output.show(connection.output, json, text: Output.table(rows))
   }
+}
+
+private func auditText(_ written: UInt64, _ dropped: UInt64, _ failure: String) -> String {
+  "\(written) entries written, \(dropped) not" + (failure.isEmpty ? "" : ": \(failure)")
 }
 
 extension CredentialsStatus {

@@ -228,6 +228,14 @@ public struct ServiceStatus: Sendable, Equatable {
   public var calls: UInt64 = 0
   /// Those of them that failed.
   public var callsFailed: UInt64 = 0
+  /// Entries of all audit logs that are durable.
+  public var auditWritten: UInt64 = 0
+  /// Entries that could not be written.
+  public var auditDropped: UInt64 = 0
+  /// A log that cannot be written, and why.
+  public var auditFailure = ""
+  /// Lines that syslog did not take.
+  public var syslogDropped: UInt64 = 0
 
   /// All zero.
   public init() {}
@@ -290,6 +298,14 @@ public struct TenantStatus: Sendable, Equatable {
   public var keyringID = ""
   /// What signs the calls to the KMS.
   public var credentials: CredentialsStatus?
+  /// `off`, `lenient` or `strict`.
+  public var audit = ""
+  /// Entries of its audit log that are durable.
+  public var auditWritten: UInt64 = 0
+  /// Entries that could not be written.
+  public var auditDropped: UInt64 = 0
+  /// Why it cannot be written.
+  public var auditFailure = ""
 
   /// A tenant that is not open.
   public init(summary: TenantSummary) { self.summary = summary }

@@ -104,6 +104,10 @@ extension ReplyEncoder {
     message.number(8, status.secureBytesUsed)
     message.number(9, status.calls)
     message.number(10, status.callsFailed)
+    message.number(30, status.auditWritten)
+    message.number(31, status.auditDropped)
+    message.bytes(32, status.auditFailure.utf8)
+    message.number(33, status.syslogDropped)
   }
 
   private static func write(_ status: TenantStatus, to message: inout MessageWriter) {
@@ -129,6 +133,10 @@ extension ReplyEncoder {
         inner.bytes(5, credentials.lastFailure.utf8)
       }
     }
+    message.bytes(30, status.audit.utf8)
+    message.number(31, status.auditWritten)
+    message.number(32, status.auditDropped)
+    message.bytes(33, status.auditFailure.utf8)
   }
 
   private static func write(_ key: WrappingKeyStatus, to message: inout MessageWriter) {

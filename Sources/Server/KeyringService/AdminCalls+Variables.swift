@@ -51,7 +51,7 @@ extension Service {
       tenant.openKeyring?.forgetRefusals()
     // The ARN of a replica is another region too.
     case .cmkID: tenant.openKeyring?.forgetRefusals()
-    case .profile, .readOnly, .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile,
+    case .profile, .readOnly, .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile, .audit,
       .credentials, .credentialsFile, .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
       break
     }
@@ -135,6 +135,7 @@ extension Tenant {
     status.reason = condition().reason
     status.connections = UInt32(connections())
     status.credentials = providers.credentials(settings.provider).map(CredentialsStatus.init)
+    addAudit(to: &status)
     guard let keyring = openKeyring else { return status }
     let view = keyring.view.withLock { $0 }
     status.sequence = view.state.sequence

@@ -225,6 +225,7 @@ extension Service {
     status.secureBytesUsed = UInt64(SecureHeap.bytesInUse)
     status.calls = calls.load(ordering: .relaxed)
     status.callsFailed = callsFailed.load(ordering: .relaxed)
+    addAudit(to: &status)
     return status
   }
 }

@@ -1,3 +1,4 @@
+internal import AuditLog
 internal import TenantRegistry
 internal import KeyringCore
 internal import Logging
@@ -72,13 +73,15 @@ final class Connection: TLSConnectionDelegate {
     isAuthenticated = true
     guard let identity = peer.identity else { return connection.close() }
     let uri = identity.uri(trustDomain: service.resources.configuration.trustDomain)
+    let address = connection.remoteAddress.map { Self.text($0) } ?? ""
     caller = Caller(
       identity: identity,
       uri: uri,
       notBefore: UInt64(clamping: peer.notBefore),
       notAfter: UInt64(clamping: peer.notAfter),
       fingerprint: peer.fingerprint,
-      address: connection.remoteAddress.map { Self.text($0) } ?? "",
+      address: address,
+      audit: AuditCaller(identity: uri, certificate: peer.fingerprint, address: address),
       listings: Listings(),
       connection: number
     )
@@ -166,6 +169,7 @@ final class Connection: TLSConnectionDelegate {
   }
 
   private func refuse(_ status: Status, _ connection: TLSConnection) {
+    if let caller { service.auditRefusedConnection(caller, status) }
     ReplyEncoder.appendFrame(ReplyEncoder.bytes(id: 0, sequence: 0, status), to: &connection.output)
     connection.close()
   }

@@ -1,3 +1,4 @@
+internal import AuditLog
 internal import CMKProviders
 internal import HTTPTransport
 internal import KeyringCore
@@ -23,17 +24,23 @@ public struct ServiceResources: Sendable {
   let flushPools: FlushPools
   let http: HTTPLoop
   let anchorWriter: AnchorWriter
+  let audit: AuditDirectory?
+  /// Of the service itself.
+  let serviceLog: AuditLogWriter?
   let logger: Logger
 
   /// Opens the directories and the root key that the configuration names.
   ///
-  /// - Parameter calls: the way to the disk of all of it; a test makes some fail.
+  /// - Parameters:
+  ///   - calls: the way to the disk of all of it; a test makes some fail.
+  ///   - auditing: of the audit logs; a test has its own.
   /// - Throws: `ConfigurationError`, saying which and why.
   public init(
     _ configuration: ServiceConfiguration,
     credentialsDirectory: String?,
     logger: Logger,
-    calls: SystemCalls = SystemCalls()
+    calls: SystemCalls = SystemCalls(),
+    auditing: Auditing = Auditing()
   ) throws(ConfigurationError) {
     self.configuration = configuration
     self.logger = logger
@@ -43,10 +50,16 @@ public struct ServiceResources: Sendable {
         create: true,
         calls: calls
       )
-      tenants = TenantsDirectory(directory: directory, allowedEndpoints: configuration.allowedEndpoints)
+      tenants = TenantsDirectory(
+        directory: directory,
+        allowedEndpoints: configuration.allowedEndpoints,
+        hasAuditLog: configuration.audit != nil
+      )
       anchors = try DirectoryDescriptor(path: configuration.anchorDirectory, create: true, calls: calls)
       flushPools = FlushPools(threadsPerFileSystem: configuration.flushThreads)
       anchorWriter = AnchorWriter()
+      audit = try auditing.open(configuration.audit, anchors: anchors, flushPools, logger)
+      serviceLog = try audit?.log(AuditDirectory.serviceLog)
       http = try HTTPLoop()
       backupPassphrase = try configuration.backupPassphraseFile.map { file throws(CMKError) in
         try BackupPassphrase(file: file)
@@ -83,6 +96,7 @@ public struct ServiceResources: Sendable {
     do {
       _ = try existing(configuration.tenantsDirectory)
       _ = try existing(configuration.anchorDirectory)
+      if let audit = configuration.audit { _ = try existing(audit.directory) }
       if let path = configuration.cmkDirectory, let source = configuration.rootKey {
         let source = try rootKeySource(source, credentialsDirectory)
         try RootKey.check(source, directory: try existing(path))

@@ -1,3 +1,4 @@
+internal import AuditLog
 internal import CMKProviders
 internal import Dispatch
 internal import KeyringCore
@@ -21,11 +22,19 @@ final class Tenant: Sendable {
   }
 
   struct State {
-    var settings: TenantSettings
+    var settings: TenantSettings { didSet { audit = settings.audit } }
+    /// Of the settings: each fetch asks.
+    private(set) var audit: AuditMode
     var persisted: PersistedState
     var phase = Phase.cold
     var connections: [InstanceName?: Int] = [:]
     var inFlightBytes = 0
+
+    init(settings: TenantSettings, persisted: PersistedState) {
+      self.settings = settings
+      self.persisted = persisted
+      audit = settings.audit
+    }
   }
 
   let name: TenantName
@@ -38,6 +47,7 @@ final class Tenant: Sendable {
   let state: Mutex<State>
   let settingsTurns = Turns()
   let providers: TenantProviders
+  let auditLog: AuditLogWriter?
 
   /// - Parameter base: the bounded queue that all tenants' queues target.
   init(_ files: TenantFiles, _ resources: ServiceResources, base: DispatchQueue) throws(ConfigurationError) {
@@ -52,6 +62,7 @@ final class Tenant: Sendable {
     self.logger = logger
     do {
       device = try files.directory.status().device
+      auditLog = try resources.audit?.log(files.tenant.text)
     } catch {
       throw ConfigurationError("\(error)")
     }

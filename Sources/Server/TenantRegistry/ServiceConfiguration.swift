@@ -75,6 +75,8 @@ public struct ServiceConfiguration: Sendable, Equatable {
   public let flushThreads: Int
   /// Caps and timeouts.
   public let limits: Limits
+  /// Where calls are written down; nil: nowhere.
+  public let audit: AuditSettings?
   /// trace, debug, info, notice, warning, error; default: info.
   public let logLevel: String
 
@@ -83,7 +85,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
     "local_provider", "backup", "aws",
     "allowed_endpoints", "secure_memory_bytes", "allow_unlocked_memory", "event_loops", "flush_threads",
     "limits",
-    "log_level",
+    "log_level", "audit",
   ]
 
   static let tlsKeys = ["certificate", "key", "client_ca"]
@@ -146,6 +148,8 @@ public struct ServiceConfiguration: Sendable, Equatable {
     eventLoops = try yaml.number("event_loops", 0...256) ?? 0
     flushThreads = try yaml.number("flush_threads", 1...64) ?? 2
     limits = try Self.limits(yaml.mapping("limits"))
+    let auditing = try yaml.mapping("audit")
+    audit = try auditing.map { mapping throws(ConfigurationError) in try AuditSettings(mapping, path) }
     logLevel = try yaml.take("log_level", Self.logLevel) ?? "info"
     try yaml.finish(known: Self.keys)
   }

@@ -21,11 +21,12 @@ public enum VariableName: String, Sendable, CaseIterable {
   case roleARN = "role_arn"
   case roleExternalID = "role_external_id"
   case stsEndpoint = "sts_endpoint"
+  case audit
 
   /// True if it can be set at run time.
   public var isDynamic: Bool {
     switch self {
-    case .cmkID, .region, .wrappingKeyTTL, .outageGrace, .profile, .readOnly: true
+    case .cmkID, .region, .wrappingKeyTTL, .outageGrace, .profile, .readOnly, .audit: true
     case .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile, .credentials, .credentialsFile,
       .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
       false
@@ -53,6 +54,7 @@ public enum VariableName: String, Sendable, CaseIterable {
     case .roleARN: "the role that is assumed with these credentials"
     case .roleExternalID: "the external id that the role asks for"
     case .stsEndpoint: "the address of AWS STS, where it is not the region's own"
+    case .audit: "whether calls are written to the audit log, and refused where they cannot be"
     }
   }
 }
@@ -94,6 +96,7 @@ public struct TenantSettings: Sendable, Equatable {
     try TenantConfiguration.check(wrappingKeyTTL: wrappingKeyTTL, outageGrace: outageGrace) {
       ConfigurationError($0)
     }
+    try TenantConfiguration.check(audit, hasAuditLog: file.hasAuditLog) { ConfigurationError($0) }
   }
 
   private static func notDynamic(_ name: VariableName) -> ConfigurationError {
@@ -123,6 +126,8 @@ public struct TenantSettings: Sendable, Equatable {
   public var outageGrace: Duration { value(.outageGrace, file.outageGrace, StrictYAML.duration) }
   /// In force.
   public var profile: Profile { value(.profile, file.profile, TenantConfiguration.profile) }
+  /// In force.
+  public var audit: AuditMode { value(.audit, file.audit, AuditMode.parse) }
   /// In force.
   public var isReadOnly: Bool { value(.readOnly, file.isReadOnly, StrictYAML.flag) }
   /// In force; the region of an ARN counts where none is set.
@@ -201,6 +206,7 @@ public struct TenantSettings: Sendable, Equatable {
       case .wrappingKeyTTL, .outageGrace: return try StrictYAML.duration(value).text
       case .profile: return try TenantConfiguration.profile(value).rawValue
       case .readOnly: return "\(try StrictYAML.flag(value))"
+      case .audit: return try AuditMode.parse(value).rawValue
       case .provider, .endpoint, .anchor, .instances, .keysMax, .storageFile, .credentials,
         .credentialsFile, .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
         preconditionFailure("not dynamic")
@@ -217,7 +223,8 @@ public struct TenantSettings: Sendable, Equatable {
     if let moved, name.isOfProvider, text(name, of: moved) != text(name, of: file.provider) {
       return "persisted"
     }
-    return text(inFile: name) == Self.defaults[name] ? "default" : "file"
+    let usual = name == .audit ? (file.hasAuditLog ? AuditMode.lenient : .off).rawValue : Self.defaults[name]
+    return text(inFile: name) == usual ? "default" : "file"
   }
 
   /// The value in force, as text; empty where there is none.
@@ -243,6 +250,7 @@ public struct TenantSettings: Sendable, Equatable {
       .roleExternalID, .stsEndpoint:
       text(name, of: moved ?? file.provider)
     case .anchor: file.anchor.rawValue
+    case .audit: file.audit.rawValue
     case .keysMax: "\(file.keysMax)"
     case .storageFile: file.storageFile
     case .instances:
