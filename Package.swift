@@ -113,6 +113,11 @@ let platform: [Target] = [
     ]
   ),
   .library(
+    "AuditLog",
+    "Platform",
+    ["CLinux", "Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory"]
+  ),
+  .library(
     "TLSTransport",
     "Platform",
     ["COpenSSL", "KeyringCore", "KeyringStorage", "SecureMemory", nioCore]
@@ -135,7 +140,7 @@ let server: [Target] = [
     "KeyringService",
     "Server",
     [
-      "CLinux", "CMKProviders", "Cryptography", "HTTPTransport", "KeyringCore", "KeyringStorage",
+      "AuditLog", "CLinux", "CMKProviders", "Cryptography", "HTTPTransport", "KeyringCore", "KeyringStorage",
       "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol", collections, logging, nioCore,
       nioHTTP1, nioPosix,
     ]
@@ -153,7 +158,7 @@ let clients: [Target] = [
     "keyringctl",
     "Clients",
     [
-      "CLinux", "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage",
+      "AuditLog", "CLinux", "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage",
       "SecureMemory",
       "TLSTransport", "WireProtocol", arguments, collections,
     ]
@@ -182,8 +187,8 @@ let testing: [Target] = [
     "KeyringTestSupport",
     "Testing",
     [
-      "Cryptography", "KeyringClient", "KeyringCore", "KeyringService", "KeyringStorage", "SecureMemory",
-      "TLSTransport", "TenantRegistry", "WireProtocol", logging, nioCore, nioHTTP1, nioPosix,
+      "AuditLog", "Cryptography", "KeyringClient", "KeyringCore", "KeyringService", "KeyringStorage",
+      "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol", logging, nioCore, nioHTTP1, nioPosix,
     ]
   ),
 ]
@@ -201,6 +206,10 @@ let tests: [Target] = [
   .tests(
     "CMKProvidersTests",
     ["CMKProviders", "HTTPTransport", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
+  ),
+  .tests(
+    "AuditLogTests",
+    ["AuditLog", "Cryptography", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "SecureMemory"]
   ),
   .tests(
     "HTTPTransportTests",
@@ -237,8 +246,8 @@ let tests: [Target] = [
   .tests(
     "IntegrationTests",
     [
-      "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage", "KeyringTestSupport",
-      "SecureMemory", "TLSTransport", "WireProtocol", collections, nioCore, nioPosix,
+      "AuditLog", "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage",
+      "KeyringTestSupport", "SecureMemory", "TLSTransport", "WireProtocol", collections, nioCore, nioPosix,
     ],
     exclude: ["Mutants"]
   ),

@@ -319,7 +319,7 @@ extension KeyringClientError {
       switch status.reason {
       case .shuttingDown, .throttled: true
       case .outcomeUnknown: call.isChange
-      case .storageUnavailable: isInDoubt
+      case .storageUnavailable, .auditUnavailable: isInDoubt
       default: false  // the server will answer the same again
       }
     }

@@ -19,7 +19,8 @@ struct Keyringctl: AsyncParsableCommand {
 
       Which commands a certificate may use follows from its identity: `key` wants an instance's, `tenant create` the
       service administrator's, `set`, `rotate-keys`, `backup` and `status TENANT` an administrator's of the service or the
-      tenant. `pki`, `verify` and `inspect` work on files, and talk to nobody.
+      tenant. `pki`, `verify`, `inspect` and `audit verify` work on files, and talk
+      to nobody.
 
       Exit status 0 means that it was done; anything else comes with one line on standard error that says what to do.
       `keyringctl --generate-completion-script bash|zsh|fish` prints a completion script.
@@ -29,7 +30,7 @@ struct Keyringctl: AsyncParsableCommand {
       PKI.self, TenantCommands.self, InstanceCommands.self, CMKCommands.self, SetCommands.self,
       ResetCommands.self, VariablesCommand.self, RotateCMKCommand.self,
       RotateKeysCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
-      InspectCommand.self,
+      InspectCommand.self, AuditCommands.self,
       KeyCommands.self, StatusCommand.self, ReloadCommand.self, WhoAmICommand.self,
     ]
   )

@@ -37,6 +37,9 @@ struct StatusCommand: AsyncParsableCommand {
         ("connections", .number(UInt64(status.connections))), ("memory_locked", .flag(status.isMemoryLocked)),
         ("secure_bytes_used", .number(status.secureBytesUsed)), ("calls", .number(status.calls)),
         ("calls_failed", .number(status.callsFailed)), ("files", .list(status.files.map(\.json))),
+        ("audit_written", .number(status.auditWritten)),
+        ("audit_dropped", .number(status.auditDropped)), ("audit_failure", .text(status.auditFailure)),
+        ("syslog_dropped", .number(status.syslogDropped)),
       ]),
       text: Output.table(
         [
@@ -44,6 +47,7 @@ struct StatusCommand: AsyncParsableCommand {
           ["tenants", "\(status.tenants)\(states.isEmpty ? "" : " (\(states))")"],
           ["connections", "\(status.connections)"], ["memory locked", status.isMemoryLocked ? "yes" : "NO"],
           ["calls", "\(status.calls), \(status.callsFailed) failed"],
+          ["audit", auditText(status.auditWritten, status.auditDropped, status.auditFailure)],
         ] + status.files.map { [$0.name, $0.text] }
       )
     )
@@ -68,8 +72,10 @@ struct StatusCommand: AsyncParsableCommand {
         ("connections", .number(UInt64(status.connections))),
         ("batches_unverified", .number(status.batchesUnverified)),
         ("rotation_done", .number(status.rotationDone)), ("rotation_total", .number(status.rotationTotal)),
-        ("wrapping_keys", .list(keys)),
         ("limits_hit", .object(status.limitsHit.map { ($0.limit, .number($0.count)) })),
+        ("wrapping_keys", .list(keys)), ("audit", .text(status.audit)),
+        ("audit_written", .number(status.auditWritten)), ("audit_dropped", .number(status.auditDropped)),
+        ("audit_failure", .text(status.auditFailure)),
       ] + (status.credentials.map { [("credentials", $0.json)] } ?? [])
     )
     var rows = [
@@ -78,6 +84,10 @@ struct StatusCommand: AsyncParsableCommand {
       ["cmk_id", status.summary.cmkID], ["sequence", "\(status.sequence)"], ["digest", status.digest],
       ["keys", "\(status.keys) (\(status.records) records)"], ["storage", "\(status.storageBytes) bytes"],
       ["connections", "\(status.connections)"],
+      [
+        "audit",
+        "\(status.audit), \(auditText(status.auditWritten, status.auditDropped, status.auditFailure))",
+      ],
     ]
     if !status.limitsHit.isEmpty {
       let hits = status.limitsHit.map { "\($0.limit) \($0.count)" }
@@ -92,6 +102,10 @@ struct StatusCommand: AsyncParsableCommand {
     }
     Output.show(connection.output, json, text: Output.table(rows))
   }
+}
+
+private func auditText(_ written: UInt64, _ dropped: UInt64, _ failure: String) -> String {
+  "\(written) entries written, \(dropped) not" + (failure.isEmpty ? "" : ": \(failure)")
 }
 
 extension CredentialsStatus {

@@ -246,6 +246,14 @@ public struct ServiceStatus: Sendable, Equatable {
   public var callsFailed: UInt64 = 0
   /// The service's own files, as they are in force.
   public var files: [LoadedFiles] = []
+  /// Entries of all audit logs that are durable.
+  public var auditWritten: UInt64 = 0
+  /// Entries that could not be written.
+  public var auditDropped: UInt64 = 0
+  /// A log that cannot be written, and why.
+  public var auditFailure = ""
+  /// Lines that syslog did not take.
+  public var syslogDropped: UInt64 = 0
 
   /// All zero.
   public init() {}
@@ -310,6 +318,14 @@ public struct TenantStatus: Sendable, Equatable {
   public var credentials: CredentialsStatus?
   /// Those limits that refused something since the server started.
   public var limitsHit: [LimitHit] = []
+  /// `off`, `lenient` or `strict`.
+  public var audit = ""
+  /// Entries of its audit log that are durable.
+  public var auditWritten: UInt64 = 0
+  /// Entries that could not be written.
+  public var auditDropped: UInt64 = 0
+  /// Why it cannot be written.
+  public var auditFailure = ""
 
   /// A tenant that is not open.
   public init(summary: TenantSummary) { self.summary = summary }

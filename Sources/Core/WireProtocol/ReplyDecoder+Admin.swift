@@ -140,6 +140,10 @@ extension ReplyDecoder {
     unsafe status.calls = item.calls
     unsafe status.callsFailed = item.calls_failed
     unsafe status.files = loaded(item.n_files, item.files)
+    unsafe status.auditWritten = item.audit_written
+    unsafe status.auditDropped = item.audit_dropped
+    unsafe status.auditFailure = text(item.audit_failure)
+    unsafe status.syslogDropped = item.syslog_dropped
     return status
   }
 
@@ -160,6 +164,10 @@ extension ReplyDecoder {
     unsafe status.rotationDone = item.rotation_done
     unsafe status.rotationTotal = item.rotation_total
     unsafe status.keyringID = text(item.keyring_id)
+    unsafe status.audit = text(item.audit)
+    unsafe status.auditWritten = item.audit_written
+    unsafe status.auditDropped = item.audit_dropped
+    unsafe status.auditFailure = text(item.audit_failure)
     if let credentials = unsafe item.credentials?.pointee {
       status.credentials = unsafe self.credentials(credentials)
     }

@@ -103,6 +103,10 @@ extension ReplyEncoder {
     message.number(9, status.calls)
     message.number(10, status.callsFailed)
     for files in status.files { message.message(20) { write(files, to: &$0) } }
+    message.number(30, status.auditWritten)
+    message.number(31, status.auditDropped)
+    message.bytes(32, status.auditFailure.utf8)
+    message.number(33, status.syslogDropped)
   }
 
   private static func write(_ status: TenantStatus, to message: inout MessageWriter) {
@@ -134,6 +138,10 @@ extension ReplyEncoder {
         inner.number(2, hit.count)
       }
     }
+    message.bytes(30, status.audit.utf8)
+    message.number(31, status.auditWritten)
+    message.number(32, status.auditDropped)
+    message.bytes(33, status.auditFailure.utf8)
   }
 
   private static func write(_ key: WrappingKeyStatus, to message: inout MessageWriter) {

@@ -17,6 +17,7 @@ public enum Reason: Int32, Sendable, CaseIterable {
     variableInvalid
   case tenantExists, shuttingDown, internalError, messageTooLarge, cmkTransient, providerRefused, tenantAbsent
   case configurationInvalid, backupInvalid, restoreRefused, transferExpired
+  case auditUnavailable = 40
 
   /// As the contract spells it: `KEY_EXISTS`.
   public var name: String {
@@ -31,7 +32,7 @@ public enum Reason: Int32, Sendable, CaseIterable {
       .throttled, .wrappingKeyExhausted, .idempotencyMismatch, .stale, .listExpired, .timeout,
       .variableInvalid,
       .tenantExists, .shuttingDown, .internalError, .messageTooLarge, .providerRefused, .tenantAbsent,
-      .configurationInvalid, .backupInvalid, .restoreRefused, .transferExpired:
+      .configurationInvalid, .backupInvalid, .restoreRefused, .transferExpired, .auditUnavailable:
       return "\(self)".reduce(into: "") { text, letter in
         if letter.isUppercase { text += "_" }
         text += letter.uppercased()
@@ -54,7 +55,7 @@ public enum Reason: Int32, Sendable, CaseIterable {
       .providerRefused, .configurationInvalid, .restoreRefused, .transferExpired:
       .failedPrecondition
     case .tenantQuarantined, .storageChanged: .dataLoss
-    case .kmsUnreachable, .storageUnavailable, .shuttingDown: .unavailable
+    case .kmsUnreachable, .storageUnavailable, .shuttingDown, .auditUnavailable: .unavailable
     case .outcomeUnknown: .unknown
     case .throttled, .messageTooLarge: .resourceExhausted
     case .timeout: .deadlineExceeded

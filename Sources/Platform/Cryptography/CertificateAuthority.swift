@@ -194,7 +194,7 @@ public final class CertificateAuthority {
     return unsafe String(decoding: UnsafeRawBufferPointer(start: data, count: count), as: UTF8.self)
   }
 
-  private static func pem(privateKey key: OpaquePointer) throws(CryptographyError) -> Secret {
+  static func pem(privateKey key: OpaquePointer) throws(CryptographyError) -> Secret {
     // SAFETY: a BIO of the secure heap; its memory is copied into a Secret before it is freed, and cleansed by that.
     guard let bio = unsafe BIO_new(BIO_s_secmem()) else { throw .drained("PEM") }
     defer { unsafe BIO_free(bio) }

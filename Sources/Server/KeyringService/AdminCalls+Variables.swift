@@ -51,7 +51,7 @@ extension Service {
       tenant.openKeyring?.forgetRefusals()
     // The ARN of a replica is another region too.
     case .cmkID: tenant.openKeyring?.forgetRefusals()
-    case .profile, .readOnly, .provider, .endpoint, .anchor, .instances, .storageFile, .credentials,
+    case .profile, .readOnly, .provider, .endpoint, .anchor, .instances, .storageFile, .audit, .credentials,
       .credentialsFile, .awsProfile, .roleARN, .roleExternalID, .stsEndpoint, .keysMax, .bytesMax,
       .connectionsMax, .requestsInFlightMax, .inFlightBytesMax, .requestsPerSecond, .requestsBurst,
       .writesPerSecond, .writesBurst, .kmsCallsPerSecond, .weight:
@@ -141,6 +141,7 @@ extension Tenant {
     let refused = admission.refused
     status.limitsHit = LimitKind.allCases.filter { refused[$0] > 0 }
       .map { LimitHit(limit: $0.rawValue, count: refused[$0]) }
+    addAudit(to: &status)
     guard let keyring = openKeyring else { return status }
     let view = keyring.view.withLock { $0 }
     status.sequence = view.state.sequence

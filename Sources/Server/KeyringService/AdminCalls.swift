@@ -224,6 +224,7 @@ extension Service {
     status.calls = calls.load(ordering: .relaxed)
     status.callsFailed = callsFailed.load(ordering: .relaxed)
     status.files = tls.withLock { $0 }?.files ?? []
+    addAudit(to: &status)
     return status
   }
 }

@@ -1,3 +1,4 @@
+internal import AuditLog
 internal import KeyringCore
 internal import TLSTransport
 internal import WireProtocol
@@ -14,6 +15,8 @@ struct Caller: Sendable {
   let fingerprint: String
   /// Where the connection comes from, as IP address and port; empty where that is not known.
   let address: String
+  /// The same, for entries of the audit log.
+  let audit: AuditCaller
   /// Where the caller's listings are kept.
   let listings: Listings
   /// Names the connection.

@@ -18,12 +18,18 @@ extension Connection {
         Service.Answer(sequence: 0, outcome: .failure(.malformed(""))),
         request.id,
         connection,
-        status: error.status
+        status: error.status,
+        request: request
       )
     }
     guard inFlight[request.id] == nil else {
       let error = ServiceError.malformed("a request of this id is in flight on this connection")
-      return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
+      return reply(
+        Service.Answer(sequence: 0, outcome: .failure(error)),
+        request.id,
+        connection,
+        request: request
+      )
     }
     do throws(ServiceError) {
       try takeRates(request.call)
@@ -35,9 +41,14 @@ extension Connection {
     {
       do throws(KeyringError) {
         let identity = try name.identity(for: instance)
-        if fetch(identity, version, request.id, request.minSequence, keyring, connection) { return }
+        if fetch(FetchRequest(request, identity, version), keyring, connection) { return }
       } catch {
-        return reply(Service.Answer(sequence: 0, outcome: .failure(.keyring(error))), request.id, connection)
+        return reply(
+          Service.Answer(sequence: 0, outcome: .failure(.keyring(error))),
+          request.id,
+          connection,
+          request: request
+        )
       }
     }
     start(request, caller, messageBytes: messageBytes, connection)
@@ -77,14 +88,7 @@ extension Connection {
       reply(Service.Answer(sequence: 0, outcome: .failure(error)), fetch.id, connection)
       return true
     }
-    let isAnswered = self.fetch(
-      fetch.identity,
-      fetch.version,
-      fetch.id,
-      fetch.minSequence,
-      keyring,
-      connection
-    )
+    let isAnswered = self.fetch(FetchRequest(fetch), keyring, connection)
     if isAnswered { service.calls.add(1, ordering: .relaxed) }
     hasTaken = !isAnswered
     return isAnswered
@@ -94,17 +98,17 @@ extension Connection {
   ///
   /// - Returns: false where memory cannot answer.
   private func fetch(
-    _ identity: KeyIdentity,
-    _ version: UInt32,
-    _ id: UInt64,
-    _ minSequence: UInt64,
+    _ fetch: FetchRequest,
     _ keyring: TenantKeyring,
     _ connection: TLSConnection
   ) -> Bool {
     tenant?.use.note(lastRequest)
+    // Strict: not before its entry is written.
+    guard mayAnswerBeforeAudit else { return false }
+    let (id, identity) = (fetch.id, fetch.identity)
     do throws(ServiceError) {
-      let (answer, sequence) = keyring.read(identity, version: version, now: lastRequest)
-      guard sequence >= minSequence else { throw .stale(sequence: sequence) }
+      let (answer, sequence) = keyring.read(identity, version: fetch.version, now: lastRequest)
+      guard sequence >= fetch.minSequence else { throw .stale(sequence: sequence) }
       switch answer {
       case .needsWrappingKey: return false
       case .absent:
@@ -112,6 +116,7 @@ extension Connection {
           ReplyEncoder.bytes(id: id, sequence: sequence, .fetch(nil)),
           to: &connection.output
         )
+        audit(fetch, version: nil, sequence)
       case .present(let identity, let key, let record, let held):
         try unsafe ReplyEncoder.appendFetch(
           id: id,
@@ -124,11 +129,13 @@ extension Connection {
         ) { room throws(ServiceError) in
           try unsafe held.open(record, identity: identity, type: key.type, into: room)
         }
+        audit(fetch, version: record.version, sequence)
       }
     } catch .wrappingKeyReplaced {
       return false
     } catch {
-      reply(Service.Answer(sequence: 0, outcome: .failure(error)), id, connection)
+      audit(fetch, refused: error)
+      reply(Service.Answer(sequence: 0, outcome: .failure(error), isAudited: true), id, connection)
     }
     return true
   }
@@ -160,7 +167,9 @@ extension Connection {
     let scheduled = eventLoop.scheduleTask(in: .milliseconds(timeout)) {
       let (me, connection) = bound.value
       let error: ServiceError = doubt.isLeft(at: deadline) ? .outcomeUnknown("the deadline passed") : .timeout
-      me.finish(id, serial, Service.Answer(sequence: 0, outcome: .failure(error)), connection)
+      // What the task comes to is audited.
+      let answer = Service.Answer(sequence: 0, outcome: .failure(error), isAudited: true)
+      me.finish(id, serial, answer, connection)
       me.letGoIfPossible(connection)
     }
     inFlight[id] = InFlight(serial: serial, scheduled: scheduled, deadline: deadline, doubt: doubt)
@@ -192,10 +201,12 @@ extension Connection {
     _ answer: Service.Answer,
     _ id: UInt64,
     _ connection: TLSConnection,
-    status: Status? = nil
+    status: Status? = nil,
+    request: Request? = nil
   ) {
     switch answer.outcome {
     case .failure(let error):
+      if !answer.isAudited { auditRefusal(status ?? error.status, request) }
       service.callsFailed.add(1, ordering: .relaxed)
       let bytes = ReplyEncoder.bytes(id: id, sequence: answer.sequence, status ?? error.status)
       ReplyEncoder.appendFrame(bytes, to: &connection.output)

@@ -1,3 +1,4 @@
+internal import AuditLog
 internal import TenantRegistry
 internal import KeyringCore
 internal import Logging
@@ -78,13 +79,15 @@ final class Connection: TLSConnectionDelegate {
     isAuthenticated = true
     guard let identity = peer.identity else { return connection.close() }
     let uri = identity.uri(trustDomain: service.resources.configuration.trustDomain)
+    let address = connection.remoteAddress.map { Self.text($0) } ?? ""
     let caller = Caller(
       identity: identity,
       uri: uri,
       notBefore: UInt64(clamping: peer.notBefore),
       notAfter: UInt64(clamping: peer.notAfter),
       fingerprint: peer.fingerprint,
-      address: connection.remoteAddress.map { Self.text($0) } ?? "",
+      address: address,
+      audit: AuditCaller(identity: uri, certificate: peer.fingerprint, address: address),
       listings: Listings(),
       connection: number
     )
@@ -189,6 +192,7 @@ final class Connection: TLSConnectionDelegate {
   var isAdministrator: Bool { instance == nil }
 
   private func refuse(_ status: Status, _ connection: TLSConnection) {
+    if let caller { service.auditRefusedConnection(caller, status) }
     ReplyEncoder.appendFrame(ReplyEncoder.bytes(id: 0, sequence: 0, status), to: &connection.output)
     connection.close()
   }

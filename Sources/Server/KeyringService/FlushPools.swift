@@ -19,6 +19,10 @@ public final class FlushPools: Sendable {
     case long
     /// What may take seconds, and is waited for by nobody who opens a tenant: writing a whole file anew.
     case rewriting
+    /// The audit logs' appends and syncs, each of which may hang: more threads, so that one log's disk is not another's.
+    case audit
+    /// Where the audit logs end, written behind them.
+    case auditHead
     /// The copying, proving and stretching of backups and restores, which neither an opening nor a compaction waits for.
     case backup
   }
@@ -28,6 +32,8 @@ public final class FlushPools: Sendable {
     let kind: Kind
   }
 
+  private static let auditThreads = 8
+
   /// Makes no thread yet; each file system's are made at its first use.
   public init(threadsPerFileSystem: Int) { self.threadsPerFileSystem = threadsPerFileSystem }
 
@@ -36,7 +42,9 @@ public final class FlushPools: Sendable {
     let place = Place(device: device, kind: kind)
     let pool = pools.withLock { pools in
       if let pool = pools[place] { return pool }
-      let pool = NIOThreadPool(numberOfThreads: threadsPerFileSystem)
+      let pool = NIOThreadPool(
+        numberOfThreads: kind == .audit ? max(Self.auditThreads, threadsPerFileSystem) : threadsPerFileSystem
+      )
       pool.start()
       pools[place] = pool
       return pool

@@ -1,3 +1,4 @@
+internal import AuditLog
 internal import KeyringStorage
 internal import Logging
 internal import NIOCore
@@ -27,6 +28,7 @@ public final class KeyringServer: Sendable {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
     do {
       let server = try await KeyringServer(service, group, tls, configuration)
+      service.auditEvent("server-start", [("version", .text(Service.version))])
       return server
     } catch {
       throw ConfigurationError(
@@ -141,8 +143,10 @@ public final class KeyringServer: Sendable {
   private func closeTenants() async -> Bool {
     let tenants = service.tenants
     let (results, continuation) = AsyncStream.makeStream(of: Bool.self)
+    let service = self.service
     let closing = Task {
       await tenants.close()
+      await service.closeAudit()
       continuation.yield(true)
     }
     let waiting = Task {

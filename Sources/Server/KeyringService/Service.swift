@@ -56,10 +56,16 @@ public final class Service: Sendable {
   struct Answer: Sendable {
     let sequence: UInt64
     let outcome: Result<ReplyResult, ServiceError>
+    /// There is an entry of it, or none is wanted.
+    var isAudited = false
   }
 
-  /// Executes a request.
+  /// Executes a request, and has it written to the audit log.
   func answer(_ request: Request, _ caller: Caller, deadline: RequestDeadline) async -> Answer {
+    await audited(request, caller) { await self.execute(request, caller, deadline: deadline) }
+  }
+
+  private func execute(_ request: Request, _ caller: Caller, deadline: RequestDeadline) async -> Answer {
     do throws(ServiceError) {
       let (sequence, result) = try await execute(request, caller, deadline)
       return Answer(sequence: sequence, outcome: .success(result))

@@ -35,6 +35,8 @@ public enum ServiceError: Error, Sendable, Equatable {
   case storageChanged(String)
   /// The storage cannot be written; nothing changed.
   case storageUnavailable(String)
+  /// The audit log cannot be written, and the tenant's is strict; nothing changed.
+  case auditUnavailable(String)
   /// The change may or may not have happened.
   case outcomeUnknown(String)
   /// Over a limit.

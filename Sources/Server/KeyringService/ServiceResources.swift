@@ -1,3 +1,4 @@
+internal import AuditLog
 internal import CMKProviders
 internal import HTTPTransport
 internal import KeyringCore
@@ -24,17 +25,23 @@ public struct ServiceResources: Sendable {
   let http: HTTPLoop
   let anchorWriter: AnchorWriter
   let admission: ServerAdmission
+  let audit: AuditDirectory?
+  /// Of the service itself.
+  let serviceLog: AuditLogWriter?
   let logger: Logger
 
   /// Opens the directories and the root key that the configuration names.
   ///
-  /// - Parameter calls: the way to the disk of all of it; a test makes some fail.
+  /// - Parameters:
+  ///   - calls: the way to the disk of all of it; a test makes some fail.
+  ///   - auditing: of the audit logs; a test has its own.
   /// - Throws: `ConfigurationError`, saying which and why.
   public init(
     _ configuration: ServiceConfiguration,
     credentialsDirectory: String?,
     logger: Logger,
-    calls: SystemCalls = SystemCalls()
+    calls: SystemCalls = SystemCalls(),
+    auditing: Auditing = Auditing()
   ) throws(ConfigurationError) {
     self.configuration = configuration
     self.logger = logger
@@ -44,11 +51,17 @@ public struct ServiceResources: Sendable {
         create: true,
         calls: calls
       )
-      tenants = TenantsDirectory(directory: directory, allowedEndpoints: configuration.allowedEndpoints)
+      tenants = TenantsDirectory(
+        directory: directory,
+        allowedEndpoints: configuration.allowedEndpoints,
+        hasAuditLog: configuration.audit != nil
+      )
       anchors = try DirectoryDescriptor(path: configuration.anchorDirectory, create: true, calls: calls)
       flushPools = FlushPools(threadsPerFileSystem: configuration.flushThreads)
       anchorWriter = AnchorWriter()
       admission = ServerAdmission(configuration.limits)
+      audit = try auditing.open(configuration.audit, anchors: anchors, flushPools, logger)
+      serviceLog = try audit?.log(AuditDirectory.serviceLog)
       http = try HTTPLoop()
       backupPassphrase = try configuration.backupPassphraseFile.map { file throws(CMKError) in
         try BackupPassphrase(file: file)
@@ -85,6 +98,7 @@ public struct ServiceResources: Sendable {
     do {
       _ = try existing(configuration.tenantsDirectory)
       _ = try existing(configuration.anchorDirectory)
+      if let audit = configuration.audit { _ = try existing(audit.directory) }
       if let path = configuration.cmkDirectory, let source = configuration.rootKey {
         let source = try rootKeySource(source, credentialsDirectory)
         try RootKey.check(source, directory: try existing(path))

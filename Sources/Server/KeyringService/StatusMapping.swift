@@ -29,6 +29,12 @@ extension ServiceError {
         "the storage cannot be written; nothing changed",
         retryAfterMilliseconds: 1000
       )
+    case .auditUnavailable:
+      Status(
+        .auditUnavailable,
+        "the audit log cannot be written, without which nothing is done here: nothing changed",
+        retryAfterMilliseconds: 1000
+      )
     case .outcomeUnknown:
       Status(
         .outcomeUnknown,

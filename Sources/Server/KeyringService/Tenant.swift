@@ -1,3 +1,4 @@
+internal import AuditLog
 internal import CMKProviders
 internal import Dispatch
 internal import KeyringCore
@@ -24,10 +25,13 @@ final class Tenant: Sendable {
     var settings: TenantSettings {
       didSet {
         setRules()
+        audit = settings.audit
         admission.limits = settings.limits(service)
       }
     }
     var persisted: PersistedState { didSet { setRules() } }
+    /// Of the settings: each fetch asks.
+    private(set) var audit: AuditMode
     /// Told of new limits whoever changes the settings, so that they count from the next request on.
     let admission: Admission
     let service: ServiceConfiguration.Limits
@@ -48,6 +52,7 @@ final class Tenant: Sendable {
     ) {
       self.settings = settings
       self.persisted = persisted
+      audit = settings.audit
       self.admission = admission
       self.service = service
       rules = InstanceRules(file: settings.file.instances, persisted: persisted)
@@ -74,6 +79,7 @@ final class Tenant: Sendable {
   /// Another directory is in the place of its own: it is let go of.
   let isReplaced = Atomic(false)
   let admission: Admission
+  let auditLog: AuditLogWriter?
 
   /// - Parameters:
   ///   - base: the bounded queue that all tenants' queues target.
@@ -110,6 +116,7 @@ final class Tenant: Sendable {
     self.logger = logger
     do {
       device = try files.directory.status().device
+      auditLog = try resources.audit?.log(files.tenant.text)
     } catch {
       throw ConfigurationError("\(error)")
     }

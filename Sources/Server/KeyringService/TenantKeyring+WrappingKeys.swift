@@ -90,7 +90,10 @@ extension TenantKeyring {
       if let refusal = standings.freshRefusal(id, now: now) { return .failure(refusal) }
       if let asking = standings.entries[id]?.asking { return .success(asking) }
       // Not a child of who asks first: it is for all, whatever that one's deadline.
-      let asking = Task.detached { await self.patiently(id) { await self.confirm(id) } }
+      let ids = KMSRequestIDs.current
+      let asking = Task.detached {
+        await self.patiently(id) { await ids.collecting { await self.confirm(id) } }
+      }
       standings.entries[id, default: .init()].asking = asking
       return .success(asking)
     }
@@ -253,8 +256,9 @@ extension TenantKeyring {
     }
     let making = makingWriteKey.withLock { making in
       if let task = making[settings.cmkID] { return task }
+      let ids = KMSRequestIDs.current
       let task = Task.detached {
-        let result = await self.addWrappingKey(settings)
+        let result = await ids.collecting { await self.addWrappingKey(settings) }
         self.makingWriteKey.withLock { $0[settings.cmkID] = nil }
         return result
       }

@@ -87,6 +87,8 @@ public struct ServiceConfiguration: Sendable, Equatable {
   public let limits: Limits
   /// A tenant that nobody used for this long closes, and its wrapping keys are wiped; default: 1h.
   public let idleClose: Duration
+  /// Where calls are written down; nil: nowhere.
+  public let audit: AuditSettings?
   /// trace, debug, info, notice, warning, error; default: info.
   public let logLevel: String
 
@@ -94,8 +96,7 @@ public struct ServiceConfiguration: Sendable, Equatable {
     "listen", "health_listen", "trust_domain", "tls", "tenants_directory", "anchor_directory",
     "local_provider", "backup", "aws",
     "allowed_endpoints", "secure_memory_bytes", "allow_unlocked_memory", "event_loops", "flush_threads",
-    "limits", "idle_close",
-    "log_level",
+    "limits", "idle_close", "log_level", "audit",
   ]
 
   static let tlsKeys = ["certificate", "key", "client_ca", "client_crl"]
@@ -161,6 +162,8 @@ public struct ServiceConfiguration: Sendable, Equatable {
     flushThreads = try yaml.number("flush_threads", 1...64) ?? 2
     limits = try Self.limits(yaml.mapping("limits"))
     idleClose = try yaml.duration("idle_close") ?? .seconds(3600)
+    let auditing = try yaml.mapping("audit")
+    audit = try auditing.map { mapping throws(ConfigurationError) in try AuditSettings(mapping, path) }
     logLevel = try yaml.take("log_level", Self.logLevel) ?? "info"
     try yaml.finish(known: Self.keys)
   }

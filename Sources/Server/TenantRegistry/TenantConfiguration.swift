@@ -29,13 +29,17 @@ public struct TenantConfiguration: Sendable, Equatable {
   public let instances: AllowedInstances
   /// Those that it sets; 0: without limit.
   public let limits: [TenantLimit: Int]
+  /// Default: lenient where the service has an audit directory.
+  public let audit: AuditMode
+  /// True if the service has an audit directory.
+  public let hasAuditLog: Bool
   /// One path component; default: keyring.
   public let storageFile: String
 
   static let keys =
     ProviderSettings.keys + [
       "cmk_id", "profile", "wrapping_key_ttl", "outage_grace", "read_only", "anchor", "instances", "limits",
-      "storage_file",
+      "storage_file", "audit",
     ]
 
   static let limitKeys = TenantLimit.allCases.map(\.rawValue)
@@ -45,7 +49,13 @@ public struct TenantConfiguration: Sendable, Equatable {
   /// - Parameters:
   ///   - file: for messages.
   ///   - allowedEndpoints: hosts that a tenant's `endpoint` may name.
-  public init(yaml: String, file: String, allowedEndpoints: [String]) throws(ConfigurationError) {
+  ///   - hasAuditLog: the service has an audit directory.
+  public init(
+    yaml: String,
+    file: String,
+    allowedEndpoints: [String],
+    hasAuditLog: Bool = false
+  ) throws(ConfigurationError) {
     var yaml = try StrictYAML(yaml, file: file)
     guard let cmkID = try yaml.take("cmk_id", Self.cmkID) else { throw yaml.error("cmk_id has to be set") }
     self.cmkID = cmkID
@@ -67,6 +77,8 @@ public struct TenantConfiguration: Sendable, Equatable {
     for limit in TenantLimit.allCases { limits[limit] = try mapping?.take(limit.rawValue, limit.value) }
     try mapping?.finish(known: Self.limitKeys)
     self.limits = limits
+    audit = try yaml.take("audit", AuditMode.parse) ?? (hasAuditLog ? .lenient : .off)
+    self.hasAuditLog = hasAuditLog
     storageFile = try yaml.take("storage_file", Self.fileName) ?? "keyring"
     try yaml.finish(known: Self.keys)
     try check(yaml)
@@ -75,6 +87,7 @@ public struct TenantConfiguration: Sendable, Equatable {
   private func check(_ yaml: StrictYAML) throws(ConfigurationError) {
     try Self.check(wrappingKeyTTL: wrappingKeyTTL, outageGrace: outageGrace) { yaml.error($0) }
     try Self.check(cmkID, region: provider.region) { yaml.error($0) }
+    try Self.check(audit, hasAuditLog: hasAuditLog) { yaml.error($0) }
     guard storageFile != provider.credentialsFile else {
       throw yaml.error("storage_file and credentials_file are one file")
     }
@@ -134,6 +147,16 @@ public struct TenantConfiguration: Sendable, Equatable {
   ) throws(ConfigurationError) {
     guard wrappingKeyTTL > .zero || outageGrace == .zero else {
       throw error("wrapping_key_ttl 0 asks the KMS at each operation: outage_grace must be 0 too")
+    }
+  }
+
+  static func check(
+    _ audit: AuditMode,
+    hasAuditLog: Bool,
+    _ error: (String) -> ConfigurationError
+  ) throws(ConfigurationError) {
+    guard audit != .strict || hasAuditLog else {
+      throw error("'audit' cannot be strict: the service has no audit directory")
     }
   }
 

@@ -15,7 +15,8 @@ public struct RestoredConfiguration: Sendable {
   public init(
     yaml: [UInt8],
     persisted json: [UInt8]?,
-    allowedEndpoints: [String]
+    allowedEndpoints: [String],
+    hasAuditLog: Bool = false
   ) throws(ConfigurationError) {
     func text(_ bytes: [UInt8], _ file: String) throws(ConfigurationError) -> String {
       guard let text = String(validating: bytes, as: UTF8.self) else {
@@ -26,7 +27,8 @@ public struct RestoredConfiguration: Sendable {
     let file = try TenantConfiguration(
       yaml: text(yaml, "tenant.yaml"),
       file: "tenant.yaml in the backup",
-      allowedEndpoints: allowedEndpoints
+      allowedEndpoints: allowedEndpoints,
+      hasAuditLog: hasAuditLog
     )
     var state = PersistedState()
     if let json {
@@ -101,8 +103,12 @@ public struct TenantRemains: Sendable {
     }
     do {
       storageFile = try yaml.map {
-        try TenantConfiguration(yaml: $0, file: "tenant.yaml", allowedEndpoints: files.allowedEndpoints)
-          .storageFile
+        try TenantConfiguration(
+          yaml: $0,
+          file: "tenant.yaml",
+          allowedEndpoints: files.allowedEndpoints,
+          hasAuditLog: files.hasAuditLog
+        ).storageFile
       }
     } catch {
       storageFile = nil
@@ -126,9 +132,7 @@ extension TenantsDirectory {
   public func remains(of tenant: TenantName) throws(FileError) -> TenantRemains? {
     do throws(FileError) {
       let opened = try directory.directory(tenant.text)
-      return try TenantRemains(
-        TenantFiles(tenant: tenant, directory: opened, allowedEndpoints: allowedEndpoints)
-      )
+      return try TenantRemains(files(tenant, opened))
     } catch .absent {
       return nil
     }
@@ -138,11 +142,16 @@ extension TenantsDirectory {
   public func make(_ tenant: TenantName) throws(FileError) -> TenantFiles {
     let made = try directory.directory(tenant.text, create: true)
     try directory.synchronize()
-    return TenantFiles(tenant: tenant, directory: made, allowedEndpoints: allowedEndpoints)
+    return files(tenant, made)
   }
 
   /// Checks a configuration of a backup under this service's rules.
   public func check(yaml: [UInt8], persisted: [UInt8]?) throws(ConfigurationError) -> RestoredConfiguration {
-    try RestoredConfiguration(yaml: yaml, persisted: persisted, allowedEndpoints: allowedEndpoints)
+    try RestoredConfiguration(
+      yaml: yaml,
+      persisted: persisted,
+      allowedEndpoints: allowedEndpoints,
+      hasAuditLog: hasAuditLog
+    )
   }
 }

@@ -8,11 +8,18 @@ public final class TenantFiles: Sendable {
   /// The directory.
   public let directory: DirectoryDescriptor
   let allowedEndpoints: [String]
+  let hasAuditLog: Bool
 
-  init(tenant: TenantName, directory: DirectoryDescriptor, allowedEndpoints: [String]) {
+  init(
+    tenant: TenantName,
+    directory: DirectoryDescriptor,
+    allowedEndpoints: [String],
+    hasAuditLog: Bool = false
+  ) {
     self.tenant = tenant
     self.directory = directory
     self.allowedEndpoints = allowedEndpoints
+    self.hasAuditLog = hasAuditLog
   }
 
   func bytes(_ name: String) throws(ConfigurationError) -> [UInt8]? {
@@ -37,7 +44,12 @@ public final class TenantFiles: Sendable {
   public func load() throws(ConfigurationError) -> (settings: TenantSettings, persisted: PersistedState) {
     let file = "\(directory.path)/tenant.yaml"
     guard let yaml = try read("tenant.yaml") else { throw ConfigurationError("\(file) is not there") }
-    let configuration = try TenantConfiguration(yaml: yaml, file: file, allowedEndpoints: allowedEndpoints)
+    let configuration = try TenantConfiguration(
+      yaml: yaml,
+      file: file,
+      allowedEndpoints: allowedEndpoints,
+      hasAuditLog: hasAuditLog
+    )
     var persisted = PersistedState()
     if let json = try read("persisted.json") {
       persisted = try PersistedState(
@@ -77,11 +89,24 @@ public final class TenantsDirectory: Sendable {
   /// The directory.
   public let directory: DirectoryDescriptor
   let allowedEndpoints: [String]
+  let hasAuditLog: Bool
 
-  /// - Parameter allowedEndpoints: hosts that a tenant's `endpoint` may name.
-  public init(directory: DirectoryDescriptor, allowedEndpoints: [String]) {
+  /// - Parameters:
+  ///   - allowedEndpoints: hosts that a tenant's `endpoint` may name.
+  ///   - hasAuditLog: the service has an audit directory.
+  public init(directory: DirectoryDescriptor, allowedEndpoints: [String], hasAuditLog: Bool = false) {
     self.directory = directory
     self.allowedEndpoints = allowedEndpoints
+    self.hasAuditLog = hasAuditLog
+  }
+
+  func files(_ tenant: TenantName, _ directory: DirectoryDescriptor) -> TenantFiles {
+    TenantFiles(
+      tenant: tenant,
+      directory: directory,
+      allowedEndpoints: allowedEndpoints,
+      hasAuditLog: hasAuditLog
+    )
   }
 
   /// The tenants there are; what is no tenant's name is passed over. Reads names only: configuration is read at first use.
@@ -103,7 +128,7 @@ public final class TenantsDirectory: Sendable {
   public func open(_ tenant: TenantName) throws(ConfigurationError) -> TenantFiles? {
     do {
       let opened = try directory.directory(tenant.text)
-      return TenantFiles(tenant: tenant, directory: opened, allowedEndpoints: allowedEndpoints)
+      return files(tenant, opened)
     } catch .absent {
       return nil
     } catch {
@@ -116,7 +141,12 @@ public final class TenantsDirectory: Sendable {
   ///
   /// - Throws: where a tenant with a configuration is there, or `yaml` is not one.
   public func create(_ tenant: TenantName, yaml: String) throws(ConfigurationError) -> TenantFiles {
-    _ = try TenantConfiguration(yaml: yaml, file: "tenant.yaml", allowedEndpoints: allowedEndpoints)
+    _ = try TenantConfiguration(
+      yaml: yaml,
+      file: "tenant.yaml",
+      allowedEndpoints: allowedEndpoints,
+      hasAuditLog: hasAuditLog
+    )
     do {
       let made = try directory.directory(tenant.text, create: true)
       try directory.synchronize()
@@ -124,7 +154,7 @@ public final class TenantsDirectory: Sendable {
         throw ConfigurationError("the tenant '\(tenant)' exists")
       }
       try AtomicFile.replace("tenant.yaml", in: made, with: [Array(yaml.utf8)])
-      return TenantFiles(tenant: tenant, directory: made, allowedEndpoints: allowedEndpoints)
+      return files(tenant, made)
     } catch let error as ConfigurationError {
       throw error
     } catch {

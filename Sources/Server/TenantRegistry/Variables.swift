@@ -31,11 +31,12 @@ public enum VariableName: String, Sendable, CaseIterable {
   case roleARN = "role_arn"
   case roleExternalID = "role_external_id"
   case stsEndpoint = "sts_endpoint"
+  case audit
 
   /// True if it can be set at run time.
   public var isDynamic: Bool {
     switch self {
-    case .cmkID, .region, .wrappingKeyTTL, .outageGrace, .profile, .readOnly: true
+    case .cmkID, .region, .wrappingKeyTTL, .outageGrace, .profile, .readOnly, .audit: true
     case .keysMax, .bytesMax, .connectionsMax, .requestsInFlightMax, .inFlightBytesMax, .requestsPerSecond,
       .requestsBurst, .writesPerSecond, .writesBurst, .kmsCallsPerSecond, .weight:
       true
@@ -68,6 +69,7 @@ public enum VariableName: String, Sendable, CaseIterable {
     case .roleARN: "the role that is assumed with these credentials"
     case .roleExternalID: "the external id that the role asks for"
     case .stsEndpoint: "the address of AWS STS, where it is not the region's own"
+    case .audit: "whether calls are written to the audit log, and refused where they cannot be"
     }
   }
 }
@@ -109,6 +111,7 @@ public struct TenantSettings: Sendable, Equatable {
     try TenantConfiguration.check(wrappingKeyTTL: wrappingKeyTTL, outageGrace: outageGrace) {
       ConfigurationError($0)
     }
+    try TenantConfiguration.check(audit, hasAuditLog: file.hasAuditLog) { ConfigurationError($0) }
   }
 
   private static func notDynamic(_ name: VariableName) -> ConfigurationError {
@@ -147,6 +150,8 @@ public struct TenantSettings: Sendable, Equatable {
       try limit.value(text)
     }
   }
+  /// In force.
+  public var audit: AuditMode { value(.audit, file.audit, AuditMode.parse) }
   /// In force.
   public var isReadOnly: Bool { value(.readOnly, file.isReadOnly, StrictYAML.flag) }
   /// In force; the region of an ARN counts where none is set.
@@ -255,6 +260,7 @@ public struct TenantSettings: Sendable, Equatable {
         .requestsBurst, .writesPerSecond, .writesBurst, .kmsCallsPerSecond, .weight:
         guard let limit = name.limit else { preconditionFailure("a limit") }
         return limit.text(try limit.value(value))
+      case .audit: return try AuditMode.parse(value).rawValue
       case .provider, .endpoint, .anchor, .instances, .storageFile, .credentials, .credentialsFile,
         .awsProfile, .roleARN, .roleExternalID, .stsEndpoint:
         preconditionFailure("not dynamic")
@@ -272,7 +278,8 @@ public struct TenantSettings: Sendable, Equatable {
       return "persisted"
     }
     if let limit = name.limit { return file.limits[limit] == nil ? "default" : "file" }
-    return text(inFile: name) == Self.defaults[name] ? "default" : "file"
+    let usual = name == .audit ? (file.hasAuditLog ? AuditMode.lenient : .off).rawValue : Self.defaults[name]
+    return text(inFile: name) == usual ? "default" : "file"
   }
 
   /// The value in force, as text; empty where there is none.
@@ -297,6 +304,7 @@ public struct TenantSettings: Sendable, Equatable {
       .roleExternalID, .stsEndpoint:
       text(name, of: moved ?? file.provider)
     case .anchor: file.anchor.rawValue
+    case .audit: file.audit.rawValue
     case .keysMax, .bytesMax, .connectionsMax, .requestsInFlightMax, .inFlightBytesMax, .requestsPerSecond,
       .requestsBurst, .writesPerSecond, .writesBurst, .kmsCallsPerSecond, .weight:
       name.limit.map { limit in (file.limits[limit] ?? limit.standard).map(limit.text) ?? "" } ?? ""

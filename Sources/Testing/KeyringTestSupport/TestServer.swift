@@ -1,6 +1,6 @@
 public import KeyringClient
 internal import KeyringCore
-internal import KeyringService
+public import KeyringService
 public import KeyringStorage
 internal import Logging
 internal import SecureMemory
@@ -30,6 +30,8 @@ public final class TestServer: TestEndpoint {
   ///   - hasHealth: whether it serves health and metrics, on a free port.
   ///   - rootKey: of a new folder: 64 hexadecimal digits.
   ///   - calls: its way to the disk, some of which a test makes fail.
+  ///   - audit: lines of the configuration's `audit` besides the directory, which is `audit`; nil for no audit logs.
+  ///   - auditing: how the audit logs are kept.
   public init(
     pki: TestPKI? = nil,
     data: TestDirectory? = nil,
@@ -39,7 +41,9 @@ public final class TestServer: TestEndpoint {
     backupPassphrase: String? = nil,
     hasHealth: Bool = false,
     rootKey: String = String(repeating: "5a", count: 32),
-    calls: SystemCalls = SystemCalls()
+    calls: SystemCalls = SystemCalls(),
+    audit: [String]? = nil,
+    auditing: Auditing = Auditing()
   ) async throws {
     let pki = try pki ?? TestPKI()
     let isNew = data == nil
@@ -64,6 +68,7 @@ public final class TestServer: TestEndpoint {
       yaml += "backup: {passphrase_file: backup.passphrase}\n"
     }
     yaml += lines.map { "\($0)\n" }.joined()
+    if let audit { yaml += "audit: {\((["directory: audit"] + audit).joined(separator: ", "))}\n" }
     if !limits.isEmpty { yaml += "limits: {\(limits.joined(separator: ", "))}\n" }
     let configuration = try ServiceConfiguration(yaml: yaml, file: "test.yaml", directory: data.path)
     var logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
@@ -72,7 +77,8 @@ public final class TestServer: TestEndpoint {
       configuration,
       credentialsDirectory: nil,
       logger: logger,
-      calls: calls
+      calls: calls,
+      auditing: auditing
     )
     server = try await KeyringServer.start(Service(resources, isMemoryLocked: false))
     self.port = server.port

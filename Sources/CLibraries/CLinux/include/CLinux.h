@@ -4,16 +4,21 @@
 #define KEYRING_CLINUX_H
 
 #include <errno.h>
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #ifndef F_OFD_SETLK
@@ -60,6 +65,53 @@ static inline int keyring_openat(int directory, const char *path, int flags, mod
 /// or the kernel does not know how.
 static inline int keyring_rename_new(const char *from, const char *to) {
   return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 1u);
+}
+
+/// A datagram socket to the Unix socket at `path`; -1 with errno.
+static inline int keyring_datagram_unix(const char *path) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (strlen(path) >= sizeof address.sun_path) {
+    errno = ENAMETOOLONG;
+    return -1;
+  }
+  memcpy(address.sun_path, path, strlen(path) + 1);
+  int made = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (made >= 0 && connect(made, (struct sockaddr *)&address, sizeof address) != 0) {
+    int failure = errno;
+    close(made);
+    errno = failure;
+    return -1;
+  }
+  return made;
+}
+
+/// A UDP socket to an IPv4 or IPv6 address in digits; -1 with errno.
+static inline int keyring_datagram_udp(const char *host, uint16_t port) {
+  struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons(port)};
+  struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+  struct sockaddr *address = (struct sockaddr *)&four;
+  socklen_t bytes = sizeof four;
+  if (inet_pton(AF_INET, host, &four.sin_addr) != 1) {
+    if (inet_pton(AF_INET6, host, &six.sin6_addr) != 1) {
+      errno = EINVAL;
+      return -1;
+    }
+    address = (struct sockaddr *)&six;
+    bytes = sizeof six;
+  }
+  int made = socket(address->sa_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (made >= 0 && connect(made, address, bytes) != 0) {
+    int failure = errno;
+    close(made);
+    errno = failure;
+    return -1;
+  }
+  return made;
+}
+
+/// send(2) that neither waits nor raises SIGPIPE.
+static inline ssize_t keyring_datagram_send(int descriptor, const void *bytes, size_t count) {
+  return send(descriptor, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 /// RLIMIT_CORE to zero, hard and soft.

@@ -43,6 +43,7 @@ extension AWSProvider {
       var request = call.request(credentials)
       request.timeoutMilliseconds = guarded.attemptMilliseconds(request.timeoutMilliseconds)
       response = try await http.send(request)
+      KMSRequestIDs.current?.add(ErrorAnswer.requestID(response))
     } catch {
       throw CallFailure(error)
     }

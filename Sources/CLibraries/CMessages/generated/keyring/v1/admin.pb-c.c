@@ -4642,7 +4642,7 @@ const ProtobufCMessageDescriptor keyring__v1__status_reply__descriptor =
   (ProtobufCMessageInit) keyring__v1__status_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__service_status__field_descriptors[11] =
+static const ProtobufCFieldDescriptor keyring__v1__service_status__field_descriptors[15] =
 {
   {
     "version",
@@ -4776,8 +4776,59 @@ static const ProtobufCFieldDescriptor keyring__v1__service_status__field_descrip
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "audit_written",
+    30,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ServiceStatus, audit_written),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "audit_dropped",
+    31,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ServiceStatus, audit_dropped),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "audit_failure",
+    32,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ServiceStatus, audit_failure),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "syslog_dropped",
+    33,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ServiceStatus, syslog_dropped),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__service_status__field_indices_by_name[] = {
+  12,   /* field[12] = audit_dropped */
+  13,   /* field[13] = audit_failure */
+  11,   /* field[11] = audit_written */
   8,   /* field[8] = calls */
   9,   /* field[9] = calls_failed */
   2,   /* field[2] = connections */
@@ -4787,14 +4838,16 @@ static const unsigned keyring__v1__service_status__field_indices_by_name[] = {
   7,   /* field[7] = secure_bytes_used */
   1,   /* field[1] = started_ms */
   5,   /* field[5] = states */
+  14,   /* field[14] = syslog_dropped */
   4,   /* field[4] = tenants */
   0,   /* field[0] = version */
 };
-static const ProtobufCIntRange keyring__v1__service_status__number_ranges[2 + 1] =
+static const ProtobufCIntRange keyring__v1__service_status__number_ranges[3 + 1] =
 {
   { 1, 0 },
   { 20, 10 },
-  { 0, 11 }
+  { 30, 11 },
+  { 0, 15 }
 };
 const ProtobufCMessageDescriptor keyring__v1__service_status__descriptor =
 {
@@ -4804,10 +4857,10 @@ const ProtobufCMessageDescriptor keyring__v1__service_status__descriptor =
   "Keyring__V1__ServiceStatus",
   "keyring.v1",
   sizeof(Keyring__V1__ServiceStatus),
-  11,
+  15,
   keyring__v1__service_status__field_descriptors,
   keyring__v1__service_status__field_indices_by_name,
-  2,  keyring__v1__service_status__number_ranges,
+  3,  keyring__v1__service_status__number_ranges,
   (ProtobufCMessageInit) keyring__v1__service_status__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -4862,7 +4915,7 @@ const ProtobufCMessageDescriptor keyring__v1__state_count__descriptor =
   (ProtobufCMessageInit) keyring__v1__state_count__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__tenant_status__field_descriptors[15] =
+static const ProtobufCFieldDescriptor keyring__v1__tenant_status__field_descriptors[19] =
 {
   {
     "summary",
@@ -5044,8 +5097,60 @@ static const ProtobufCFieldDescriptor keyring__v1__tenant_status__field_descript
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "audit",
+    30,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantStatus, audit),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "audit_written",
+    31,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantStatus, audit_written),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "audit_dropped",
+    32,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantStatus, audit_dropped),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "audit_failure",
+    33,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantStatus, audit_failure),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__tenant_status__field_indices_by_name[] = {
+  15,   /* field[15] = audit */
+  17,   /* field[17] = audit_dropped */
+  18,   /* field[18] = audit_failure */
+  16,   /* field[16] = audit_written */
   9,   /* field[9] = batches_unverified */
   8,   /* field[8] = connections */
   13,   /* field[13] = credentials */
@@ -5062,10 +5167,11 @@ static const unsigned keyring__v1__tenant_status__field_indices_by_name[] = {
   0,   /* field[0] = summary */
   7,   /* field[7] = wrapping_keys */
 };
-static const ProtobufCIntRange keyring__v1__tenant_status__number_ranges[1 + 1] =
+static const ProtobufCIntRange keyring__v1__tenant_status__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 15 }
+  { 30, 15 },
+  { 0, 19 }
 };
 const ProtobufCMessageDescriptor keyring__v1__tenant_status__descriptor =
 {
@@ -5075,10 +5181,10 @@ const ProtobufCMessageDescriptor keyring__v1__tenant_status__descriptor =
   "Keyring__V1__TenantStatus",
   "keyring.v1",
   sizeof(Keyring__V1__TenantStatus),
-  15,
+  19,
   keyring__v1__tenant_status__field_descriptors,
   keyring__v1__tenant_status__field_indices_by_name,
-  1,  keyring__v1__tenant_status__number_ranges,
+  2,  keyring__v1__tenant_status__number_ranges,
   (ProtobufCMessageInit) keyring__v1__tenant_status__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -3525,7 +3525,7 @@ const ProtobufCEnumDescriptor keyring__v1__code__descriptor =
   keyring__v1__code__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCEnumValue keyring__v1__reason__enum_values_by_number[34] =
+static const ProtobufCEnumValue keyring__v1__reason__enum_values_by_number[35] =
 {
   { "REASON_UNSPECIFIED", "KEYRING__V1__REASON__REASON_UNSPECIFIED", 0 },
   { "KEY_EXISTS", "KEYRING__V1__REASON__KEY_EXISTS", 1 },
@@ -3561,12 +3561,14 @@ static const ProtobufCEnumValue keyring__v1__reason__enum_values_by_number[34] =
   { "BACKUP_INVALID", "KEYRING__V1__REASON__BACKUP_INVALID", 31 },
   { "RESTORE_REFUSED", "KEYRING__V1__REASON__RESTORE_REFUSED", 32 },
   { "TRANSFER_EXPIRED", "KEYRING__V1__REASON__TRANSFER_EXPIRED", 33 },
+  { "AUDIT_UNAVAILABLE", "KEYRING__V1__REASON__AUDIT_UNAVAILABLE", 40 },
 };
 static const ProtobufCIntRange keyring__v1__reason__value_ranges[] = {
-{0, 0},{0, 34}
+{0, 0},{40, 34},{0, 35}
 };
-static const ProtobufCEnumValueIndex keyring__v1__reason__enum_values_by_name[34] =
+static const ProtobufCEnumValueIndex keyring__v1__reason__enum_values_by_name[35] =
 {
+  { "AUDIT_UNAVAILABLE", 34 },
   { "BACKUP_INVALID", 31 },
   { "CMK_TRANSIENT", 27 },
   { "CONFIGURATION_INVALID", 30 },
@@ -3609,11 +3611,11 @@ const ProtobufCEnumDescriptor keyring__v1__reason__descriptor =
   "Reason",
   "Keyring__V1__Reason",
   "keyring.v1",
-  34,
+  35,
   keyring__v1__reason__enum_values_by_number,
-  34,
+  35,
   keyring__v1__reason__enum_values_by_name,
-  1,
+  2,
   keyring__v1__reason__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };

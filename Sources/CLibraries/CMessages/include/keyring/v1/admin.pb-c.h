@@ -800,10 +800,23 @@ struct  Keyring__V1__ServiceStatus
    */
   size_t n_files;
   Keyring__V1__LoadedFiles **files;
+  /*
+   * Of all audit logs since the start: entries that are durable, and entries that could not be written.
+   */
+  uint64_t audit_written;
+  uint64_t audit_dropped;
+  /*
+   * A log that cannot be written at this moment, and why; empty where there is none.
+   */
+  char *audit_failure;
+  /*
+   * Lines that syslog did not take.
+   */
+  uint64_t syslog_dropped;
 };
 #define KEYRING__V1__SERVICE_STATUS__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__service_status__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, 0, 0,NULL }
+    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, 0, 0,NULL, 0, 0, (char *)protobuf_c_empty_string, 0 }
 
 
 struct  Keyring__V1__StateCount
@@ -885,10 +898,23 @@ struct  Keyring__V1__TenantStatus
    */
   size_t n_limits_hit;
   Keyring__V1__LimitHit **limits_hit;
+  /*
+   * In force: off, lenient or strict.
+   */
+  char *audit;
+  /*
+   * Of its audit log since the start: entries that are durable, and entries that could not be written.
+   */
+  uint64_t audit_written;
+  uint64_t audit_dropped;
+  /*
+   * Why it cannot be written at this moment; empty where it can.
+   */
+  char *audit_failure;
 };
 #define KEYRING__V1__TENANT_STATUS__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_status__descriptor) \
-    , NULL, (char *)protobuf_c_empty_string, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0,NULL, 0, 0, 0, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL }
+    , NULL, (char *)protobuf_c_empty_string, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0,NULL, 0, 0, 0, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL, (char *)protobuf_c_empty_string, 0, 0, (char *)protobuf_c_empty_string }
 
 
 /*

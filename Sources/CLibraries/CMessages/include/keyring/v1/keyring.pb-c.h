@@ -207,7 +207,11 @@ typedef enum _Keyring__V1__Reason {
   /*
    * [FAILED_PRECONDITION] The backup or restore of this id is over: ended, begun on another connection, or idle for too long.
    */
-  KEYRING__V1__REASON__TRANSFER_EXPIRED = 33
+  KEYRING__V1__REASON__TRANSFER_EXPIRED = 33,
+  /*
+   * [UNAVAILABLE] The tenant's audit log is strict, and the entry of this call could not be written; nothing changed, and nothing was read.
+   */
+  KEYRING__V1__REASON__AUDIT_UNAVAILABLE = 40
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REASON)
 } Keyring__V1__Reason;
 /*
