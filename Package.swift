@@ -149,12 +149,17 @@ let clients: [Target] = [
     "Clients",
     ["KeyringCore", "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix]
   ),
+  .library(
+    "ImportFormats",
+    "Clients",
+    ["CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory"]
+  ),
   .program(
     "keyringctl",
     "Clients",
     [
-      "CLinux", "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage",
-      "SecureMemory",
+      "CLinux", "CMKProviders", "Cryptography", "ImportFormats", "KeyringClient", "KeyringCore",
+      "KeyringStorage", "SecureMemory",
       "TLSTransport", "WireProtocol", arguments, collections,
     ]
   ),
@@ -174,8 +179,8 @@ let testing: [Target] = [
     "FuzzTargets",
     "Testing",
     [
-      "CMKProviders", "Cryptography", "HTTPTransport", "KeyringCore", "KeyringStorage", "MessageEncoding",
-      "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol",
+      "CMKProviders", "Cryptography", "HTTPTransport", "ImportFormats", "KeyringCore", "KeyringStorage",
+      "MessageEncoding", "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol",
     ]
   ),
   .library(
@@ -229,6 +234,10 @@ let tests: [Target] = [
       "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
       "WireProtocol",
     ]
+  ),
+  .tests(
+    "ImportFormatsTests",
+    ["Cryptography", "ImportFormats", "KeyringTestSupport", "SecureMemory"]
   ),
   .tests(
     "TLSTransportTests",

@@ -17,8 +17,8 @@ struct Keyringctl: AsyncParsableCommand {
         context file   --context FILE, KEYRING_CONTEXT, or else ~/.config/keyring/context.yaml if it is there:
                        lines `server: …`, `cert: …`, `key: …`, `ca: …`; paths are relative to the file
 
-      Which commands a certificate may use follows from its identity: `key` wants an instance's, `tenant create` the
-      service administrator's, `set`, `rotate-keys`, `backup` and `status TENANT` an administrator's of the service or the
+      Which commands a certificate may use follows from its identity: `key` and `import` want an instance's, `tenant create` the
+      service administrator's, `set`, `rotate-keys`, `backup`, `status TENANT` and `explain` an administrator's of the service or the
       tenant. `pki`, `verify` and `inspect` work on files, and talk to nobody.
 
       Exit status 0 means that it was done; anything else comes with one line on standard error that says what to do.
@@ -30,17 +30,18 @@ struct Keyringctl: AsyncParsableCommand {
       VariablesCommand.self, RotateCMKCommand.self,
       RotateKeysCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
       InspectCommand.self,
-      KeyCommands.self, StatusCommand.self, WhoAmICommand.self,
+      KeyCommands.self, ImportCommand.self, StatusCommand.self, ExplainCommand.self, WhoAmICommand.self,
     ]
   )
 
   static func main() async {
     keepSecretsIn()
     _ = SecureHeap.installWipingAllocator()
-    // A client goes on without locked memory: it holds one key for one moment.
-    _ = SecureHeap.initialize(bytes: 1 << 20)
     do {
       var command = try parseAsRoot()
+      // A client goes on without locked memory: it holds a key for a moment.
+      let bytes = (type(of: command) as? any LockedMemoryCommand.Type)?.lockedBytes ?? 1 << 20
+      _ = SecureHeap.initialize(bytes: bytes)
       if var asynchronous = command as? any AsyncParsableCommand {
         try await asynchronous.run()
       } else {

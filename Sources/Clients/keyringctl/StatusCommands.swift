@@ -88,7 +88,7 @@ struct StatusCommand: AsyncParsableCommand {
 }
 
 extension CredentialsStatus {
-  fileprivate var json: JSON {
+  var json: JSON {
     .object([
       ("source", .text(source)), ("access_key_id", .text(accessKeyID)),
       ("loaded", .text(dateText(loadedMilliseconds))),

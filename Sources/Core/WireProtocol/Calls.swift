@@ -126,6 +126,7 @@ public enum AdminCall: Sendable, Equatable {
   case restore(String, RestoreCall)
   case tenantReload(String)
   case tenantMove(TenantMoveCall)
+  case explain(ExplainCall)
 }
 
 /// Where a tenant is to be moved.
@@ -166,6 +167,7 @@ public enum Call: Sendable {
   case change(Change)
   case list(ListCall)
   case transact([Change])
+  case importKeys([ImportedKey])
   case whoAmI
   case admin(AdminCall)
 }

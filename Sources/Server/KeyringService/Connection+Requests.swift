@@ -39,7 +39,7 @@ extension Connection {
 
   private func mayBeLarge(_ call: Call) -> Bool {
     switch call {
-    case .transact, .admin: true
+    case .transact, .importKeys, .admin: true
     case .fetch, .describe, .change, .list, .whoAmI: false
     }
   }
@@ -209,7 +209,7 @@ private enum Doubt {
 extension Call {
   fileprivate var doubtAtDeadline: Doubt {
     switch self {
-    case .change, .transact: return .onceExecuting
+    case .change, .transact, .importKeys: return .onceExecuting
     case .fetch, .describe, .list, .whoAmI: return .never
     case .admin(let call):
       let isChange =
@@ -221,7 +221,7 @@ extension Call {
         case .cmk(_, let action, _, _): action != .describe
         case .restore(_, .end): true
         case .backup, .restore: false
-        case .tenantList, .tenantShow, .instanceList, .variablesList, .status: false
+        case .tenantList, .tenantShow, .instanceList, .variablesList, .status, .explain: false
         }
       return isChange ? .always : .never
     }

@@ -85,21 +85,9 @@ public final class Service: Sendable {
   ) async throws(ServiceError) -> (UInt64, ReplyResult) {
     guard !isShuttingDown.load(ordering: .relaxed) else { throw .shuttingDown }
     switch request.call {
-    case .whoAmI:
-      return (
-        0,
-        .whoAmI(
-          Identity(
-            uri: caller.uri,
-            tenant: caller.tenant?.text ?? "",
-            instance: caller.instance?.text ?? "",
-            notAfter: caller.notAfter,
-            serverVersion: Self.version
-          )
-        )
-      )
+    case .whoAmI: return (0, .whoAmI(try await identity(of: caller)))
     case .admin(let call): return (0, try await administrate(call, caller))
-    case .fetch, .describe, .change, .list, .transact:
+    case .fetch, .describe, .change, .list, .transact, .importKeys:
       guard case .instance(let name, let instance) = caller.identity else { throw .forbidden }
       guard let tenant = try await tenants.find(name), tenant.allows(instance) else { throw .forbidden }
       let keyring = try await keyring(of: tenant, for: request)
@@ -114,6 +102,25 @@ public final class Service: Sendable {
         try await session.execute()
       }
     }
+  }
+
+  /// Whom the caller is taken for, and, of an instance that may call, what its keys are held to.
+  private func identity(of caller: Caller) async throws(ServiceError) -> Identity {
+    var settings: TenantSettings?
+    if case .instance(let name, let instance) = caller.identity, let tenant = try await tenants.find(name),
+      tenant.allows(instance)
+    {
+      settings = tenant.settings
+    }
+    return Identity(
+      uri: caller.uri,
+      tenant: caller.tenant?.text ?? "",
+      instance: caller.instance?.text ?? "",
+      notAfter: caller.notAfter,
+      serverVersion: Self.version,
+      profile: settings?.profile.rawValue ?? "",
+      isReadOnly: settings?.isReadOnly ?? false
+    )
   }
 
   /// What `body` asks a KMS, for its caller alone, ends by the deadline.
@@ -146,7 +153,7 @@ public final class Service: Sendable {
 extension Call {
   fileprivate var isChange: Bool {
     switch self {
-    case .change, .transact: true
+    case .change, .transact, .importKeys: true
     case .fetch, .describe, .list, .whoAmI, .admin: false
     }
   }

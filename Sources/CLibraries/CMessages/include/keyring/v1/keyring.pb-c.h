@@ -39,6 +39,8 @@ typedef struct Keyring__V1__ListReply Keyring__V1__ListReply;
 typedef struct Keyring__V1__TransactRequest Keyring__V1__TransactRequest;
 typedef struct Keyring__V1__Change Keyring__V1__Change;
 typedef struct Keyring__V1__TransactReply Keyring__V1__TransactReply;
+typedef struct Keyring__V1__ImportRequest Keyring__V1__ImportRequest;
+typedef struct Keyring__V1__ImportReply Keyring__V1__ImportReply;
 typedef struct Keyring__V1__WhoAmIRequest Keyring__V1__WhoAmIRequest;
 typedef struct Keyring__V1__WhoAmIReply Keyring__V1__WhoAmIReply;
 
@@ -242,6 +244,7 @@ typedef enum {
   KEYRING__V1__REQUEST__CALL_LIST = 22,
   KEYRING__V1__REQUEST__CALL_TRANSACT = 23,
   KEYRING__V1__REQUEST__CALL_WHO_AM_I = 24,
+  KEYRING__V1__REQUEST__CALL_IMPORT_KEYS = 25,
   KEYRING__V1__REQUEST__CALL_TENANT_CREATE = 64,
   KEYRING__V1__REQUEST__CALL_TENANT_LIST = 65,
   KEYRING__V1__REQUEST__CALL_TENANT_SHOW = 66,
@@ -263,7 +266,8 @@ typedef enum {
   KEYRING__V1__REQUEST__CALL_RESTORE_WRITE = 82,
   KEYRING__V1__REQUEST__CALL_RESTORE_END = 83,
   KEYRING__V1__REQUEST__CALL_TENANT_RELOAD = 84,
-  KEYRING__V1__REQUEST__CALL_TENANT_MOVE = 85
+  KEYRING__V1__REQUEST__CALL_TENANT_MOVE = 85,
+  KEYRING__V1__REQUEST__CALL_EXPLAIN = 96
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REQUEST__CALL__CASE)
 } Keyring__V1__Request__CallCase;
 
@@ -307,6 +311,7 @@ struct  Keyring__V1__Request
     Keyring__V1__ListRequest *list;
     Keyring__V1__TransactRequest *transact;
     Keyring__V1__WhoAmIRequest *who_am_i;
+    Keyring__V1__ImportRequest *import_keys;
     Keyring__V1__TenantCreateRequest *tenant_create;
     Keyring__V1__TenantListRequest *tenant_list;
     Keyring__V1__TenantShowRequest *tenant_show;
@@ -329,6 +334,7 @@ struct  Keyring__V1__Request
     Keyring__V1__RestoreEndRequest *restore_end;
     Keyring__V1__TenantReloadRequest *tenant_reload;
     Keyring__V1__TenantMoveRequest *tenant_move;
+    Keyring__V1__ExplainRequest *explain;
   };
 };
 #define KEYRING__V1__REQUEST__INIT \
@@ -347,6 +353,7 @@ typedef enum {
   KEYRING__V1__REPLY__RESULT_LIST = 22,
   KEYRING__V1__REPLY__RESULT_TRANSACT = 23,
   KEYRING__V1__REPLY__RESULT_WHO_AM_I = 24,
+  KEYRING__V1__REPLY__RESULT_IMPORT_KEYS = 25,
   KEYRING__V1__REPLY__RESULT_TENANT_CREATE = 64,
   KEYRING__V1__REPLY__RESULT_TENANT_LIST = 65,
   KEYRING__V1__REPLY__RESULT_TENANT_SHOW = 66,
@@ -368,7 +375,8 @@ typedef enum {
   KEYRING__V1__REPLY__RESULT_RESTORE_WRITE = 82,
   KEYRING__V1__REPLY__RESULT_RESTORE_END = 83,
   KEYRING__V1__REPLY__RESULT_TENANT_RELOAD = 84,
-  KEYRING__V1__REPLY__RESULT_TENANT_MOVE = 85
+  KEYRING__V1__REPLY__RESULT_TENANT_MOVE = 85,
+  KEYRING__V1__REPLY__RESULT_EXPLAIN = 96
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REPLY__RESULT__CASE)
 } Keyring__V1__Reply__ResultCase;
 
@@ -402,6 +410,7 @@ struct  Keyring__V1__Reply
     Keyring__V1__ListReply *list;
     Keyring__V1__TransactReply *transact;
     Keyring__V1__WhoAmIReply *who_am_i;
+    Keyring__V1__ImportReply *import_keys;
     Keyring__V1__TenantCreateReply *tenant_create;
     Keyring__V1__TenantListReply *tenant_list;
     Keyring__V1__TenantShowReply *tenant_show;
@@ -424,6 +433,7 @@ struct  Keyring__V1__Reply
     Keyring__V1__RestoreEndReply *restore_end;
     Keyring__V1__TenantReloadReply *tenant_reload;
     Keyring__V1__TenantMoveReply *tenant_move;
+    Keyring__V1__ExplainReply *explain;
   };
 };
 #define KEYRING__V1__REPLY__INIT \
@@ -883,6 +893,39 @@ struct  Keyring__V1__TransactReply
 
 
 /*
+ * Keys that are stored together or not at all, each as by Store.
+ */
+struct  Keyring__V1__ImportRequest
+{
+  ProtobufCMessage base;
+  /*
+   * 1 to 10,000. Their values take at most 2 MiB of locked memory together: each counts as the next power of two, and as 32 bytes at least.
+   */
+  size_t n_keys;
+  Keyring__V1__StoreRequest **keys;
+};
+#define KEYRING__V1__IMPORT_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__import_request__descriptor) \
+    , 0,NULL }
+
+
+/*
+ * All keys are durable, each at version 1.
+ */
+struct  Keyring__V1__ImportReply
+{
+  ProtobufCMessage base;
+  /*
+   * How many.
+   */
+  uint32_t stored;
+};
+#define KEYRING__V1__IMPORT_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__import_reply__descriptor) \
+    , 0 }
+
+
+/*
  * Who am I?
  */
 struct  Keyring__V1__WhoAmIRequest
@@ -920,10 +963,18 @@ struct  Keyring__V1__WhoAmIReply
    * The server's version.
    */
   char *server_version;
+  /*
+   * Of an instance that may call: the profile that its tenant's keys are held to; empty for others.
+   */
+  char *profile;
+  /*
+   * Of an instance that may call: true where its tenant refuses every change.
+   */
+  protobuf_c_boolean read_only;
 };
 #define KEYRING__V1__WHO_AM_IREPLY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__who_am_ireply__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0 }
 
 
 /* Keyring__V1__Request methods */
@@ -1363,6 +1414,44 @@ Keyring__V1__TransactReply *
 void   keyring__v1__transact_reply__free_unpacked
                      (Keyring__V1__TransactReply *message,
                       ProtobufCAllocator *allocator);
+/* Keyring__V1__ImportRequest methods */
+void   keyring__v1__import_request__init
+                     (Keyring__V1__ImportRequest         *message);
+size_t keyring__v1__import_request__get_packed_size
+                     (const Keyring__V1__ImportRequest   *message);
+size_t keyring__v1__import_request__pack
+                     (const Keyring__V1__ImportRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__import_request__pack_to_buffer
+                     (const Keyring__V1__ImportRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ImportRequest *
+       keyring__v1__import_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__import_request__free_unpacked
+                     (Keyring__V1__ImportRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__ImportReply methods */
+void   keyring__v1__import_reply__init
+                     (Keyring__V1__ImportReply         *message);
+size_t keyring__v1__import_reply__get_packed_size
+                     (const Keyring__V1__ImportReply   *message);
+size_t keyring__v1__import_reply__pack
+                     (const Keyring__V1__ImportReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__import_reply__pack_to_buffer
+                     (const Keyring__V1__ImportReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ImportReply *
+       keyring__v1__import_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__import_reply__free_unpacked
+                     (Keyring__V1__ImportReply *message,
+                      ProtobufCAllocator *allocator);
 /* Keyring__V1__WhoAmIRequest methods */
 void   keyring__v1__who_am_irequest__init
                      (Keyring__V1__WhoAmIRequest         *message);
@@ -1472,6 +1561,12 @@ typedef void (*Keyring__V1__Change_Closure)
 typedef void (*Keyring__V1__TransactReply_Closure)
                  (const Keyring__V1__TransactReply *message,
                   void *closure_data);
+typedef void (*Keyring__V1__ImportRequest_Closure)
+                 (const Keyring__V1__ImportRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__ImportReply_Closure)
+                 (const Keyring__V1__ImportReply *message,
+                  void *closure_data);
 typedef void (*Keyring__V1__WhoAmIRequest_Closure)
                  (const Keyring__V1__WhoAmIRequest *message,
                   void *closure_data);
@@ -1517,6 +1612,10 @@ struct Keyring__V1__Keyring_Service
                    const Keyring__V1__TransactRequest *input,
                    Keyring__V1__TransactReply_Closure closure,
                    void *closure_data);
+  void (*import)(Keyring__V1__Keyring_Service *service,
+                 const Keyring__V1__ImportRequest *input,
+                 Keyring__V1__ImportReply_Closure closure,
+                 void *closure_data);
   void (*who_am_i)(Keyring__V1__Keyring_Service *service,
                    const Keyring__V1__WhoAmIRequest *input,
                    Keyring__V1__WhoAmIReply_Closure closure,
@@ -1537,6 +1636,7 @@ void keyring__v1__keyring__init (Keyring__V1__Keyring_Service *service,
       function_prefix__ ## rotate,\
       function_prefix__ ## list,\
       function_prefix__ ## transact,\
+      function_prefix__ ## import,\
       function_prefix__ ## who_am_i  }
 void keyring__v1__keyring__fetch(ProtobufCService *service,
                                  const Keyring__V1__FetchRequest *input,
@@ -1570,6 +1670,10 @@ void keyring__v1__keyring__transact(ProtobufCService *service,
                                     const Keyring__V1__TransactRequest *input,
                                     Keyring__V1__TransactReply_Closure closure,
                                     void *closure_data);
+void keyring__v1__keyring__import(ProtobufCService *service,
+                                  const Keyring__V1__ImportRequest *input,
+                                  Keyring__V1__ImportReply_Closure closure,
+                                  void *closure_data);
 void keyring__v1__keyring__who_am_i(ProtobufCService *service,
                                     const Keyring__V1__WhoAmIRequest *input,
                                     Keyring__V1__WhoAmIReply_Closure closure,
@@ -1603,6 +1707,8 @@ extern const ProtobufCMessageDescriptor keyring__v1__list_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__transact_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__change__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__transact_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__import_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__import_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__who_am_irequest__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__who_am_ireply__descriptor;
 extern const ProtobufCServiceDescriptor keyring__v1__keyring__descriptor;
