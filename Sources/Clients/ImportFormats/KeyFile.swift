@@ -80,7 +80,11 @@ public struct KeyFile: Sendable {
     try self.init(content: Self.content(of: name, in: parent.isEmpty ? "." : parent, path))
   }
 
-  private static func content(of name: String, in parent: String, _ path: String) throws(ImportError) -> Secret {
+  private static func content(
+    of name: String,
+    in parent: String,
+    _ path: String
+  ) throws(ImportError) -> Secret {
     do {
       let folder = try DirectoryDescriptor(path: parent, requirePrivate: false)
       // MySQL removes it when a change is whole: which of the two is the good one, the plugin and the component decide differently.

@@ -63,10 +63,11 @@ enum PluginFile {
         "a file of keyring_file of another version than 2.0: MySQL 8.0 writes it as 2.0 with its next change of a key"
       )
     }
-    let records = version.count..<bytes.count - end.count - digestBytes
-    guard records.lowerBound <= bytes.count - end.count - digestBytes else {
+    let recordsEnd = bytes.count - end.count - digestBytes
+    guard recordsEnd >= version.count else {
       throw .damaged("the file ends at byte \(bytes.count), before its end mark and SHA-256")
     }
+    let records = version.count..<recordsEnd
     let tail = unsafe UnsafeRawBufferPointer(rebasing: bytes[records.upperBound...])
     guard unsafe tail.starts(with: end) else {
       throw .damaged(

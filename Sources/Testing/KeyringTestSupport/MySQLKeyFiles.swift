@@ -1,4 +1,5 @@
 internal import Cryptography
+internal import KeyringCore
 
 /// Files as MySQL's keyrings write them, made by their documented formats.
 public enum MySQLKeyFiles {
