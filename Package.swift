@@ -237,7 +237,8 @@ let tests: [Target] = [
   ),
   .tests(
     "ImportFormatsTests",
-    ["Cryptography", "ImportFormats", "KeyringTestSupport", "SecureMemory"]
+    ["Cryptography", "ImportFormats", "KeyringCore", "KeyringTestSupport", "SecureMemory"],
+    exclude: ["Files"]
   ),
   .tests(
     "TLSTransportTests",

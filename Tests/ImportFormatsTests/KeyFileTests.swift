@@ -1,5 +1,6 @@
 import Foundation
 import ImportFormats
+import KeyringCore
 import KeyringTestSupport
 import SecureMemory
 import Testing
@@ -38,6 +39,31 @@ import Testing
     let file = try read(MySQLKeyFiles.component(Self.keys))
     #expect(file.format == .component)
     expect(file, toHold: Self.keys)
+  }
+
+  /// What MySQL 9.7.4 wrote: an encrypted table's master key, and keys that `root@localhost` had made and stored by the SQL functions.
+  @Test func aFileThatMySQLWroteIsRead() throws {
+    let path = URL(filePath: #filePath).deletingLastPathComponent().appending(
+      path: "Files/component_keyring_file-9.7.4"
+    )
+    let file = try KeyFile(path: path.path, owner: [], type: "SECRET")
+    #expect(file.format == .component)
+    let found = file.keys.map { key in
+      "\(String(decoding: key.owner, as: UTF8.self)) \(String(decoding: key.keyID, as: UTF8.self)) \(key.type) \(key.value.count)"
+    }
+    #expect(
+      found == [
+        "root@localhost MyAES AES 32", "root@localhost My \"quoted\" é SECRET 9",
+        "root@localhost MyRSA RSA 128",
+        " INNODBKey-cc91721c-e876-11f1-be6f-02fc00000001-1 AES 32",
+      ]
+    )
+    // As its keyring_key_fetch gave it.
+    #expect(
+      hexadecimal(revealed(file.keys[0]))
+        == "5329cf32cc9b1241e035507e5173bab725291f32d8a7af46aad8f4bdb79d7cac"
+    )
+    #expect(revealed(file.keys[1]) == Array("s3cr3t-é".utf8))
   }
 
   /// Spaces, escapes and lower-case digits are JSON as well.

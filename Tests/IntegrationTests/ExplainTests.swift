@@ -122,6 +122,13 @@ import WireProtocol
     #expect(try await codes(second) == [.cmkDisabled, .notOpened])
     _ = try await back.refusal(.fetch(.own("k")))
     #expect(try await codes(second) == [.cmkDisabled, .batchesNotVerified])
+    // Of a file that is not verified, no key is said to be absent.
+    let tenantAdmin = try again.client(.tenantAdmin(try TenantName("acme")))
+    for (id, presence) in [("k", ExplainedKey.Presence.present), ("missing", .cannotTell)] {
+      let key = ExplainCall.Key(instance: "db1", owner: [], keyID: Array(id.utf8))
+      #expect(try await explain(tenantAdmin, key).key?.presence == presence, "\(id)")
+    }
+    await tenantAdmin.close()
     _ = try await second.call(.admin(.cmk(tenant: "acme", .enable, cmkID: cmk, days: 0)))
     _ = try await second.call(.admin(.tenantReload("acme")))
     #expect(try await back.fetch(.own("k")) != nil)
@@ -163,6 +170,11 @@ import WireProtocol
       #expect(explained.findings[0].detail.contains("nonsense") && explained.summary.tenant == "acme")
       await administrator.close()
     }
+    // Who calls is known all the same.
+    let instance = try again.instance("acme", "db1")
+    guard case .whoAmI(let identity) = try await instance.call(.whoAmI) else { throw UnexpectedReply() }
+    #expect(identity.instance == "db1" && identity.profile.isEmpty)
+    await instance.close()
     try server.data.write("tenants/acme/tenant.yaml", yaml)
     let administrator = try again.client(.tenantAdmin(name))
     #expect(try await codes(administrator) == [.notOpened])

@@ -114,6 +114,27 @@ import WireProtocol
     await restarted.shutdown()
   }
 
+  /// What MySQL 9.7.4 wrote; an RSA key among it wants the profile `general`.
+  @Test func aFileThatMySQLWroteComesIn() async throws {
+    let ctl = try await Keyringctl()
+    try await ctl.server.makeTenant("acme")
+    let tests = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    let file = tests.appending(path: "ImportFormatsTests/Files/component_keyring_file-9.7.4").path
+    try await refuse(ctl, "import \(file)", "set persist profile general --tenant acme")
+    try await ctl.succeed("set persist profile general --tenant acme", as: Keyringctl.admin)
+    let db1 = try Keyringctl.instance("db1")
+    #expect(try await ctl.succeed("import \(file)", as: db1).contains("4 keys were stored"))
+    let fetched = try await ctl.succeed("key fetch MyAES --owner root@localhost", as: db1)
+    #expect(fetched == "5329cf32cc9b1241e035507e5173bab725291f32d8a7af46aad8f4bdb79d7cac\n")
+    let master = "INNODBKey-cc91721c-e876-11f1-be6f-02fc00000001-1"
+    #expect(
+      try await ctl.succeed("key describe \(master) --output json", as: db1).contains(
+        #""owner":"","scope":"instance","type":"AES""#
+      )
+    )
+    await ctl.server.shutdown()
+  }
+
   @Test func aDirectoryComesInWithOwnerAndType() async throws {
     let ctl = try await Keyringctl()
     try await ctl.server.makeTenant("acme")

@@ -1,20 +1,12 @@
 import ArgumentParser
+import Glibc
 import ImportFormats
 import KeyringClient
 import KeyringCore
 import SecureMemory
 import WireProtocol
 
-/// A command that reads files of key material whole: it needs more locked memory than others.
-protocol LockedMemoryCommand {
-  /// Bytes, a power of two.
-  static var lockedBytes: Int { get }
-}
-
-struct ImportCommand: AsyncParsableCommand, LockedMemoryCommand {
-  /// The longest file, in the block of its own that the arena gives it, and the keys taken from it.
-  static let lockedBytes = 64 << 20
-
+struct ImportCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "import",
     abstract: "Brings the keys of another keyring: all of them in one transaction, or none.",
@@ -54,6 +46,16 @@ struct ImportCommand: AsyncParsableCommand, LockedMemoryCommand {
   var owner: String?
   @Option(name: .long, help: "The type of the keys of a directory; SECRET by default.")
   var type: String?
+
+  /// How much locked memory it takes, in bytes, a power of two: a file's own block of the arena, the keys taken from it, and one on its way, each
+  /// of them a power of two, are less than eight times the file. Few are so long that RLIMIT_MEMLOCK does not allow it.
+  static func lockedBytes(for path: String) -> Int {
+    var status = stat()
+    // SAFETY: path and status live for the call.
+    let isFile = unsafe lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
+    let size = isFile ? min(Int(status.st_size), KeyFile.bytesMax) : 2 * ImportLimits.lockedBytesMax
+    return max(2 << 20, 8 * ImportLimits.lockedBytes(size))
+  }
 
   func run() async throws {
     let client = try connection.makeClient()

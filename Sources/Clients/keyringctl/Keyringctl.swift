@@ -40,8 +40,8 @@ struct Keyringctl: AsyncParsableCommand {
     do {
       var command = try parseAsRoot()
       // A client goes on without locked memory: it holds a key for a moment.
-      let bytes = (type(of: command) as? any LockedMemoryCommand.Type)?.lockedBytes ?? 1 << 20
-      _ = SecureHeap.initialize(bytes: bytes)
+      let longer = (command as? ImportCommand).map { ImportCommand.lockedBytes(for: $0.path) }
+      _ = SecureHeap.initialize(bytes: longer ?? 1 << 20)
       if var asynchronous = command as? any AsyncParsableCommand {
         try await asynchronous.run()
       } else {

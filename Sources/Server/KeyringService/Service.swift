@@ -85,7 +85,7 @@ public final class Service: Sendable {
   ) async throws(ServiceError) -> (UInt64, ReplyResult) {
     guard !isShuttingDown.load(ordering: .relaxed) else { throw .shuttingDown }
     switch request.call {
-    case .whoAmI: return (0, .whoAmI(try await identity(of: caller)))
+    case .whoAmI: return (0, .whoAmI(await identity(of: caller)))
     case .admin(let call): return (0, try await administrate(call, caller))
     case .fetch, .describe, .change, .list, .transact, .importKeys:
       guard case .instance(let name, let instance) = caller.identity else { throw .forbidden }
@@ -105,13 +105,8 @@ public final class Service: Sendable {
   }
 
   /// Whom the caller is taken for, and, of an instance that may call, what its keys are held to.
-  private func identity(of caller: Caller) async throws(ServiceError) -> Identity {
-    var settings: TenantSettings?
-    if case .instance(let name, let instance) = caller.identity, let tenant = try await tenants.find(name),
-      tenant.allows(instance)
-    {
-      settings = tenant.settings
-    }
+  private func identity(of caller: Caller) async -> Identity {
+    let settings = await settings(for: caller)
     return Identity(
       uri: caller.uri,
       tenant: caller.tenant?.text ?? "",
@@ -121,6 +116,16 @@ public final class Service: Sendable {
       profile: settings?.profile.rawValue ?? "",
       isReadOnly: settings?.isReadOnly ?? false
     )
+  }
+
+  private func settings(for caller: Caller) async -> TenantSettings? {
+    guard case .instance(let name, let instance) = caller.identity else { return nil }
+    do {
+      guard let tenant = try await tenants.find(name), tenant.allows(instance) else { return nil }
+      return tenant.settings
+    } catch {
+      return nil  // whose files do not load: who calls is known all the same
+    }
   }
 
   /// What `body` asks a KMS, for its caller alone, ends by the deadline.
