@@ -154,12 +154,17 @@ let clients: [Target] = [
     "Clients",
     ["KeyringCore", "SecureMemory", "TLSTransport", "WireProtocol", nioCore, nioPosix]
   ),
+  .library(
+    "ImportFormats",
+    "Clients",
+    ["CMKProviders", "Cryptography", "KeyringCore", "KeyringStorage", "SecureMemory"]
+  ),
   .program(
     "keyringctl",
     "Clients",
     [
-      "AuditLog", "CLinux", "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage",
-      "SecureMemory",
+      "AuditLog", "CLinux", "CMKProviders", "Cryptography", "ImportFormats", "KeyringClient", "KeyringCore",
+      "KeyringStorage", "SecureMemory",
       "TLSTransport", "WireProtocol", arguments, collections,
     ]
   ),
@@ -179,8 +184,8 @@ let testing: [Target] = [
     "FuzzTargets",
     "Testing",
     [
-      "CMKProviders", "Cryptography", "HTTPTransport", "KeyringCore", "KeyringStorage", "MessageEncoding",
-      "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol",
+      "CMKProviders", "Cryptography", "HTTPTransport", "ImportFormats", "KeyringCore", "KeyringStorage",
+      "MessageEncoding", "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol",
     ]
   ),
   .library(
@@ -238,6 +243,11 @@ let tests: [Target] = [
       "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
       "WireProtocol",
     ]
+  ),
+  .tests(
+    "ImportFormatsTests",
+    ["Cryptography", "ImportFormats", "KeyringCore", "KeyringTestSupport", "SecureMemory"],
+    exclude: ["Files"]
   ),
   .tests(
     "TLSTransportTests",

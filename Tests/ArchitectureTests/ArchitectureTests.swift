@@ -12,7 +12,8 @@ import Testing
     ["SecureMemory", "KeyringCore", "MessageEncoding", "WireProtocol"],
     ["Cryptography"], ["KeyringStorage"], ["AuditLog", "TLSTransport", "HTTPTransport", "CMKProviders"],
     ["TenantRegistry"], ["KeyringService"], ["keyringd"],
-    ["KeyringClient"], ["keyringctl"], ["KeyringTestSupport", "keyringbench", "FuzzTargets"],
+    ["KeyringClient", "ImportFormats"], ["keyringctl"],
+    ["KeyringTestSupport", "keyringbench", "FuzzTargets"],
   ]
 
   struct Source {

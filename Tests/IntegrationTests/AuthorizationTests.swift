@@ -13,7 +13,7 @@ import WireProtocol
       .fetch(.shared("secret")), .fetch(.own("secret")), .describe(.shared("secret"), version: 0),
       try .store(.shared("new"), "x"), .generate(.shared("new2")), .remove(.shared("secret")),
       .change(.rotate(.shared("secret"))), .list(ListCall(scope: .shared)),
-      .transact([.remove(.shared("secret"))]),
+      .transact([.remove(.shared("secret"))]), .importKeys([try imported(.shared("new3"), "x")]),
     ]
   }
 
@@ -24,8 +24,20 @@ import WireProtocol
       .variablesSet(tenant: tenant, name: "read_only", value: "true", .global), .rotateCMK(tenant),
       .rotateKeys(tenant, allowTransient: true), .cmk(tenant: tenant, .create, cmkID: "", days: 0),
       .backup(tenant, .begin(allowUnproved: true)), .backup(tenant, .read(TransferID(value: 1), offset: 0)),
-      .backup(tenant, .end(TransferID(value: 1))),
+      .backup(tenant, .end(TransferID(value: 1))), .explain(ExplainCall(tenant: tenant)), explainKey(tenant),
     ]
+  }
+
+  static func imported(_ name: KeyName, _ text: String) throws -> ImportedKey {
+    guard case .change(.store(_, let type, let value)) = try Call.store(name, text) else {
+      throw UnexpectedReply()
+    }
+    return ImportedKey(name: name, type: type, value: value)
+  }
+
+  /// For the tenant's administrator alone.
+  static func explainKey(_ tenant: String) -> AdminCall {
+    .explain(ExplainCall(tenant: tenant, key: .init(instance: "", owner: [], keyID: Array("secret".utf8))))
   }
 
   /// The calls for the service's administrator alone.
@@ -78,6 +90,9 @@ import WireProtocol
     let admin = try server.client(.serviceAdmin)
     for call in try Self.instanceCalls() {
       try await expectForbidden(admin, call, "the service's administrator")
+    }
+    for tenant in Self.tenants + ["unknown"] {
+      try await expectForbidden(admin, .admin(Self.explainKey(tenant)), "the service's administrator")
     }
     let stranger = try server.instance("unknown", "db1")
     for call in try Self.instanceCalls() {

@@ -15,6 +15,9 @@ struct Keyringctl {
     server = try await TestServer(backupPassphrase: BackupTests.passphrase)
     folder = try TestDirectory()
     program = try TestProgram(product: "keyringctl")
+    // For `import`.
+    try FileManager.default.createDirectory(atPath: folder("keys"), withIntermediateDirectories: false)
+    try folder.write("keys/raw", String(repeating: "r", count: 16))
   }
 
   /// The environment that names the server and shows a certificate.
@@ -88,7 +91,8 @@ struct Keyringctl {
       ("backup acme #/b@", tenantAdmin, ""), ("restore acme #/b@", admin, ""), ("verify #/b@", db1, ""),
       ("inspect #/b@ --keys", db1, ""), ("key remove g@", db1, ""), ("rotate-keys acme", tenantAdmin, ""),
       ("status", admin, ""),
-      ("status acme", tenantAdmin, ""), ("whoami", db1, ""),
+      ("status acme", tenantAdmin, ""), ("whoami", db1, ""), ("import #/keys --type AES", db1, ""),
+      ("explain acme", admin, ""), ("explain acme --key-id s@ --shared", tenantAdmin, ""),
     ]
   }
 

@@ -73,6 +73,8 @@ extension Call {
     switch self {
     case .change(let change): [change.secret]
     case .transact(let changes): changes.map(\.secret)
+    case .importKeys(let keys):
+      keys.map { Change.store($0.name, type: $0.type, value: $0.value).secret }
     case .fetch, .describe, .list, .whoAmI, .admin: []
     }
   }

@@ -73,6 +73,18 @@ import WireProtocol
     .rotate(version: 2), .list([], nextPageToken: []), .list([info, info], nextPageToken: [0, 1]),
     .transact(versions: []), .transact(versions: [1, 0, 300, .max]),
     .whoAmI(Identity(uri: "spiffe://t/admin", tenant: "", instance: "", notAfter: .max, serverVersion: "1")),
+    .whoAmI(
+      Identity(
+        uri: "u",
+        tenant: "t",
+        instance: "i",
+        notAfter: 0,
+        serverVersion: "",
+        profile: "any",
+        isReadOnly: true
+      )
+    ),
+    .importKeys(stored: .max), .explain(Explanation(summary: summary)), .explain(explained),
     .whoAmI(Identity(uri: "u", tenant: "t", instance: "i", notAfter: 0, serverVersion: "")),
     .tenantCreate(cmkID: "c"), .tenantList([], more: false), .tenantList([summary, summary], more: true),
     .tenantShow(
@@ -127,6 +139,36 @@ import WireProtocol
     return report
   }
 
+  /// Every field set, and every code of a finding.
+  static var explained: Explanation {
+    var cmk = ExplainedCMK()
+    (cmk.id, cmk.provider, cmk.state, cmk.why) = ("c", "aws", "unknown", "denied")
+    (cmk.createdMilliseconds, cmk.isInForce, cmk.records) = (1, true, 2)
+    var key = ExplainedWrappingKey()
+    (key.key.id, key.key.isCurrent, key.sinceMilliseconds, key.heldUntilMilliseconds) = ("w", true, 3, .max)
+    key.failure = KMSFailure(message: "no", requestID: "r", atMilliseconds: 4)
+    var dependency = ExplainedKey.Dependency()
+    (dependency.wrappingKeyID, dependency.versions, dependency.firstVersion) = ("w", 5, 1)
+    (dependency.lastVersion, dependency.createdMilliseconds) = (9, 10)
+    var explanation = Explanation(summary: summary)
+    (explanation.reason, explanation.nowMilliseconds) = ("why", .max)
+    (explanation.cmks, explanation.wrappingKeys) = ([cmk, ExplainedCMK()], [key, ExplainedWrappingKey()])
+    explanation.lastFailure = key.failure
+    explanation.findings = FindingCode.allCases.map { code in
+      var finding = Finding(code)
+      (finding.cmkID, finding.wrappingKeyID, finding.detail) = ("c", "w", "detail")
+      (finding.count, finding.sinceMilliseconds, finding.untilMilliseconds) = (1, 2, .max)
+      return finding
+    }
+    var explainedKey = ExplainedKey()
+    (explainedKey.presence, explainedKey.why, explainedKey.type) = (.present, "w", "AES")
+    (explainedKey.latestVersion, explainedKey.dependencies) = (9, [dependency])
+    explanation.key = explainedKey
+    explanation.credentials = CredentialsStatus()
+    explanation.credentials?.source = "file"
+    return explanation
+  }
+
   @Test func whatIsEncodedIsDecoded() throws {
     let decoder = ReplyDecoder()
     for result in Self.results {
@@ -139,7 +181,7 @@ import WireProtocol
         #expect(ReplyEncoder.bytes(id: id, sequence: sequence, decoded) == bytes)
       }
     }
-    #expect(Self.results.count == 48)
+    #expect(Self.results.count == 52)
   }
 
   @Test(arguments: [1, 127, 128, 16_384])

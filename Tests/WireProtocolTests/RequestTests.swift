@@ -23,6 +23,10 @@ import WireProtocol
     return [
       .fetch(name, version: 0), .fetch(.own("k"), version: .max), .describe(name, version: 3), .whoAmI,
       .transact(changes), .transact(most),
+      .importKeys([
+        ImportedKey(name: name, type: "SECRET", value: try secret([0, 1, 0xff])),
+        ImportedKey(name: .own("k"), type: "", value: try secret([])),
+      ]),
     ] + changes.map { .change($0) } + listings.map { .list($0) } + adminCalls.map { .admin($0) }
   }
 
@@ -50,6 +54,9 @@ import WireProtocol
       .rotateCMK("acme"), .rotateKeys("acme", allowTransient: true),
       .rotateKeys("acme", allowTransient: false),
       .status(""), .status("acme"), .tenantAccept("acme", sequence: .max), .tenantReload("acme"),
+      .explain(ExplainCall(tenant: "acme")),
+      .explain(ExplainCall(tenant: "", key: .init(instance: "", owner: [], keyID: []))),
+      .explain(ExplainCall(tenant: "acme", key: .init(instance: "db1", owner: [0xff], keyID: [0, 1]))),
       .tenantMove(
         .init(
           tenant: "acme",

@@ -271,7 +271,7 @@ extension Call {
   /// True if it changes keys: then it carries an idempotency id, and may be repeated under it.
   var isChange: Bool {
     switch self {
-    case .change, .transact: true
+    case .change, .transact, .importKeys: true
     case .fetch, .describe, .list, .whoAmI, .admin: false
     }
   }

@@ -17,8 +17,8 @@ struct Keyringctl: AsyncParsableCommand {
         context file   --context FILE, KEYRING_CONTEXT, or else ~/.config/keyring/context.yaml if it is there:
                        lines `server: …`, `cert: …`, `key: …`, `ca: …`; paths are relative to the file
 
-      Which commands a certificate may use follows from its identity: `key` wants an instance's, `tenant create` the
-      service administrator's, `set`, `rotate-keys`, `backup` and `status TENANT` an administrator's of the service or the
+      Which commands a certificate may use follows from its identity: `key` and `import` want an instance's, `tenant create` the
+      service administrator's, `set`, `rotate-keys`, `backup`, `status TENANT` and `explain` an administrator's of the service or the
       tenant. `pki`, `verify`, `inspect` and `audit verify` work on files, and talk
       to nobody.
 
@@ -31,17 +31,19 @@ struct Keyringctl: AsyncParsableCommand {
       ResetCommands.self, VariablesCommand.self, RotateCMKCommand.self,
       RotateKeysCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
       InspectCommand.self, AuditCommands.self,
-      KeyCommands.self, StatusCommand.self, ReloadCommand.self, WhoAmICommand.self,
+      KeyCommands.self, ImportCommand.self, StatusCommand.self, ExplainCommand.self, ReloadCommand.self,
+      WhoAmICommand.self,
     ]
   )
 
   static func main() async {
     keepSecretsIn()
     _ = SecureHeap.installWipingAllocator()
-    // A client goes on without locked memory: it holds one key for one moment.
-    _ = SecureHeap.initialize(bytes: 1 << 20)
     do {
       var command = try parseAsRoot()
+      // A client goes on without locked memory: it holds a key for a moment.
+      let longer = (command as? ImportCommand).map { ImportCommand.lockedBytes(for: $0.path) }
+      _ = SecureHeap.initialize(bytes: longer ?? 1 << 20)
       if var asynchronous = command as? any AsyncParsableCommand {
         try await asynchronous.run()
       } else {

@@ -109,7 +109,7 @@ private func auditText(_ written: UInt64, _ dropped: UInt64, _ failure: String) 
 }
 
 extension CredentialsStatus {
-  fileprivate var json: JSON {
+  var json: JSON {
     .object([
       ("source", .text(source)), ("access_key_id", .text(accessKeyID)),
       ("loaded", .text(dateText(loadedMilliseconds))),

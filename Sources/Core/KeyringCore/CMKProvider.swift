@@ -56,12 +56,15 @@ public struct CMKDescription: Sendable, Equatable {
   public let state: State
   /// Its newest version, from 1; 0 where the provider does not tell.
   public let version: UInt32
+  /// When it was made, Unix milliseconds; 0 where the provider does not tell.
+  public let createdMilliseconds: UInt64
 
   /// Puts the parts together.
-  public init(id: CMKID, state: State, version: UInt32) {
+  public init(id: CMKID, state: State, version: UInt32, createdMilliseconds: UInt64 = 0) {
     self.id = id
     self.state = state
     self.version = version
+    self.createdMilliseconds = createdMilliseconds
   }
 }
 

@@ -133,6 +133,7 @@ public enum AdminCall: Sendable, Equatable {
   case tenantLock(String)
   case tenantUnlock(String)
   case serviceReload
+  case explain(ExplainCall)
 }
 
 /// Where a tenant is to be moved.
@@ -173,6 +174,7 @@ public enum Call: Sendable {
   case change(Change)
   case list(ListCall)
   case transact([Change])
+  case importKeys([ImportedKey])
   case whoAmI
   case admin(AdminCall)
 }

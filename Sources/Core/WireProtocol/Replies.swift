@@ -69,14 +69,28 @@ public struct Identity: Sendable, Equatable {
   public let notAfter: UInt64
   /// Of the server.
   public let serverVersion: String
+  /// Of an instance's tenant: what its keys are held to; empty for others.
+  public let profile: String
+  /// Of an instance's tenant: true where every change is refused.
+  public let isReadOnly: Bool
 
   /// Puts the parts together.
-  public init(uri: String, tenant: String, instance: String, notAfter: UInt64, serverVersion: String) {
+  public init(
+    uri: String,
+    tenant: String,
+    instance: String,
+    notAfter: UInt64,
+    serverVersion: String,
+    profile: String = "",
+    isReadOnly: Bool = false
+  ) {
     self.uri = uri
     self.tenant = tenant
     self.instance = instance
     self.notAfter = notAfter
     self.serverVersion = serverVersion
+    self.profile = profile
+    self.isReadOnly = isReadOnly
   }
 }
 
@@ -373,6 +387,7 @@ public enum ReplyResult: Sendable {
   case rotate(version: UInt32)
   case list([KeyInfo], nextPageToken: [UInt8])
   case transact(versions: [UInt32])
+  case importKeys(stored: UInt32)
   case whoAmI(Identity)
   case tenantCreate(cmkID: String)
   case tenantList([TenantSummary], more: Bool)
@@ -397,6 +412,7 @@ public enum ReplyResult: Sendable {
   case tenantLock
   case tenantUnlock
   case serviceReload(ReloadReport)
+  case explain(Explanation)
 }
 
 /// One reply.

@@ -80,6 +80,8 @@ extension ReplyDecoder {
       if let reply = unsafe message.tenant_move {
         return .tenantMove(cmkID: unsafe text(reply.pointee.cmk_id))
       }
+    case KEYRING__V1__REPLY__RESULT_EXPLAIN:
+      if let reply = unsafe message.explain?.pointee { return .explain(unsafe explanation(reply)) }
     default: return try unsafe transferResult(message)
     }
     throw .malformed("the reply has no result that this client knows")
@@ -89,7 +91,7 @@ extension ReplyDecoder {
     TenantState(rawValue: UInt64(value.rawValue)) ?? .cold
   }
 
-  private func summary(_ pointer: UnsafeMutablePointer<Keyring__V1__TenantSummary>?) -> TenantSummary {
+  func summary(_ pointer: UnsafeMutablePointer<Keyring__V1__TenantSummary>?) -> TenantSummary {
     guard let item = unsafe pointer?.pointee else {
       return TenantSummary(tenant: "", state: .cold, provider: "", cmkID: "")
     }
@@ -157,7 +159,7 @@ extension ReplyDecoder {
     unsafe status.digest = text(item.digest)
     for index in 0..<(unsafe item.n_wrapping_keys) {
       guard let key = unsafe item.wrapping_keys[index]?.pointee else { continue }
-      status.wrappingKeys.append(unsafe wrappingKey(key))
+      status.wrappingKeys.append(unsafe wrappingKeyStatus(key))
     }
     unsafe status.connections = item.connections
     unsafe status.batchesUnverified = item.batches_unverified
@@ -178,7 +180,7 @@ extension ReplyDecoder {
     return status
   }
 
-  private func credentials(_ item: Keyring__V1__CredentialsStatus) -> CredentialsStatus {
+  func credentials(_ item: Keyring__V1__CredentialsStatus) -> CredentialsStatus {
     var status = CredentialsStatus()
     unsafe status.source = text(item.source)
     unsafe status.accessKeyID = text(item.access_key_id)
@@ -188,7 +190,7 @@ extension ReplyDecoder {
     return status
   }
 
-  private func wrappingKey(_ item: Keyring__V1__WrappingKeyStatus) -> WrappingKeyStatus {
+  func wrappingKeyStatus(_ item: Keyring__V1__WrappingKeyStatus) -> WrappingKeyStatus {
     var status = WrappingKeyStatus()
     unsafe status.id = text(item.id)
     unsafe status.cmkID = text(item.cmk_id)

@@ -94,6 +94,8 @@ public final class ReplyDecoder {
           versions: unsafe (0..<reply.pointee.n_versions).map { unsafe reply.pointee.versions[$0] }
         )
       }
+    case KEYRING__V1__REPLY__RESULT_IMPORT_KEYS:
+      if let reply = unsafe message.import_keys { return .importKeys(stored: unsafe reply.pointee.stored) }
     case KEYRING__V1__REPLY__RESULT_WHO_AM_I:
       if let reply = unsafe message.who_am_i { return .whoAmI(unsafe identity(reply.pointee)) }
     default: return try unsafe adminResult(message)
@@ -146,7 +148,9 @@ public final class ReplyDecoder {
       tenant: text(reply.tenant),
       instance: text(reply.instance),
       notAfter: reply.not_after,
-      serverVersion: text(reply.server_version)
+      serverVersion: text(reply.server_version),
+      profile: text(reply.profile),
+      isReadOnly: reply.read_only != 0
     )
   }
 }

@@ -50,12 +50,13 @@ extension ReplyEncoder {
     case .restore(let result): write(result, to: &message)
     case .tenantReload(let credentials): message.message(84) { $0.bytes(1, credentials.utf8) }
     case .tenantMove(let cmkID): message.message(85) { $0.bytes(1, cmkID.utf8) }
-    case .fetch, .describe, .store, .generate, .remove, .rotate, .list, .transact, .whoAmI:
+    case .explain(let explanation): message.message(96) { write(explanation, to: &$0) }
+    case .fetch, .describe, .store, .generate, .remove, .rotate, .list, .transact, .importKeys, .whoAmI:
       preconditionFailure("not an administrator's reply")
     }
   }
 
-  private static func write(_ summary: TenantSummary, to message: inout MessageWriter) {
+  static func write(_ summary: TenantSummary, to message: inout MessageWriter) {
     message.bytes(1, summary.tenant.utf8)
     message.number(2, summary.state.rawValue)
     message.bytes(3, summary.provider.utf8)
@@ -123,15 +124,7 @@ extension ReplyEncoder {
     message.number(11, status.rotationDone)
     message.number(12, status.rotationTotal)
     message.bytes(13, status.keyringID.utf8)
-    if let credentials = status.credentials {
-      message.message(14) { inner in
-        inner.bytes(1, credentials.source.utf8)
-        inner.bytes(2, credentials.accessKeyID.utf8)
-        inner.number(3, credentials.loadedMilliseconds)
-        inner.number(4, credentials.expiresMilliseconds)
-        inner.bytes(5, credentials.lastFailure.utf8)
-      }
-    }
+    if let credentials = status.credentials { message.message(14) { write(credentials, to: &$0) } }
     for hit in status.limitsHit {
       message.message(15) { inner in
         inner.bytes(1, hit.limit.utf8)
@@ -144,7 +137,15 @@ extension ReplyEncoder {
     message.bytes(33, status.auditFailure.utf8)
   }
 
-  private static func write(_ key: WrappingKeyStatus, to message: inout MessageWriter) {
+  static func write(_ credentials: CredentialsStatus, to message: inout MessageWriter) {
+    message.bytes(1, credentials.source.utf8)
+    message.bytes(2, credentials.accessKeyID.utf8)
+    message.number(3, credentials.loadedMilliseconds)
+    message.number(4, credentials.expiresMilliseconds)
+    message.bytes(5, credentials.lastFailure.utf8)
+  }
+
+  static func write(_ key: WrappingKeyStatus, to message: inout MessageWriter) {
     message.bytes(1, key.id.utf8)
     message.bytes(2, key.cmkID.utf8)
     message.bytes(3, key.state.utf8)

@@ -95,11 +95,12 @@ public enum ReplyEncoder {
         inner.bytes(2, token)
       }
     case .transact(let versions): message.message(23) { $0.packed(1, versions) }
+    case .importKeys(let stored): message.message(25) { $0.number(1, UInt64(stored)) }
     case .whoAmI(let identity): message.message(24) { write(identity, to: &$0) }
     case .tenantCreate, .tenantList, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList,
       .variablesSet, .variablesList, .rotateCMK, .rotateKeys, .service, .tenant, .tenantAccept, .cmk,
       .backup, .restore, .tenantReload, .tenantMove, .instanceRevoke, .tenantLock, .tenantUnlock,
-      .serviceReload:
+      .serviceReload, .explain:
       writeAdmin(result, to: &message)
     }
   }
@@ -126,6 +127,8 @@ public enum ReplyEncoder {
     message.bytes(3, identity.instance.utf8)
     message.number(4, identity.notAfter)
     message.bytes(5, identity.serverVersion.utf8)
+    message.bytes(6, identity.profile.utf8)
+    message.number(7, identity.isReadOnly ? 1 : 0)
   }
 }
 

@@ -58,6 +58,8 @@ extension RequestDecoder {
       if let call = unsafe message.tenant_reload { return .tenantReload(unsafe text(call.pointee.tenant)) }
     case KEYRING__V1__REQUEST__CALL_TENANT_MOVE:
       if let call = unsafe message.tenant_move?.pointee { return .tenantMove(unsafe tenantMove(call)) }
+    case KEYRING__V1__REQUEST__CALL_EXPLAIN:
+      if let call = unsafe message.explain?.pointee { return .explain(unsafe explain(call)) }
     default: return try unsafe transfer(message)
     }
     throw .malformed("the request has no call that this server knows")

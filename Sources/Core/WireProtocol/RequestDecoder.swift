@@ -9,8 +9,8 @@ internal import SecureMemory
 /// A request must be in the shortest encoding, as every protobuf library writes it: a field that is there twice, a default written
 /// out, or a NUL inside a string (which protobuf-c would cut) shows in the length, and is refused.
 public final class RequestDecoder {
-  /// What the objects of one request may take: 4 MiB.
-  public static let budgetBytes = 4 << 20
+  /// What the objects of one request may take: 8 MiB, room for an import of the longest message.
+  public static let budgetBytes = 8 << 20
   /// Changes of one transaction, at most.
   public static let changesMax = 128
 
@@ -135,6 +135,9 @@ public final class RequestDecoder {
     case KEYRING__V1__REQUEST__CALL_TRANSACT:
       guard let transact = unsafe message.transact else { break }
       return unsafe .transact(try changes(transact.pointee))
+    case KEYRING__V1__REQUEST__CALL_IMPORT_KEYS:
+      guard let call = unsafe message.import_keys else { break }
+      return unsafe .importKeys(try importedKeys(call.pointee))
     case KEYRING__V1__REQUEST__CALL_WHO_AM_I: return .whoAmI
     case KEYRING__V1__REQUEST__CALL__NOT_SET: throw .malformed("the request has no call")
     default: return .admin(try unsafe adminCall(message))

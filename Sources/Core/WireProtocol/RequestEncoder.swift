@@ -34,6 +34,12 @@ public enum RequestEncoder {
         append(field: 1, one, to: &inner)
       }
       append(field: 23, inner, to: &body)
+    case .importKeys(let keys):
+      var inner = WipedBuffer(capacity: ImportLimits.messageBytes(of: keys))
+      for key in keys {
+        append(.store(key.name, type: key.type, value: key.value), fields: (1, 1, 1, 1), to: &inner)
+      }
+      append(field: 25, inner, to: &body)
     case .whoAmI: body.append(message(24) { _ in })
     case .admin(let call): body.append(admin(call))
     }
@@ -163,6 +169,7 @@ public enum RequestEncoder {
       }
     case .backup(let name, let call): return backup(name, call)
     case .restore(let name, let call): return restore(name, call)
+    case .explain(let call): return explain(call)
     case .tenantReload(let name): return tenant(84, name)
     case .tenantLock(let name): return tenant(97, name)
     case .tenantUnlock(let name): return tenant(98, name)
@@ -176,6 +183,18 @@ public enum RequestEncoder {
             entry.bytes(2, setting.value.utf8)
           }
         }
+      }
+    }
+  }
+
+  private static func explain(_ call: ExplainCall) -> [UInt8] {
+    message(96) { inner in
+      inner.bytes(1, call.tenant.utf8)
+      guard let key = call.key else { return }
+      inner.message(2) { inner in
+        inner.bytes(1, key.instance.utf8)
+        inner.bytes(2, key.owner)
+        inner.bytes(3, key.keyID)
       }
     }
   }

@@ -28,6 +28,7 @@ extension Service {
     case .restore(_, let call):
       guard let name else { throw .forbidden }
       return .restore(try await restore(call, name, caller))
+    case .explain(let call): return .explain(try await explain(call, name, caller))
     case .status(let text) where text.isEmpty: return .service(try await serviceStatus())
     case .serviceReload:
       logger.info("\(call.name) by \(caller.uri)")
@@ -44,7 +45,7 @@ extension Service {
     }
   }
 
-  private func find(_ name: TenantName?, _ caller: Caller) async throws(ServiceError) -> Tenant {
+  func find(_ name: TenantName?, _ caller: Caller) async throws(ServiceError) -> Tenant {
     guard let name else { throw .forbidden }
     guard let tenant = try await tenants.find(name) else {
       throw caller.identity == .serviceAdmin ? .tenantAbsent(name) : .forbidden
@@ -106,7 +107,7 @@ extension Service {
     case .cmk(_, let action, let cmkID, let days):
       let description = try await manage(action, cmkID, days, tenant)
       return .cmk(id: description.id.text, state: description.state.rawValue, version: description.version)
-    case .tenantCreate, .tenantList, .backup, .restore, .serviceReload:
+    case .tenantCreate, .tenantList, .backup, .restore, .serviceReload, .explain:
       throw .defect("not a call about a tenant")
     }
   }
@@ -250,6 +251,7 @@ extension AdminCall {
     case .rotateCMK: "rotate-cmk"
     case .rotateKeys: "rotate-keys"
     case .status: "status"
+    case .explain: "explain"
     case .tenantAccept: "tenant accept"
     case .tenantReload: "tenant reload"
     case .tenantMove: "tenant move"

@@ -83,6 +83,7 @@ final class Admission: Sendable {
     case .change: return isAdministrator ? .administration : .write(changes: 1)
     case .transact(let changes):
       return isAdministrator ? .administration : .write(changes: changes.count)
+    case .importKeys(let keys): return isAdministrator ? .administration : .write(changes: keys.count)
     }
   }
 

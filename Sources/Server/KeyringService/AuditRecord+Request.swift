@@ -15,12 +15,18 @@ extension AuditRecord {
     case .list(let call):
       details = [("scope", .text("\(call.scope)"))]
       if let owner = call.owner { details.append(("owner", .text(String(decoding: owner, as: UTF8.self)))) }
+    case .importKeys(let imported):
+      keys = imported.prefix(Self.importedKeysMax).map { AuditKey($0.name) }
+      details = [("count", .number(UInt64(imported.count)))]
     case .whoAmI: break
     case .admin(let call):
       if let tenant = call.tenantText { add("tenant", tenant) }
       describe(call)
     }
   }
+
+  /// Keys of an import that are named, so that an entry stays short; the others are counted.
+  static let importedKeysMax = 128
 
   /// Text from outside, cut.
   mutating func add(_ name: String, _ text: String) {
@@ -60,7 +66,7 @@ extension AuditRecord {
         add("provider", provider.value)
       }
     case .tenantList, .tenantShow, .tenantDisable, .tenantEnable, .instanceList, .variablesList, .rotateCMK,
-      .status, .tenantReload, .tenantLock, .tenantUnlock, .serviceReload, .backup, .restore:
+      .status, .explain, .tenantReload, .tenantLock, .tenantUnlock, .serviceReload, .backup, .restore:
       break
     }
   }
@@ -106,6 +112,7 @@ extension Call {
     case .change(let change): change.auditName
     case .list: "list"
     case .transact: "transact"
+    case .importKeys: "import"
     case .whoAmI: "whoami"
     case .admin(let call): call.auditName
     }
@@ -141,6 +148,7 @@ extension AdminCall {
     case .tenantLock: "tenant-lock"
     case .tenantUnlock: "tenant-unlock"
     case .serviceReload: "service-reload"
+    case .explain: "explain"
     }
   }
 
@@ -157,6 +165,7 @@ extension AdminCall {
       .backup(let name, _), .restore(let name, _), .tenantReload(let name):
       name
     case .tenantMove(let call): call.tenant
+    case .explain(let call): call.tenant
     }
   }
 }

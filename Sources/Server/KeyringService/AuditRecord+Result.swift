@@ -61,8 +61,9 @@ extension AuditRecord {
       details.append(("restored_sequence", .number(report.summary.sequence)))
       details.append(("replaced_sequence", .number(report.replacedSequence)))
       details.append(("dry_run", .flag(report.isDryRun)))
+    case .importKeys(let stored): details.append(("stored", .number(UInt64(stored))))
     case .instanceRevoke(let moment): details.append(("revoked_at", .number(moment)))
-    case .tenantLock, .tenantUnlock, .serviceReload, .remove, .whoAmI, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList,
+    case .explain, .tenantLock, .tenantUnlock, .serviceReload, .remove, .whoAmI, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList,
       .variablesList, .service, .tenant, .tenantAccept, .backup, .restore, .tenantReload:
       break
     }

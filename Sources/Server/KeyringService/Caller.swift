@@ -53,6 +53,8 @@ enum Authorization {
   {
     let (name, isForServiceAdminOnly) = subject(of: call)
     if isForServiceAdminOnly, caller.identity != .serviceAdmin { throw .forbidden }
+    // Names of keys are the tenant's own affair.
+    if case .explain(let call) = call, call.key != nil, caller.identity == .serviceAdmin { throw .forbidden }
     guard let name else { return nil }
     do {
       let tenant = try TenantName(name)
@@ -82,6 +84,7 @@ enum Authorization {
     case .restore(let name, _): (name, true)
     case .tenantReload(let name): (name, false)
     case .tenantMove(let call): (call.tenant, true)
+    case .explain(let call): (call.tenant, false)
     }
   }
 }

@@ -66,7 +66,7 @@ extension Connection {
 
   private func mayBeLarge(_ call: Call) -> Bool {
     switch call {
-    case .transact, .admin: true
+    case .transact, .importKeys, .admin: true
     case .fetch, .describe, .change, .list, .whoAmI: false
     }
   }
@@ -253,7 +253,7 @@ enum Doubt {
 extension Call {
   fileprivate var doubtAtDeadline: Doubt {
     switch self {
-    case .change, .transact: return .onceExecuting
+    case .change, .transact, .importKeys: return .onceExecuting
     case .fetch, .describe, .list, .whoAmI: return .never
     case .admin(let call):
       let isChange =
@@ -266,7 +266,7 @@ extension Call {
         case .cmk(_, let action, _, _): action != .describe
         case .restore(_, .end): true
         case .backup, .restore: false
-        case .tenantList, .tenantShow, .instanceList, .variablesList, .status: false
+        case .tenantList, .tenantShow, .instanceList, .variablesList, .status, .explain: false
         }
       return isChange ? .always : .never
     }

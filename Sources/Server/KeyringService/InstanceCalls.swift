@@ -25,6 +25,10 @@ struct InstanceSession {
     case .transact(let changes):
       let outcome = try await change(changes)
       return (outcome.sequence, .transact(versions: outcome.versions))
+    case .importKeys(let keys):
+      let stores = keys.map { Change.store($0.name, type: $0.type, value: $0.value) }
+      let outcome = try await change(stores, as: .keyImport)
+      return (outcome.sequence, .importKeys(stored: UInt32(keys.count)))
     case .list(let call): return try await list(call)
     case .whoAmI, .admin: throw .defect("not an instance's call")
     }
@@ -117,7 +121,10 @@ struct InstanceSession {
     }
   }
 
-  private func change(_ changes: [Change]) async throws(ServiceError) -> CommitOutcome {
+  private func change(
+    _ changes: [Change],
+    as kind: ChangeRequest.Kind = .transaction
+  ) async throws(ServiceError) -> CommitOutcome {
     var wanted: [KeyChange] = []
     do {
       for change in changes {
@@ -140,6 +147,7 @@ struct InstanceSession {
     return try await keyring.change(
       ChangeRequest(
         changes: wanted,
+        kind: kind,
         caller: caller.uri,
         idempotencyID: request.idempotencyID,
         deadline: deadline

@@ -33,6 +33,7 @@ extension Call {
     case .list(let call): [.read, call.scope.access]
     case .change(let change): change.needs
     case .transact(let changes): changes.reduce(.write) { $0.union($1.needs) }
+    case .importKeys(let keys): keys.reduce(.write) { $0.union($1.name.scope.access) }
     case .whoAmI, .admin: nil
     }
   }

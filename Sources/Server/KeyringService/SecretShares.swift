@@ -43,6 +43,7 @@ extension Call {
     switch self {
     case .change(let change): change.secretBytes
     case .transact(let changes): changes.reduce(0) { $0 + $1.secretBytes }
+    case .importKeys(let keys): keys.reduce(0) { $0 + ImportLimits.lockedBytes($1.value.count) }
     case .fetch, .describe, .list, .whoAmI, .admin: 0
     }
   }
@@ -51,14 +52,10 @@ extension Call {
 extension Change {
   fileprivate var secretBytes: Int {
     switch self {
-    case .store(_, _, let value): Self.rounded(value.count)
-    case .generate(_, _, let length): Self.rounded(min(Int(length), Profile.valueBytesMax))
+    case .store(_, _, let value): ImportLimits.lockedBytes(value.count)
+    case .generate(_, _, let length): ImportLimits.lockedBytes(min(Int(length), Profile.valueBytesMax))
     case .rotate: Profile.valueBytesMax
     case .remove: 0
     }
-  }
-
-  private static func rounded(_ count: Int) -> Int {
-    count <= 32 ? 32 : 1 << (Int.bitWidth - (count - 1).leadingZeroBitCount)
   }
 }

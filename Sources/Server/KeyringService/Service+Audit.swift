@@ -156,7 +156,7 @@ extension Call {
   /// True where it may change something that outlives it.
   var mayChange: Bool {
     switch self {
-    case .change, .transact: true
+    case .change, .transact, .importKeys: true
     case .fetch, .describe, .list, .whoAmI: false
     case .admin(let call):
       switch call {
@@ -165,7 +165,7 @@ extension Call {
         .serviceReload, .restore(_, .end):
         true
       case .cmk(_, let action, _, _): action != .describe
-      case .backup, .restore, .tenantList, .tenantShow, .instanceList, .variablesList, .status: false
+      case .backup, .restore, .tenantList, .tenantShow, .instanceList, .variablesList, .status, .explain: false
       }
     }
   }

@@ -103,21 +103,9 @@ public final class Service: Sendable {
   ) async throws(ServiceError) -> (UInt64, ReplyResult) {
     guard !isShuttingDown.load(ordering: .relaxed) else { throw .shuttingDown }
     switch request.call {
-    case .whoAmI:
-      return (
-        0,
-        .whoAmI(
-          Identity(
-            uri: caller.uri,
-            tenant: caller.tenant?.text ?? "",
-            instance: caller.instance?.text ?? "",
-            notAfter: caller.notAfter,
-            serverVersion: Self.version
-          )
-        )
-      )
+    case .whoAmI: return (0, .whoAmI(await identity(of: caller)))
     case .admin(let call): return (0, try await administrate(call, caller))
-    case .fetch, .describe, .change, .list, .transact:
+    case .fetch, .describe, .change, .list, .transact, .importKeys:
       guard case .instance(let name, let instance) = caller.identity, let needs = request.call.needs else {
         throw .forbidden
       }
@@ -135,6 +123,30 @@ public final class Service: Sendable {
           try await session.execute()
         }
       }
+    }
+  }
+
+  /// Whom the caller is taken for, and, of an instance that may call, what its keys are held to.
+  private func identity(of caller: Caller) async -> Identity {
+    let settings = await settings(for: caller)
+    return Identity(
+      uri: caller.uri,
+      tenant: caller.tenant?.text ?? "",
+      instance: caller.instance?.text ?? "",
+      notAfter: caller.notAfter,
+      serverVersion: Self.version,
+      profile: settings?.profile.rawValue ?? "",
+      isReadOnly: settings?.isReadOnly ?? false
+    )
+  }
+
+  private func settings(for caller: Caller) async -> TenantSettings? {
+    guard case .instance(let name, _) = caller.identity else { return nil }
+    do {
+      guard let tenant = try await tenants.find(name), tenant.access(of: caller) != nil else { return nil }
+      return tenant.settings
+    } catch {
+      return nil  // whose files do not load: who calls is known all the same
     }
   }
 
@@ -168,7 +180,7 @@ public final class Service: Sendable {
 extension Call {
   fileprivate var isChange: Bool {
     switch self {
-    case .change, .transact: true
+    case .change, .transact, .importKeys: true
     case .fetch, .describe, .list, .whoAmI, .admin: false
     }
   }

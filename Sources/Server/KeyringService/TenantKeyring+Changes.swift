@@ -4,10 +4,19 @@ internal import CMKProviders
 internal import Cryptography
 internal import KeyringCore
 internal import SecureMemory
+internal import WireProtocol
 
 /// What a caller wants changed, and how it is to be answered.
 struct ChangeRequest: Sendable {
+  /// What came as one: it says how much may.
+  enum Kind: Sendable {
+    case transaction
+    /// Of stores alone: every version that it makes is 1.
+    case keyImport
+  }
+
   let changes: [KeyChange]
+  var kind = Kind.transaction
   /// The URI SAN of the caller.
   let caller: String
   let idempotencyID: IdempotencyID?
@@ -15,16 +24,14 @@ struct ChangeRequest: Sendable {
 }
 
 extension TenantKeyring {
-  /// Changes of one transaction, at most.
-  static let changesMax = 128
   private static let attemptsMax = 16
 
   /// Makes changes, all or none; durable, and visible to every reader, when it returns.
   func change(_ request: ChangeRequest) async throws(ServiceError) -> CommitOutcome {
     let settings = environment.settings()
     guard !settings.isReadOnly else { throw .readOnly }
-    guard (1...Self.changesMax).contains(request.changes.count) else {
-      throw .keyring(.transactionInvalid("a transaction has 1 to \(Self.changesMax) changes"))
+    guard (1...request.changesMax).contains(request.changes.count) else {
+      throw .keyring(.transactionInvalid("a transaction has 1 to \(request.changesMax) changes"))
     }
     for _ in 0..<Self.attemptsMax {
       do throws(ServiceError) {
@@ -67,10 +74,12 @@ extension TenantKeyring {
       profile: settings.profile
     )
     var materials: [Secret?] = []
-    for change in request.changes {
+    for (index, change) in request.changes.enumerated() {
       let material = try await self.material(for: change, probe, settings)
       try probe.add(change, material: material)
       materials.append(material)
+      // An import seals for long: others have their turn meanwhile.
+      if index % ChangeRequest.turnLength == ChangeRequest.turnLength - 1 { await Task.yield() }
     }
     let made = materials
     let prepare = { @Sendable (preparation: Preparation) -> PreparedChange in
@@ -79,7 +88,11 @@ extension TenantKeyring {
         writeKey: writeKey,
         caller: request.caller,
         idempotency: idempotency.map {
-          Commit.Idempotency(id: $0.id, requestHash: $0.hash, versions: preparation.versions)
+          Commit.Idempotency(
+            id: $0.id,
+            requestHash: $0.hash,
+            versions: request.kind.remembered(preparation.versions)
+          )
         },
         versions: preparation.versions,
         deadline: request.deadline
@@ -136,6 +149,7 @@ extension TenantKeyring {
       }
       return parts.count == 1 ? parts[0] : try Secret(joining: parts)
     } catch let error as CMKError {
+      noteFailureToMake(ServiceError(error))
       throw ServiceError(error)
     } catch {
       throw .throttled("no locked memory left", retryAfterMilliseconds: 100)
@@ -159,6 +173,7 @@ extension TenantKeyring {
     }
     do {
       var hash = try HMACSHA256.Context(key: key)
+      try hash.update(request.kind.tag)
       for change in request.changes { try change.authenticate(into: &hash) }
       guard let digest = Digest(bytes: try hash.finish().bytes) else { preconditionFailure("32 bytes") }
       return (id, digest)
@@ -231,6 +246,37 @@ extension TenantKeyring {
     case .failure(.failed(.keyring(.idempotencyExpired(let why)))): throw .outcomeUnknown(why)
     case .failure(.failed(let error)): throw error
     case .failure(.outdated): throw .defect("looking a request up cannot be outdated")
+    }
+  }
+}
+
+extension ChangeRequest {
+  /// Changes that are sealed before others have their turn.
+  fileprivate static let turnLength = 128
+
+  fileprivate var changesMax: Int {
+    switch kind {
+    case .transaction: RequestDecoder.changesMax
+    case .keyImport: ImportLimits.keysMax
+    }
+  }
+}
+
+extension ChangeRequest.Kind {
+  /// What the hash of a request begins with: an import is not answered as the transaction of the same stores.
+  fileprivate var tag: [UInt8] {
+    switch self {
+    case .transaction: []
+    case .keyImport: Array("import".utf8)
+    }
+  }
+
+  /// The versions that a repeated request is answered with; those of an import are known, and 10,000 of them a request would take memory for
+  /// as long as it is remembered.
+  fileprivate func remembered(_ versions: [UInt32]) -> [UInt32] {
+    switch self {
+    case .transaction: versions
+    case .keyImport: []
     }
   }
 }

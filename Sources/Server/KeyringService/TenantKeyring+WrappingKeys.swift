@@ -55,7 +55,7 @@ extension TenantKeyring {
       }
     }
     standings.withLock { standings in
-      for id in expired { standings.entries[id]?.standing = .cold }
+      for id in expired where standings.entries[id] != nil { standings.set(id, .cold) }
     }
     // Not wiped under who uses one at this moment: it is when the last lets go of it.
     for id in expired { drop(id) }
@@ -69,6 +69,8 @@ extension TenantKeyring {
       let unverified = standings.withLock { standings in
         if let entry = entries[id] {
           standings.entries[id]?.standing = entry.standing
+          standings.entries[id]?.sinceMilliseconds = entry.sinceMilliseconds
+          standings.entries[id]?.failure = entry.failure
           standings.entries[id]?.confirmedAt = entry.confirmedAt
           standings.entries[id]?.askedAt = entry.askedAt
         }
@@ -147,7 +149,7 @@ extension TenantKeyring {
     let found = standings.withLock { standings -> (before: Standing, isUnverified: Bool)? in
       // Forgotten while the provider was asked: it does not come back.
       guard let before = standings.entries[key.id]?.standing else { return nil }
-      standings.entries[key.id, default: .init()].standing = .held
+      standings.set(key.id, .held)
       standings.entries[key.id, default: .init()].confirmedAt = now
       standings.entries[key.id, default: .init()].askedAt = now
       return (before, standings.unverifiedCount > 0)
@@ -209,7 +211,7 @@ extension TenantKeyring {
   private func set(_ id: WrappingKeyID, _ standing: Standing, askedAt now: UInt64) {
     let before = standings.withLock { standings in
       let before = standings.entries[id, default: .init()].standing
-      standings.entries[id, default: .init()].standing = standing
+      standings.set(id, standing)
       standings.entries[id, default: .init()].askedAt = now
       return before
     }
@@ -295,11 +297,21 @@ extension TenantKeyring {
       _ = try await submit(change).get()
       return .success(made.held)
     } catch let error as ServiceError {
+      noteFailureToMake(error)
       return .failure(error)
     } catch CommitFailure.failed(let error) {
       return .failure(error)
     } catch {
       return .failure(.defect("a wrapping key could not be added: \(error)"))
+    }
+  }
+
+  /// Keeps what the provider said where it failed at making a wrapping key or random bytes.
+  func noteFailureToMake(_ error: ServiceError) {
+    switch error {
+    case .kmsUnreachable(let why), .kmsDenied(let why), .configuration(let why):
+      standings.withLock { $0.failureToMake = (why, unixMilliseconds()) }
+    default: break  // not of the provider
     }
   }
 

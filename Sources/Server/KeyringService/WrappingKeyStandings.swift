@@ -34,6 +34,10 @@ struct WrappingKeyStandings {
 
   struct Entry {
     var standing = Standing.cold
+    /// Since when it stands so, Unix milliseconds; 0: since the keyring was opened.
+    var sinceMilliseconds: UInt64 = 0
+    /// What the provider said when it last failed, and when, Unix milliseconds.
+    var failure: (what: String, atMilliseconds: UInt64)?
     var confirmedAt: UInt64 = 0
     var askedAt: UInt64 = 0
     /// HMACs of the storage file that wait for this key.
@@ -43,8 +47,21 @@ struct WrappingKeyStandings {
   }
 
   var entries: [WrappingKeyID: Entry] = [:]
+  /// What the provider said when it last failed at making something, which is no wrapping key's.
+  var failureToMake: (what: String, atMilliseconds: UInt64)?
   /// Those just made, on their way into the keyring: not there yet, and not to be forgotten.
   var onTheirWay: Set<WrappingKeyID> = []
+
+  /// Notes how a wrapping key stands from now on.
+  mutating func set(_ id: WrappingKeyID, _ standing: Standing) {
+    let now = unixMilliseconds()
+    switch standing {
+    case .denied(let why), .unreachable(let why): entries[id, default: .init()].failure = (why, now)
+    case .cold, .held: break
+    }
+    if entries[id]?.standing.name != standing.name { entries[id, default: .init()].sinceMilliseconds = now }
+    entries[id, default: .init()].standing = standing
+  }
 
   /// Batches whose HMAC is not checked yet.
   var unverifiedCount: Int { entries.values.reduce(0) { $0 + $1.unverified.count } }

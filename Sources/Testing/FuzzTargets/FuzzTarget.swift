@@ -8,6 +8,7 @@ internal import WireProtocol
 enum FuzzTarget: String, CaseIterable {
   case frame, request, storage, configuration, identity
   case json, envelope, errorAnswer, xml, profiles
+  case componentFile, pluginFile
 
   /// Runs the target on one input.
   ///
@@ -25,6 +26,8 @@ enum FuzzTarget: String, CaseIterable {
     case .errorAnswer: unsafe AWSInput.errorAnswer(Array(bytes))
     case .xml: unsafe AWSInput.xml(Array(bytes))
     case .profiles: unsafe AWSInput.profiles(Array(bytes))
+    case .componentFile: unsafe ImportInput.component(Array(bytes))
+    case .pluginFile: unsafe ImportInput.plugin(Array(bytes))
     }
   }
 
@@ -44,6 +47,8 @@ enum FuzzTarget: String, CaseIterable {
     case .errorAnswer: AWSSeeds.errorAnswers
     case .xml: AWSSeeds.xml
     case .profiles: AWSSeeds.profiles
+    case .componentFile: ImportInput.componentSeeds
+    case .pluginFile: ImportInput.pluginSeeds
     }
   }
 

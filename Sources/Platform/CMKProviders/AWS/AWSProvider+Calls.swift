@@ -80,12 +80,12 @@ extension AWSProvider {
 
   /// Which key it is, and how it stands (AWS KMS Developer Guide, Key states of AWS KMS keys).
   func metadata(of reference: KeyReference) async throws(CMKError) -> (
-    key: KeyARN, state: CMKDescription.State
+    key: KeyARN, state: CMKDescription.State, createdMilliseconds: UInt64
   ) {
     let call = try call(.describeKey, of: reference) { _ in }
     return try await guarded.attempt(at: call.target.url) { () async throws(CallFailure) in
       let metadata = try await self.send(call).object("KeyMetadata")
-      return (try metadata.key("Arn"), try metadata.keyState())
+      return (try metadata.key("Arn"), try metadata.keyState(), metadata.time("CreationDate"))
     }
   }
 

@@ -8,8 +8,9 @@ extension AWSProvider {
   /// - Returns: the ARN of the key. One that is to be deleted already counts as scheduled.
   public func scheduleDeletion(cmk: CMKID, days: Int) async throws(CMKError) -> String {
     guard (7...30).contains(days) else { throw .refused("a CMK is deleted after 7 to 30 days") }
-    let (key, state) = try await metadata(of: KeyReference(cmk))
-    guard state != .pendingDeletion else { return key.description }
+    let metadata = try await metadata(of: KeyReference(cmk))
+    let key = metadata.key
+    guard metadata.state != .pendingDeletion else { return key.description }
     let call = try call(.scheduleKeyDeletion, of: .key(key)) { $0.integer("PendingWindowInDays", days) }
     try await guarded.attempt(at: call.target.url) { () async throws(CallFailure) in
       let reply = try await self.send(call)

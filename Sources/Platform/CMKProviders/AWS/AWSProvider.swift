@@ -112,7 +112,13 @@ public final class AWSProvider: CMKProvider {
 
   /// DescribeKey. KMS does not tell versions.
   public func describe(cmk: CMKID) async throws(CMKError) -> CMKDescription {
-    CMKDescription(id: cmk, state: try await metadata(of: KeyReference(cmk)).state, version: 0)
+    let metadata = try await metadata(of: KeyReference(cmk))
+    return CMKDescription(
+      id: cmk,
+      state: metadata.state,
+      version: 0,
+      createdMilliseconds: metadata.createdMilliseconds
+    )
   }
 
   /// RotateKeyOnDemand, which takes no alias: its key is asked for first.

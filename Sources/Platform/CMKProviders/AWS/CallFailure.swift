@@ -1,4 +1,17 @@
-internal import KeyringCore
+public import KeyringCore
+
+extension CMKError {
+  /// AWS's id of the request that failed, as `CallFailure.text` writes it down; nil where it came with none.
+  public var requestID: String? { Self.requestID(in: description) }
+
+  /// The same, of what an error said.
+  public static func requestID(in text: String) -> String? {
+    let (before, after) = (CallFailure.requestIDBefore, CallFailure.requestIDAfter)
+    guard text.hasSuffix(after), let start = text.ranges(of: before).last?.upperBound else { return nil }
+    let id = text[start...].dropLast(after.count)
+    return id.isEmpty ? nil : String(id)
+  }
+}
 
 /// Why one attempt of a call to AWS failed, by what follows from it.
 struct CallFailure: Error, Sendable, Equatable {
@@ -74,8 +87,12 @@ struct CallFailure: Error, Sendable, Equatable {
 
   /// In words.
   var text: String {
-    "AWS: \(kind.rawValue): \(message)" + (requestID.map { " (request id \($0))" } ?? "")
+    "AWS: \(kind.rawValue): \(message)"
+      + (requestID.map { "\(Self.requestIDBefore)\($0)\(Self.requestIDAfter)" } ?? "")
   }
+
+  fileprivate static let requestIDBefore = " (request id "
+  fileprivate static let requestIDAfter = ")"
 
   /// What it means for the CMK (design section 4): trouble with the credentials is as no answer.
   var cmkError: CMKError {

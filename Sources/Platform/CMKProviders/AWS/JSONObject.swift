@@ -94,6 +94,39 @@ package struct JSONObject: Sendable {
     return number
   }
 
+  /// A number, as AWS writes times: `1.7E9`, `1700000000.123`; nil where it is absent or null.
+  package func seconds(_ member: String) throws(Malformed) -> Double? {
+    guard let value = value(member) else { return nil }
+    guard case .number(let range) = value else { throw wrong(member, "a number") }
+    // SAFETY: the scanner found the number at this range of the same document.
+    let digits = unsafe document.withUnsafeBytes { unsafe String(decoding: $0[range], as: UTF8.self) }
+    guard let number = Double(digits), number.isFinite else { throw wrong(member, "a finite number") }
+    return number
+  }
+
+  /// The objects of an array, which has nothing else; nil where it is absent or null.
+  package func objects(_ member: String) throws(Malformed) -> [JSONObject]? {
+    guard let value = value(member) else { return nil }
+    guard case .array(let elements) = value else { throw wrong(member, "an array") }
+    var objects: [JSONObject] = []
+    objects.reserveCapacity(elements.count)
+    for element in elements {
+      guard case .object(let object) = element else { throw wrong(member, "an array of objects") }
+      objects.append(object)
+    }
+    return objects
+  }
+
+  /// How many elements an array has; nil where it is absent or null.
+  package func count(_ member: String) throws(Malformed) -> Int? {
+    guard let value = value(member) else { return nil }
+    guard case .array(let elements) = value else { throw wrong(member, "an array") }
+    return elements.count
+  }
+
+  /// The members' names, sorted.
+  package var names: [String] { members.keys.map { String(decoding: $0, as: UTF8.self) }.sorted() }
+
   /// nil where it is absent or null.
   package func flag(_ member: String) throws(Malformed) -> Bool? {
     guard let value = value(member) else { return nil }

@@ -8,8 +8,7 @@ enum JSONValue: Sendable {
   case number(Range<Int>)
   case flag(Bool)
   case null
-  /// Read through, and not kept: nothing here asks for one.
-  case array
+  case array([JSONValue])
   case object(JSONObject)
 }
 
@@ -114,16 +113,17 @@ struct JSONScanner {
   private mutating func array(level: Int) throws(JSONObject.Malformed) -> JSONValue {
     guard level <= Self.levelsMax else { throw malformed("no more than \(Self.levelsMax) levels") }
     try take("[")
+    var elements: [JSONValue] = []
     skipWhitespace()
     if !skip("]") {
       repeat {
         skipWhitespace()
-        _ = try value(level: level + 1)
+        elements.append(try value(level: level + 1))
         skipWhitespace()
       } while skip(",")
       try take("]")
     }
-    return .array
+    return .array(elements)
   }
 
   private mutating func literal(_ word: String, _ value: JSONValue) throws(JSONObject.Malformed) -> JSONValue

@@ -56,6 +56,15 @@ struct KMSReply {
     KMSReply(try need(member, json.object), of: self)
   }
 
+  /// A time, Unix milliseconds; 0 where there is none that can be read: it is shown, and decides nothing.
+  func time(_ member: String) -> UInt64 {
+    do {
+      return try json.seconds(member).map { UInt64(max(0, min($0, 1e12)) * 1000) } ?? 0
+    } catch {
+      return 0
+    }
+  }
+
   /// The ARN of a key, which is that of the call unless another one is given.
   func key(_ member: String = "KeyId", of other: KeyReference? = nil) throws(CallFailure) -> KeyARN {
     guard let key = KeyARN(try text(member)) else { throw unusable("'\(member)' is no ARN of a key") }

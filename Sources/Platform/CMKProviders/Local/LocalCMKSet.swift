@@ -123,6 +123,11 @@ extension LocalCMK {
     case .disabled: shown = .disabled
     case .pendingDeletion, .destroyed: shown = .pendingDeletion
     }
-    return CMKDescription(id: id, state: shown, version: UInt32(versions.count))
+    return CMKDescription(
+      id: id,
+      state: shown,
+      version: UInt32(versions.count),
+      createdMilliseconds: createdMilliseconds
+    )
   }
 }

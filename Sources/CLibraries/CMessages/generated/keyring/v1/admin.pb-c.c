@@ -2932,6 +2932,411 @@ void   keyring__v1__restore_end_reply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__restore_end_reply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   keyring__v1__explain_request__init
+                     (Keyring__V1__ExplainRequest         *message)
+{
+  static const Keyring__V1__ExplainRequest init_value = KEYRING__V1__EXPLAIN_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__explain_request__get_packed_size
+                     (const Keyring__V1__ExplainRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__explain_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__explain_request__pack
+                     (const Keyring__V1__ExplainRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__explain_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__explain_request__pack_to_buffer
+                     (const Keyring__V1__ExplainRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__explain_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__ExplainRequest *
+       keyring__v1__explain_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__ExplainRequest *)
+     protobuf_c_message_unpack (&keyring__v1__explain_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__explain_request__free_unpacked
+                     (Keyring__V1__ExplainRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__explain_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__explain_key__init
+                     (Keyring__V1__ExplainKey         *message)
+{
+  static const Keyring__V1__ExplainKey init_value = KEYRING__V1__EXPLAIN_KEY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__explain_key__get_packed_size
+                     (const Keyring__V1__ExplainKey *message)
+{
+  assert(message->base.descriptor == &keyring__v1__explain_key__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__explain_key__pack
+                     (const Keyring__V1__ExplainKey *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__explain_key__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__explain_key__pack_to_buffer
+                     (const Keyring__V1__ExplainKey *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__explain_key__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__ExplainKey *
+       keyring__v1__explain_key__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__ExplainKey *)
+     protobuf_c_message_unpack (&keyring__v1__explain_key__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__explain_key__free_unpacked
+                     (Keyring__V1__ExplainKey *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__explain_key__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__explain_reply__init
+                     (Keyring__V1__ExplainReply         *message)
+{
+  static const Keyring__V1__ExplainReply init_value = KEYRING__V1__EXPLAIN_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__explain_reply__get_packed_size
+                     (const Keyring__V1__ExplainReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__explain_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__explain_reply__pack
+                     (const Keyring__V1__ExplainReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__explain_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__explain_reply__pack_to_buffer
+                     (const Keyring__V1__ExplainReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__explain_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__ExplainReply *
+       keyring__v1__explain_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__ExplainReply *)
+     protobuf_c_message_unpack (&keyring__v1__explain_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__explain_reply__free_unpacked
+                     (Keyring__V1__ExplainReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__explain_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__kms_failure__init
+                     (Keyring__V1__KmsFailure         *message)
+{
+  static const Keyring__V1__KmsFailure init_value = KEYRING__V1__KMS_FAILURE__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__kms_failure__get_packed_size
+                     (const Keyring__V1__KmsFailure *message)
+{
+  assert(message->base.descriptor == &keyring__v1__kms_failure__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__kms_failure__pack
+                     (const Keyring__V1__KmsFailure *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__kms_failure__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__kms_failure__pack_to_buffer
+                     (const Keyring__V1__KmsFailure *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__kms_failure__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__KmsFailure *
+       keyring__v1__kms_failure__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__KmsFailure *)
+     protobuf_c_message_unpack (&keyring__v1__kms_failure__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__kms_failure__free_unpacked
+                     (Keyring__V1__KmsFailure *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__kms_failure__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__explained_cmk__init
+                     (Keyring__V1__ExplainedCmk         *message)
+{
+  static const Keyring__V1__ExplainedCmk init_value = KEYRING__V1__EXPLAINED_CMK__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__explained_cmk__get_packed_size
+                     (const Keyring__V1__ExplainedCmk *message)
+{
+  assert(message->base.descriptor == &keyring__v1__explained_cmk__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__explained_cmk__pack
+                     (const Keyring__V1__ExplainedCmk *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__explained_cmk__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__explained_cmk__pack_to_buffer
+                     (const Keyring__V1__ExplainedCmk *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__explained_cmk__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__ExplainedCmk *
+       keyring__v1__explained_cmk__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__ExplainedCmk *)
+     protobuf_c_message_unpack (&keyring__v1__explained_cmk__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__explained_cmk__free_unpacked
+                     (Keyring__V1__ExplainedCmk *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__explained_cmk__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__explained_wrapping_key__init
+                     (Keyring__V1__ExplainedWrappingKey         *message)
+{
+  static const Keyring__V1__ExplainedWrappingKey init_value = KEYRING__V1__EXPLAINED_WRAPPING_KEY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__explained_wrapping_key__get_packed_size
+                     (const Keyring__V1__ExplainedWrappingKey *message)
+{
+  assert(message->base.descriptor == &keyring__v1__explained_wrapping_key__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__explained_wrapping_key__pack
+                     (const Keyring__V1__ExplainedWrappingKey *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__explained_wrapping_key__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__explained_wrapping_key__pack_to_buffer
+                     (const Keyring__V1__ExplainedWrappingKey *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__explained_wrapping_key__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__ExplainedWrappingKey *
+       keyring__v1__explained_wrapping_key__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__ExplainedWrappingKey *)
+     protobuf_c_message_unpack (&keyring__v1__explained_wrapping_key__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__explained_wrapping_key__free_unpacked
+                     (Keyring__V1__ExplainedWrappingKey *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__explained_wrapping_key__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__explained_key__init
+                     (Keyring__V1__ExplainedKey         *message)
+{
+  static const Keyring__V1__ExplainedKey init_value = KEYRING__V1__EXPLAINED_KEY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__explained_key__get_packed_size
+                     (const Keyring__V1__ExplainedKey *message)
+{
+  assert(message->base.descriptor == &keyring__v1__explained_key__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__explained_key__pack
+                     (const Keyring__V1__ExplainedKey *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__explained_key__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__explained_key__pack_to_buffer
+                     (const Keyring__V1__ExplainedKey *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__explained_key__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__ExplainedKey *
+       keyring__v1__explained_key__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__ExplainedKey *)
+     protobuf_c_message_unpack (&keyring__v1__explained_key__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__explained_key__free_unpacked
+                     (Keyring__V1__ExplainedKey *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__explained_key__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__key_dependency__init
+                     (Keyring__V1__KeyDependency         *message)
+{
+  static const Keyring__V1__KeyDependency init_value = KEYRING__V1__KEY_DEPENDENCY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__key_dependency__get_packed_size
+                     (const Keyring__V1__KeyDependency *message)
+{
+  assert(message->base.descriptor == &keyring__v1__key_dependency__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__key_dependency__pack
+                     (const Keyring__V1__KeyDependency *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__key_dependency__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__key_dependency__pack_to_buffer
+                     (const Keyring__V1__KeyDependency *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__key_dependency__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__KeyDependency *
+       keyring__v1__key_dependency__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__KeyDependency *)
+     protobuf_c_message_unpack (&keyring__v1__key_dependency__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__key_dependency__free_unpacked
+                     (Keyring__V1__KeyDependency *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__key_dependency__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__finding__init
+                     (Keyring__V1__Finding         *message)
+{
+  static const Keyring__V1__Finding init_value = KEYRING__V1__FINDING__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__finding__get_packed_size
+                     (const Keyring__V1__Finding *message)
+{
+  assert(message->base.descriptor == &keyring__v1__finding__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__finding__pack
+                     (const Keyring__V1__Finding *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__finding__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__finding__pack_to_buffer
+                     (const Keyring__V1__Finding *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__finding__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__Finding *
+       keyring__v1__finding__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__Finding *)
+     protobuf_c_message_unpack (&keyring__v1__finding__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__finding__free_unpacked
+                     (Keyring__V1__Finding *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__finding__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 static const ProtobufCFieldDescriptor keyring__v1__tenant_create_request__field_descriptors[6] =
 {
   {
@@ -6890,6 +7295,816 @@ const ProtobufCMessageDescriptor keyring__v1__restore_end_reply__descriptor =
   (ProtobufCMessageInit) keyring__v1__restore_end_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor keyring__v1__explain_request__field_descriptors[2] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "key",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainRequest, key),
+    &keyring__v1__explain_key__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__explain_request__field_indices_by_name[] = {
+  1,   /* field[1] = key */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__explain_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor keyring__v1__explain_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.ExplainRequest",
+  "ExplainRequest",
+  "Keyring__V1__ExplainRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__ExplainRequest),
+  2,
+  keyring__v1__explain_request__field_descriptors,
+  keyring__v1__explain_request__field_indices_by_name,
+  1,  keyring__v1__explain_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__explain_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__explain_key__field_descriptors[3] =
+{
+  {
+    "instance",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainKey, instance),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "owner",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainKey, owner),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "key_id",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainKey, key_id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__explain_key__field_indices_by_name[] = {
+  0,   /* field[0] = instance */
+  2,   /* field[2] = key_id */
+  1,   /* field[1] = owner */
+};
+static const ProtobufCIntRange keyring__v1__explain_key__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor keyring__v1__explain_key__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.ExplainKey",
+  "ExplainKey",
+  "Keyring__V1__ExplainKey",
+  "keyring.v1",
+  sizeof(Keyring__V1__ExplainKey),
+  3,
+  keyring__v1__explain_key__field_descriptors,
+  keyring__v1__explain_key__field_indices_by_name,
+  1,  keyring__v1__explain_key__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__explain_key__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__explain_reply__field_descriptors[9] =
+{
+  {
+    "summary",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainReply, summary),
+    &keyring__v1__tenant_summary__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainReply, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "now_ms",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainReply, now_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cmks",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__ExplainReply, n_cmks),
+    offsetof(Keyring__V1__ExplainReply, cmks),
+    &keyring__v1__explained_cmk__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "wrapping_keys",
+    5,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__ExplainReply, n_wrapping_keys),
+    offsetof(Keyring__V1__ExplainReply, wrapping_keys),
+    &keyring__v1__explained_wrapping_key__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "last_failure",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainReply, last_failure),
+    &keyring__v1__kms_failure__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "findings",
+    7,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__ExplainReply, n_findings),
+    offsetof(Keyring__V1__ExplainReply, findings),
+    &keyring__v1__finding__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "key",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainReply, key),
+    &keyring__v1__explained_key__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "credentials",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainReply, credentials),
+    &keyring__v1__credentials_status__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__explain_reply__field_indices_by_name[] = {
+  3,   /* field[3] = cmks */
+  8,   /* field[8] = credentials */
+  6,   /* field[6] = findings */
+  7,   /* field[7] = key */
+  5,   /* field[5] = last_failure */
+  2,   /* field[2] = now_ms */
+  1,   /* field[1] = reason */
+  0,   /* field[0] = summary */
+  4,   /* field[4] = wrapping_keys */
+};
+static const ProtobufCIntRange keyring__v1__explain_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 9 }
+};
+const ProtobufCMessageDescriptor keyring__v1__explain_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.ExplainReply",
+  "ExplainReply",
+  "Keyring__V1__ExplainReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__ExplainReply),
+  9,
+  keyring__v1__explain_reply__field_descriptors,
+  keyring__v1__explain_reply__field_indices_by_name,
+  1,  keyring__v1__explain_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__explain_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__kms_failure__field_descriptors[3] =
+{
+  {
+    "message",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__KmsFailure, message),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "request_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__KmsFailure, request_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "at_ms",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__KmsFailure, at_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__kms_failure__field_indices_by_name[] = {
+  2,   /* field[2] = at_ms */
+  0,   /* field[0] = message */
+  1,   /* field[1] = request_id */
+};
+static const ProtobufCIntRange keyring__v1__kms_failure__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor keyring__v1__kms_failure__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.KmsFailure",
+  "KmsFailure",
+  "Keyring__V1__KmsFailure",
+  "keyring.v1",
+  sizeof(Keyring__V1__KmsFailure),
+  3,
+  keyring__v1__kms_failure__field_descriptors,
+  keyring__v1__kms_failure__field_indices_by_name,
+  1,  keyring__v1__kms_failure__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__kms_failure__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__explained_cmk__field_descriptors[7] =
+{
+  {
+    "id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedCmk, id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "provider",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedCmk, provider),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "state",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedCmk, state),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "why",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedCmk, why),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "created_ms",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedCmk, created_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "in_force",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedCmk, in_force),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "records",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedCmk, records),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__explained_cmk__field_indices_by_name[] = {
+  4,   /* field[4] = created_ms */
+  0,   /* field[0] = id */
+  5,   /* field[5] = in_force */
+  1,   /* field[1] = provider */
+  6,   /* field[6] = records */
+  2,   /* field[2] = state */
+  3,   /* field[3] = why */
+};
+static const ProtobufCIntRange keyring__v1__explained_cmk__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor keyring__v1__explained_cmk__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.ExplainedCmk",
+  "ExplainedCmk",
+  "Keyring__V1__ExplainedCmk",
+  "keyring.v1",
+  sizeof(Keyring__V1__ExplainedCmk),
+  7,
+  keyring__v1__explained_cmk__field_descriptors,
+  keyring__v1__explained_cmk__field_indices_by_name,
+  1,  keyring__v1__explained_cmk__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__explained_cmk__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__explained_wrapping_key__field_descriptors[4] =
+{
+  {
+    "key",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedWrappingKey, key),
+    &keyring__v1__wrapping_key_status__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "since_ms",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedWrappingKey, since_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "held_until_ms",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedWrappingKey, held_until_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "failure",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedWrappingKey, failure),
+    &keyring__v1__kms_failure__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__explained_wrapping_key__field_indices_by_name[] = {
+  3,   /* field[3] = failure */
+  2,   /* field[2] = held_until_ms */
+  0,   /* field[0] = key */
+  1,   /* field[1] = since_ms */
+};
+static const ProtobufCIntRange keyring__v1__explained_wrapping_key__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor keyring__v1__explained_wrapping_key__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.ExplainedWrappingKey",
+  "ExplainedWrappingKey",
+  "Keyring__V1__ExplainedWrappingKey",
+  "keyring.v1",
+  sizeof(Keyring__V1__ExplainedWrappingKey),
+  4,
+  keyring__v1__explained_wrapping_key__field_descriptors,
+  keyring__v1__explained_wrapping_key__field_indices_by_name,
+  1,  keyring__v1__explained_wrapping_key__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__explained_wrapping_key__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__explained_key__field_descriptors[5] =
+{
+  {
+    "presence",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedKey, presence),
+    &keyring__v1__key_presence__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "why",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedKey, why),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "type",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedKey, type),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "latest_version",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ExplainedKey, latest_version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "dependencies",
+    5,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__ExplainedKey, n_dependencies),
+    offsetof(Keyring__V1__ExplainedKey, dependencies),
+    &keyring__v1__key_dependency__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__explained_key__field_indices_by_name[] = {
+  4,   /* field[4] = dependencies */
+  3,   /* field[3] = latest_version */
+  0,   /* field[0] = presence */
+  2,   /* field[2] = type */
+  1,   /* field[1] = why */
+};
+static const ProtobufCIntRange keyring__v1__explained_key__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor keyring__v1__explained_key__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.ExplainedKey",
+  "ExplainedKey",
+  "Keyring__V1__ExplainedKey",
+  "keyring.v1",
+  sizeof(Keyring__V1__ExplainedKey),
+  5,
+  keyring__v1__explained_key__field_descriptors,
+  keyring__v1__explained_key__field_indices_by_name,
+  1,  keyring__v1__explained_key__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__explained_key__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__key_dependency__field_descriptors[5] =
+{
+  {
+    "wrapping_key_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__KeyDependency, wrapping_key_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "versions",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__KeyDependency, versions),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "first_version",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__KeyDependency, first_version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "last_version",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__KeyDependency, last_version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "created_ms",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__KeyDependency, created_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__key_dependency__field_indices_by_name[] = {
+  4,   /* field[4] = created_ms */
+  2,   /* field[2] = first_version */
+  3,   /* field[3] = last_version */
+  1,   /* field[1] = versions */
+  0,   /* field[0] = wrapping_key_id */
+};
+static const ProtobufCIntRange keyring__v1__key_dependency__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor keyring__v1__key_dependency__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.KeyDependency",
+  "KeyDependency",
+  "Keyring__V1__KeyDependency",
+  "keyring.v1",
+  sizeof(Keyring__V1__KeyDependency),
+  5,
+  keyring__v1__key_dependency__field_descriptors,
+  keyring__v1__key_dependency__field_indices_by_name,
+  1,  keyring__v1__key_dependency__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__key_dependency__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__finding__field_descriptors[7] =
+{
+  {
+    "code",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__Finding, code),
+    &keyring__v1__finding_code__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cmk_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__Finding, cmk_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "wrapping_key_id",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__Finding, wrapping_key_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "count",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__Finding, count),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "since_ms",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__Finding, since_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "until_ms",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__Finding, until_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "detail",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__Finding, detail),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__finding__field_indices_by_name[] = {
+  1,   /* field[1] = cmk_id */
+  0,   /* field[0] = code */
+  3,   /* field[3] = count */
+  6,   /* field[6] = detail */
+  4,   /* field[4] = since_ms */
+  5,   /* field[5] = until_ms */
+  2,   /* field[2] = wrapping_key_id */
+};
+static const ProtobufCIntRange keyring__v1__finding__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor keyring__v1__finding__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.Finding",
+  "Finding",
+  "Keyring__V1__Finding",
+  "keyring.v1",
+  sizeof(Keyring__V1__Finding),
+  7,
+  keyring__v1__finding__field_descriptors,
+  keyring__v1__finding__field_indices_by_name,
+  1,  keyring__v1__finding__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__finding__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCEnumValue keyring__v1__tenant_state__enum_values_by_number[7] =
 {
   { "TENANT_STATE_UNSPECIFIED", "KEYRING__V1__TENANT_STATE__TENANT_STATE_UNSPECIFIED", 0 },
@@ -6998,7 +8213,105 @@ const ProtobufCEnumDescriptor keyring__v1__cmk_action__descriptor =
   keyring__v1__cmk_action__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[26] =
+static const ProtobufCEnumValue keyring__v1__key_presence__enum_values_by_number[4] =
+{
+  { "KEY_PRESENCE_UNSPECIFIED", "KEYRING__V1__KEY_PRESENCE__KEY_PRESENCE_UNSPECIFIED", 0 },
+  { "PRESENT", "KEYRING__V1__KEY_PRESENCE__PRESENT", 1 },
+  { "ABSENT", "KEYRING__V1__KEY_PRESENCE__ABSENT", 2 },
+  { "CANNOT_TELL", "KEYRING__V1__KEY_PRESENCE__CANNOT_TELL", 3 },
+};
+static const ProtobufCIntRange keyring__v1__key_presence__value_ranges[] = {
+{0, 0},{0, 4}
+};
+static const ProtobufCEnumValueIndex keyring__v1__key_presence__enum_values_by_name[4] =
+{
+  { "ABSENT", 2 },
+  { "CANNOT_TELL", 3 },
+  { "KEY_PRESENCE_UNSPECIFIED", 0 },
+  { "PRESENT", 1 },
+};
+const ProtobufCEnumDescriptor keyring__v1__key_presence__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "keyring.v1.KeyPresence",
+  "KeyPresence",
+  "Keyring__V1__KeyPresence",
+  "keyring.v1",
+  4,
+  keyring__v1__key_presence__enum_values_by_number,
+  4,
+  keyring__v1__key_presence__enum_values_by_name,
+  1,
+  keyring__v1__key_presence__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCEnumValue keyring__v1__finding_code__enum_values_by_number[21] =
+{
+  { "FINDING_CODE_UNSPECIFIED", "KEYRING__V1__FINDING_CODE__FINDING_CODE_UNSPECIFIED", 0 },
+  { "CONFIGURATION_INVALID_FILE", "KEYRING__V1__FINDING_CODE__CONFIGURATION_INVALID_FILE", 1 },
+  { "DISABLED_BY_ADMINISTRATOR", "KEYRING__V1__FINDING_CODE__DISABLED_BY_ADMINISTRATOR", 2 },
+  { "STORAGE_QUARANTINED", "KEYRING__V1__FINDING_CODE__STORAGE_QUARANTINED", 3 },
+  { "STORAGE_NOT_AVAILABLE", "KEYRING__V1__FINDING_CODE__STORAGE_NOT_AVAILABLE", 4 },
+  { "STORAGE_SLOW", "KEYRING__V1__FINDING_CODE__STORAGE_SLOW", 5 },
+  { "CMK_DISABLED", "KEYRING__V1__FINDING_CODE__CMK_DISABLED", 6 },
+  { "CMK_PENDING_DELETION", "KEYRING__V1__FINDING_CODE__CMK_PENDING_DELETION", 7 },
+  { "CMK_REFUSED", "KEYRING__V1__FINDING_CODE__CMK_REFUSED", 8 },
+  { "KMS_SILENT_IN_GRACE", "KEYRING__V1__FINDING_CODE__KMS_SILENT_IN_GRACE", 9 },
+  { "KMS_SILENT", "KEYRING__V1__FINDING_CODE__KMS_SILENT", 10 },
+  { "FORMER_CMK_NEEDED", "KEYRING__V1__FINDING_CODE__FORMER_CMK_NEEDED", 11 },
+  { "CMK_NOT_PERSISTED", "KEYRING__V1__FINDING_CODE__CMK_NOT_PERSISTED", 12 },
+  { "WRAPPING_KEY_WORN", "KEYRING__V1__FINDING_CODE__WRAPPING_KEY_WORN", 13 },
+  { "WRAPPING_KEY_USED_UP", "KEYRING__V1__FINDING_CODE__WRAPPING_KEY_USED_UP", 14 },
+  { "CREDENTIALS_FAIL", "KEYRING__V1__FINDING_CODE__CREDENTIALS_FAIL", 15 },
+  { "CREDENTIALS_EXPIRE", "KEYRING__V1__FINDING_CODE__CREDENTIALS_EXPIRE", 16 },
+  { "BATCHES_NOT_VERIFIED", "KEYRING__V1__FINDING_CODE__BATCHES_NOT_VERIFIED", 17 },
+  { "TENANT_READ_ONLY", "KEYRING__V1__FINDING_CODE__TENANT_READ_ONLY", 18 },
+  { "ROTATION_UNDER_WAY", "KEYRING__V1__FINDING_CODE__ROTATION_UNDER_WAY", 19 },
+  { "NOT_OPENED", "KEYRING__V1__FINDING_CODE__NOT_OPENED", 20 },
+};
+static const ProtobufCIntRange keyring__v1__finding_code__value_ranges[] = {
+{0, 0},{0, 21}
+};
+static const ProtobufCEnumValueIndex keyring__v1__finding_code__enum_values_by_name[21] =
+{
+  { "BATCHES_NOT_VERIFIED", 17 },
+  { "CMK_DISABLED", 6 },
+  { "CMK_NOT_PERSISTED", 12 },
+  { "CMK_PENDING_DELETION", 7 },
+  { "CMK_REFUSED", 8 },
+  { "CONFIGURATION_INVALID_FILE", 1 },
+  { "CREDENTIALS_EXPIRE", 16 },
+  { "CREDENTIALS_FAIL", 15 },
+  { "DISABLED_BY_ADMINISTRATOR", 2 },
+  { "FINDING_CODE_UNSPECIFIED", 0 },
+  { "FORMER_CMK_NEEDED", 11 },
+  { "KMS_SILENT", 10 },
+  { "KMS_SILENT_IN_GRACE", 9 },
+  { "NOT_OPENED", 20 },
+  { "ROTATION_UNDER_WAY", 19 },
+  { "STORAGE_NOT_AVAILABLE", 4 },
+  { "STORAGE_QUARANTINED", 3 },
+  { "STORAGE_SLOW", 5 },
+  { "TENANT_READ_ONLY", 18 },
+  { "WRAPPING_KEY_USED_UP", 14 },
+  { "WRAPPING_KEY_WORN", 13 },
+};
+const ProtobufCEnumDescriptor keyring__v1__finding_code__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "keyring.v1.FindingCode",
+  "FindingCode",
+  "Keyring__V1__FindingCode",
+  "keyring.v1",
+  21,
+  keyring__v1__finding_code__enum_values_by_number,
+  21,
+  keyring__v1__finding_code__enum_values_by_name,
+  1,
+  keyring__v1__finding_code__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[27] =
 {
   { "TenantCreate", &keyring__v1__tenant_create_request__descriptor, &keyring__v1__tenant_create_reply__descriptor },
   { "TenantList", &keyring__v1__tenant_list_request__descriptor, &keyring__v1__tenant_list_reply__descriptor },
@@ -7021,6 +8334,7 @@ static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[26
   { "RestoreWrite", &keyring__v1__restore_write_request__descriptor, &keyring__v1__restore_write_reply__descriptor },
   { "RestoreEnd", &keyring__v1__restore_end_request__descriptor, &keyring__v1__restore_end_reply__descriptor },
   { "TenantReload", &keyring__v1__tenant_reload_request__descriptor, &keyring__v1__tenant_reload_reply__descriptor },
+  { "Explain", &keyring__v1__explain_request__descriptor, &keyring__v1__explain_reply__descriptor },
   { "TenantMove", &keyring__v1__tenant_move_request__descriptor, &keyring__v1__tenant_move_reply__descriptor },
   { "InstanceRevoke", &keyring__v1__instance_revoke_request__descriptor, &keyring__v1__instance_revoke_reply__descriptor },
   { "ServiceReload", &keyring__v1__service_reload_request__descriptor, &keyring__v1__service_reload_reply__descriptor },
@@ -7032,26 +8346,27 @@ const unsigned keyring__v1__admin__method_indices_by_name[] = {
   16,        /* BackupEnd */
   15,        /* BackupRead */
   9,        /* CmkManage */
+  21,        /* Explain */
   5,        /* InstanceAdd */
   6,        /* InstanceList */
-  22,        /* InstanceRevoke */
+  23,        /* InstanceRevoke */
   17,        /* RestoreBegin */
   19,        /* RestoreEnd */
   18,        /* RestoreWrite */
   10,        /* RotateCmk */
   11,        /* RotateKeys */
-  23,        /* ServiceReload */
+  24,        /* ServiceReload */
   12,        /* Status */
   13,        /* TenantAccept */
   0,        /* TenantCreate */
   3,        /* TenantDisable */
   4,        /* TenantEnable */
   1,        /* TenantList */
-  24,        /* TenantLock */
-  21,        /* TenantMove */
+  25,        /* TenantLock */
+  22,        /* TenantMove */
   20,        /* TenantReload */
   2,        /* TenantShow */
-  25,        /* TenantUnlock */
+  26,        /* TenantUnlock */
   8,        /* VariablesList */
   7         /* VariablesSet */
 };
@@ -7062,7 +8377,7 @@ const ProtobufCServiceDescriptor keyring__v1__admin__descriptor =
   "Admin",
   "Keyring__V1__Admin",
   "keyring.v1",
-  26,
+  27,
   keyring__v1__admin__method_descriptors,
   keyring__v1__admin__method_indices_by_name
 };
@@ -7234,13 +8549,21 @@ void keyring__v1__admin__tenant_reload(ProtobufCService *service,
   assert(service->descriptor == &keyring__v1__admin__descriptor);
   service->invoke(service, 20, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void keyring__v1__admin__explain(ProtobufCService *service,
+                                 const Keyring__V1__ExplainRequest *input,
+                                 Keyring__V1__ExplainReply_Closure closure,
+                                 void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 21, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void keyring__v1__admin__tenant_move(ProtobufCService *service,
                                      const Keyring__V1__TenantMoveRequest *input,
                                      Keyring__V1__TenantMoveReply_Closure closure,
                                      void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 21, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 22, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__instance_revoke(ProtobufCService *service,
                                          const Keyring__V1__InstanceRevokeRequest *input,
@@ -7248,7 +8571,7 @@ void keyring__v1__admin__instance_revoke(ProtobufCService *service,
                                          void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 22, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 23, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__service_reload(ProtobufCService *service,
                                         const Keyring__V1__ServiceReloadRequest *input,
@@ -7256,7 +8579,7 @@ void keyring__v1__admin__service_reload(ProtobufCService *service,
                                         void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 23, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 24, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__tenant_lock(ProtobufCService *service,
                                      const Keyring__V1__TenantLockRequest *input,
@@ -7264,7 +8587,7 @@ void keyring__v1__admin__tenant_lock(ProtobufCService *service,
                                      void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 24, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 25, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__tenant_unlock(ProtobufCService *service,
                                        const Keyring__V1__TenantUnlockRequest *input,
@@ -7272,7 +8595,7 @@ void keyring__v1__admin__tenant_unlock(ProtobufCService *service,
                                        void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 25, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 26, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
                                Keyring__V1__Admin_ServiceDestroy destroy)

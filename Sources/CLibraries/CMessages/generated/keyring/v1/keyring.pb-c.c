@@ -1042,6 +1042,96 @@ void   keyring__v1__transact_reply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__transact_reply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   keyring__v1__import_request__init
+                     (Keyring__V1__ImportRequest         *message)
+{
+  static const Keyring__V1__ImportRequest init_value = KEYRING__V1__IMPORT_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__import_request__get_packed_size
+                     (const Keyring__V1__ImportRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__import_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__import_request__pack
+                     (const Keyring__V1__ImportRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__import_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__import_request__pack_to_buffer
+                     (const Keyring__V1__ImportRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__import_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__ImportRequest *
+       keyring__v1__import_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__ImportRequest *)
+     protobuf_c_message_unpack (&keyring__v1__import_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__import_request__free_unpacked
+                     (Keyring__V1__ImportRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__import_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__import_reply__init
+                     (Keyring__V1__ImportReply         *message)
+{
+  static const Keyring__V1__ImportReply init_value = KEYRING__V1__IMPORT_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__import_reply__get_packed_size
+                     (const Keyring__V1__ImportReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__import_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__import_reply__pack
+                     (const Keyring__V1__ImportReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__import_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__import_reply__pack_to_buffer
+                     (const Keyring__V1__ImportReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__import_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__ImportReply *
+       keyring__v1__import_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__ImportReply *)
+     protobuf_c_message_unpack (&keyring__v1__import_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__import_reply__free_unpacked
+                     (Keyring__V1__ImportReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__import_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   keyring__v1__who_am_irequest__init
                      (Keyring__V1__WhoAmIRequest         *message)
 {
@@ -1132,7 +1222,7 @@ void   keyring__v1__who_am_ireply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__who_am_ireply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[40] =
+static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[42] =
 {
   {
     "id",
@@ -1298,6 +1388,18 @@ static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[40
     offsetof(Keyring__V1__Request, call_case),
     offsetof(Keyring__V1__Request, who_am_i),
     &keyring__v1__who_am_irequest__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "import_keys",
+    25,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, import_keys),
+    &keyring__v1__import_request__descriptor,
     NULL,
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
@@ -1591,6 +1693,18 @@ static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[40
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "explain",
+    96,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, explain),
+    &keyring__v1__explain_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "tenant_lock",
     97,
     PROTOBUF_C_LABEL_NONE,
@@ -1616,55 +1730,57 @@ static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[40
   },
 };
 static const unsigned keyring__v1__request__field_indices_by_name[] = {
-  28,   /* field[28] = backup_begin */
-  30,   /* field[30] = backup_end */
-  29,   /* field[29] = backup_read */
-  27,   /* field[27] = cmk_manage */
+  29,   /* field[29] = backup_begin */
+  31,   /* field[31] = backup_end */
+  30,   /* field[30] = backup_read */
+  28,   /* field[28] = cmk_manage */
   6,   /* field[6] = describe */
+  39,   /* field[39] = explain */
   5,   /* field[5] = fetch */
   8,   /* field[8] = generate */
   0,   /* field[0] = id */
   3,   /* field[3] = idempotency_id */
-  19,   /* field[19] = instance_add */
-  20,   /* field[20] = instance_list */
-  36,   /* field[36] = instance_revoke */
+  14,   /* field[14] = import_keys */
+  20,   /* field[20] = instance_add */
+  21,   /* field[21] = instance_list */
+  37,   /* field[37] = instance_revoke */
   11,   /* field[11] = list */
   4,   /* field[4] = min_sequence */
   9,   /* field[9] = remove */
-  31,   /* field[31] = restore_begin */
-  33,   /* field[33] = restore_end */
-  32,   /* field[32] = restore_write */
+  32,   /* field[32] = restore_begin */
+  34,   /* field[34] = restore_end */
+  33,   /* field[33] = restore_write */
   10,   /* field[10] = rotate */
-  23,   /* field[23] = rotate_cmk */
-  24,   /* field[24] = rotate_keys */
-  37,   /* field[37] = service_reload */
-  25,   /* field[25] = status */
+  24,   /* field[24] = rotate_cmk */
+  25,   /* field[25] = rotate_keys */
+  38,   /* field[38] = service_reload */
+  26,   /* field[26] = status */
   7,   /* field[7] = store */
-  26,   /* field[26] = tenant_accept */
-  14,   /* field[14] = tenant_create */
-  17,   /* field[17] = tenant_disable */
-  18,   /* field[18] = tenant_enable */
-  15,   /* field[15] = tenant_list */
-  38,   /* field[38] = tenant_lock */
-  35,   /* field[35] = tenant_move */
-  34,   /* field[34] = tenant_reload */
-  16,   /* field[16] = tenant_show */
-  39,   /* field[39] = tenant_unlock */
+  27,   /* field[27] = tenant_accept */
+  15,   /* field[15] = tenant_create */
+  18,   /* field[18] = tenant_disable */
+  19,   /* field[19] = tenant_enable */
+  16,   /* field[16] = tenant_list */
+  40,   /* field[40] = tenant_lock */
+  36,   /* field[36] = tenant_move */
+  35,   /* field[35] = tenant_reload */
+  17,   /* field[17] = tenant_show */
+  41,   /* field[41] = tenant_unlock */
   1,   /* field[1] = timeout_ms */
   2,   /* field[2] = traceparent */
   12,   /* field[12] = transact */
-  22,   /* field[22] = variables_list */
-  21,   /* field[21] = variables_set */
+  23,   /* field[23] = variables_list */
+  22,   /* field[22] = variables_set */
   13,   /* field[13] = who_am_i */
 };
 static const ProtobufCIntRange keyring__v1__request__number_ranges[5 + 1] =
 {
   { 1, 0 },
   { 16, 5 },
-  { 64, 14 },
-  { 87, 36 },
-  { 97, 38 },
-  { 0, 40 }
+  { 64, 15 },
+  { 87, 37 },
+  { 96, 39 },
+  { 0, 42 }
 };
 const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
 {
@@ -1674,14 +1790,14 @@ const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
   "Keyring__V1__Request",
   "keyring.v1",
   sizeof(Keyring__V1__Request),
-  40,
+  42,
   keyring__v1__request__field_descriptors,
   keyring__v1__request__field_indices_by_name,
   5,  keyring__v1__request__number_ranges,
   (ProtobufCMessageInit) keyring__v1__request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[38] =
+static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[40] =
 {
   {
     "id",
@@ -1823,6 +1939,18 @@ static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[38] 
     offsetof(Keyring__V1__Reply, result_case),
     offsetof(Keyring__V1__Reply, who_am_i),
     &keyring__v1__who_am_ireply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "import_keys",
+    25,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, import_keys),
+    &keyring__v1__import_reply__descriptor,
     NULL,
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
@@ -2116,6 +2244,18 @@ static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[38] 
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "explain",
+    96,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, explain),
+    &keyring__v1__explain_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "tenant_lock",
     97,
     PROTOBUF_C_LABEL_NONE,
@@ -2141,53 +2281,55 @@ static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[38] 
   },
 };
 static const unsigned keyring__v1__reply__field_indices_by_name[] = {
-  26,   /* field[26] = backup_begin */
-  28,   /* field[28] = backup_end */
-  27,   /* field[27] = backup_read */
-  25,   /* field[25] = cmk_manage */
+  27,   /* field[27] = backup_begin */
+  29,   /* field[29] = backup_end */
+  28,   /* field[28] = backup_read */
+  26,   /* field[26] = cmk_manage */
   4,   /* field[4] = describe */
+  37,   /* field[37] = explain */
   3,   /* field[3] = fetch */
   6,   /* field[6] = generate */
   0,   /* field[0] = id */
-  17,   /* field[17] = instance_add */
-  18,   /* field[18] = instance_list */
-  34,   /* field[34] = instance_revoke */
+  12,   /* field[12] = import_keys */
+  18,   /* field[18] = instance_add */
+  19,   /* field[19] = instance_list */
+  35,   /* field[35] = instance_revoke */
   9,   /* field[9] = list */
   7,   /* field[7] = remove */
-  29,   /* field[29] = restore_begin */
-  31,   /* field[31] = restore_end */
-  30,   /* field[30] = restore_write */
+  30,   /* field[30] = restore_begin */
+  32,   /* field[32] = restore_end */
+  31,   /* field[31] = restore_write */
   8,   /* field[8] = rotate */
-  21,   /* field[21] = rotate_cmk */
-  22,   /* field[22] = rotate_keys */
+  22,   /* field[22] = rotate_cmk */
+  23,   /* field[23] = rotate_keys */
   2,   /* field[2] = sequence */
-  35,   /* field[35] = service_reload */
+  36,   /* field[36] = service_reload */
   1,   /* field[1] = status */
-  23,   /* field[23] = status_report */
+  24,   /* field[24] = status_report */
   5,   /* field[5] = store */
-  24,   /* field[24] = tenant_accept */
-  12,   /* field[12] = tenant_create */
-  15,   /* field[15] = tenant_disable */
-  16,   /* field[16] = tenant_enable */
-  13,   /* field[13] = tenant_list */
-  36,   /* field[36] = tenant_lock */
-  33,   /* field[33] = tenant_move */
-  32,   /* field[32] = tenant_reload */
-  14,   /* field[14] = tenant_show */
-  37,   /* field[37] = tenant_unlock */
+  25,   /* field[25] = tenant_accept */
+  13,   /* field[13] = tenant_create */
+  16,   /* field[16] = tenant_disable */
+  17,   /* field[17] = tenant_enable */
+  14,   /* field[14] = tenant_list */
+  38,   /* field[38] = tenant_lock */
+  34,   /* field[34] = tenant_move */
+  33,   /* field[33] = tenant_reload */
+  15,   /* field[15] = tenant_show */
+  39,   /* field[39] = tenant_unlock */
   10,   /* field[10] = transact */
-  20,   /* field[20] = variables_list */
-  19,   /* field[19] = variables_set */
+  21,   /* field[21] = variables_list */
+  20,   /* field[20] = variables_set */
   11,   /* field[11] = who_am_i */
 };
 static const ProtobufCIntRange keyring__v1__reply__number_ranges[5 + 1] =
 {
   { 1, 0 },
   { 16, 3 },
-  { 64, 12 },
-  { 87, 34 },
-  { 97, 36 },
-  { 0, 38 }
+  { 64, 13 },
+  { 87, 35 },
+  { 96, 37 },
+  { 0, 40 }
 };
 const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
 {
@@ -2197,7 +2339,7 @@ const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
   "Keyring__V1__Reply",
   "keyring.v1",
   sizeof(Keyring__V1__Reply),
-  38,
+  40,
   keyring__v1__reply__field_descriptors,
   keyring__v1__reply__field_indices_by_name,
   5,  keyring__v1__reply__number_ranges,
@@ -3359,6 +3501,82 @@ const ProtobufCMessageDescriptor keyring__v1__transact_reply__descriptor =
   (ProtobufCMessageInit) keyring__v1__transact_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor keyring__v1__import_request__field_descriptors[1] =
+{
+  {
+    "keys",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__ImportRequest, n_keys),
+    offsetof(Keyring__V1__ImportRequest, keys),
+    &keyring__v1__store_request__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__import_request__field_indices_by_name[] = {
+  0,   /* field[0] = keys */
+};
+static const ProtobufCIntRange keyring__v1__import_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__import_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.ImportRequest",
+  "ImportRequest",
+  "Keyring__V1__ImportRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__ImportRequest),
+  1,
+  keyring__v1__import_request__field_descriptors,
+  keyring__v1__import_request__field_indices_by_name,
+  1,  keyring__v1__import_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__import_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__import_reply__field_descriptors[1] =
+{
+  {
+    "stored",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__ImportReply, stored),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__import_reply__field_indices_by_name[] = {
+  0,   /* field[0] = stored */
+};
+static const ProtobufCIntRange keyring__v1__import_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__import_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.ImportReply",
+  "ImportReply",
+  "Keyring__V1__ImportReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__ImportReply),
+  1,
+  keyring__v1__import_reply__field_descriptors,
+  keyring__v1__import_reply__field_indices_by_name,
+  1,  keyring__v1__import_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__import_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 #define keyring__v1__who_am_irequest__field_descriptors NULL
 #define keyring__v1__who_am_irequest__field_indices_by_name NULL
 #define keyring__v1__who_am_irequest__number_ranges NULL
@@ -3377,7 +3595,7 @@ const ProtobufCMessageDescriptor keyring__v1__who_am_irequest__descriptor =
   (ProtobufCMessageInit) keyring__v1__who_am_irequest__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__who_am_ireply__field_descriptors[5] =
+static const ProtobufCFieldDescriptor keyring__v1__who_am_ireply__field_descriptors[7] =
 {
   {
     "uri",
@@ -3439,10 +3657,36 @@ static const ProtobufCFieldDescriptor keyring__v1__who_am_ireply__field_descript
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "profile",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__WhoAmIReply, profile),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "read_only",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__WhoAmIReply, read_only),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__who_am_ireply__field_indices_by_name[] = {
   2,   /* field[2] = instance */
   3,   /* field[3] = not_after */
+  5,   /* field[5] = profile */
+  6,   /* field[6] = read_only */
   4,   /* field[4] = server_version */
   1,   /* field[1] = tenant */
   0,   /* field[0] = uri */
@@ -3450,7 +3694,7 @@ static const unsigned keyring__v1__who_am_ireply__field_indices_by_name[] = {
 static const ProtobufCIntRange keyring__v1__who_am_ireply__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 5 }
+  { 0, 7 }
 };
 const ProtobufCMessageDescriptor keyring__v1__who_am_ireply__descriptor =
 {
@@ -3460,7 +3704,7 @@ const ProtobufCMessageDescriptor keyring__v1__who_am_ireply__descriptor =
   "Keyring__V1__WhoAmIReply",
   "keyring.v1",
   sizeof(Keyring__V1__WhoAmIReply),
-  5,
+  7,
   keyring__v1__who_am_ireply__field_descriptors,
   keyring__v1__who_am_ireply__field_indices_by_name,
   1,  keyring__v1__who_am_ireply__number_ranges,
@@ -3649,7 +3893,7 @@ const ProtobufCEnumDescriptor keyring__v1__scope__descriptor =
   keyring__v1__scope__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor keyring__v1__keyring__method_descriptors[9] =
+static const ProtobufCMethodDescriptor keyring__v1__keyring__method_descriptors[10] =
 {
   { "Fetch", &keyring__v1__fetch_request__descriptor, &keyring__v1__fetch_reply__descriptor },
   { "Describe", &keyring__v1__describe_request__descriptor, &keyring__v1__describe_reply__descriptor },
@@ -3659,18 +3903,20 @@ static const ProtobufCMethodDescriptor keyring__v1__keyring__method_descriptors[
   { "Rotate", &keyring__v1__rotate_request__descriptor, &keyring__v1__rotate_reply__descriptor },
   { "List", &keyring__v1__list_request__descriptor, &keyring__v1__list_reply__descriptor },
   { "Transact", &keyring__v1__transact_request__descriptor, &keyring__v1__transact_reply__descriptor },
+  { "Import", &keyring__v1__import_request__descriptor, &keyring__v1__import_reply__descriptor },
   { "WhoAmI", &keyring__v1__who_am_irequest__descriptor, &keyring__v1__who_am_ireply__descriptor },
 };
 const unsigned keyring__v1__keyring__method_indices_by_name[] = {
   1,        /* Describe */
   0,        /* Fetch */
   3,        /* Generate */
+  8,        /* Import */
   6,        /* List */
   4,        /* Remove */
   5,        /* Rotate */
   2,        /* Store */
   7,        /* Transact */
-  8         /* WhoAmI */
+  9         /* WhoAmI */
 };
 const ProtobufCServiceDescriptor keyring__v1__keyring__descriptor =
 {
@@ -3679,7 +3925,7 @@ const ProtobufCServiceDescriptor keyring__v1__keyring__descriptor =
   "Keyring",
   "Keyring__V1__Keyring",
   "keyring.v1",
-  9,
+  10,
   keyring__v1__keyring__method_descriptors,
   keyring__v1__keyring__method_indices_by_name
 };
@@ -3747,13 +3993,21 @@ void keyring__v1__keyring__transact(ProtobufCService *service,
   assert(service->descriptor == &keyring__v1__keyring__descriptor);
   service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void keyring__v1__keyring__import(ProtobufCService *service,
+                                  const Keyring__V1__ImportRequest *input,
+                                  Keyring__V1__ImportReply_Closure closure,
+                                  void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__keyring__descriptor);
+  service->invoke(service, 8, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void keyring__v1__keyring__who_am_i(ProtobufCService *service,
                                     const Keyring__V1__WhoAmIRequest *input,
                                     Keyring__V1__WhoAmIReply_Closure closure,
                                     void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__keyring__descriptor);
-  service->invoke(service, 8, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 9, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__keyring__init (Keyring__V1__Keyring_Service *service,
                                  Keyring__V1__Keyring_ServiceDestroy destroy)

@@ -80,6 +80,15 @@ typedef struct Keyring__V1__RestoreWriteRequest Keyring__V1__RestoreWriteRequest
 typedef struct Keyring__V1__RestoreWriteReply Keyring__V1__RestoreWriteReply;
 typedef struct Keyring__V1__RestoreEndRequest Keyring__V1__RestoreEndRequest;
 typedef struct Keyring__V1__RestoreEndReply Keyring__V1__RestoreEndReply;
+typedef struct Keyring__V1__ExplainRequest Keyring__V1__ExplainRequest;
+typedef struct Keyring__V1__ExplainKey Keyring__V1__ExplainKey;
+typedef struct Keyring__V1__ExplainReply Keyring__V1__ExplainReply;
+typedef struct Keyring__V1__KmsFailure Keyring__V1__KmsFailure;
+typedef struct Keyring__V1__ExplainedCmk Keyring__V1__ExplainedCmk;
+typedef struct Keyring__V1__ExplainedWrappingKey Keyring__V1__ExplainedWrappingKey;
+typedef struct Keyring__V1__ExplainedKey Keyring__V1__ExplainedKey;
+typedef struct Keyring__V1__KeyDependency Keyring__V1__KeyDependency;
+typedef struct Keyring__V1__Finding Keyring__V1__Finding;
 
 
 /* --- enums --- */
@@ -165,6 +174,109 @@ typedef enum _Keyring__V1__CmkAction {
   KEYRING__V1__CMK_ACTION__CMK_CANCEL_DELETION = 6
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__CMK_ACTION)
 } Keyring__V1__CmkAction;
+/*
+ * Whether the key is there.
+ */
+typedef enum _Keyring__V1__KeyPresence {
+  KEYRING__V1__KEY_PRESENCE__KEY_PRESENCE_UNSPECIFIED = 0,
+  KEYRING__V1__KEY_PRESENCE__PRESENT = 1,
+  /*
+   * It is known that there is no such key.
+   */
+  KEYRING__V1__KEY_PRESENCE__ABSENT = 2,
+  /*
+   * Its tenant does not open, or a part of the storage file is not verified.
+   */
+  KEYRING__V1__KEY_PRESENCE__CANNOT_TELL = 3
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__KEY_PRESENCE)
+} Keyring__V1__KeyPresence;
+/*
+ * What was found.
+ */
+typedef enum _Keyring__V1__FindingCode {
+  KEYRING__V1__FINDING_CODE__FINDING_CODE_UNSPECIFIED = 0,
+  /*
+   * The tenant's files do not load; `detail` says where. What was loaded before stays in force.
+   */
+  KEYRING__V1__FINDING_CODE__CONFIGURATION_INVALID_FILE = 1,
+  /*
+   * An administrator disabled the tenant.
+   */
+  KEYRING__V1__FINDING_CODE__DISABLED_BY_ADMINISTRATOR = 2,
+  /*
+   * The storage file is not the expected one; `detail` says why.
+   */
+  KEYRING__V1__FINDING_CODE__STORAGE_QUARANTINED = 3,
+  /*
+   * The storage does not open, or must be recovered; `detail` says why.
+   */
+  KEYRING__V1__FINDING_CODE__STORAGE_NOT_AVAILABLE = 4,
+  /*
+   * A write to the disk takes long.
+   */
+  KEYRING__V1__FINDING_CODE__STORAGE_SLOW = 5,
+  /*
+   * The CMK is disabled; `count` records depend on it.
+   */
+  KEYRING__V1__FINDING_CODE__CMK_DISABLED = 6,
+  /*
+   * The CMK waits for its deletion; `count` records depend on it, and are lost with it.
+   */
+  KEYRING__V1__FINDING_CODE__CMK_PENDING_DELETION = 7,
+  /*
+   * The KMS refuses the CMK to these credentials, or has none of this id; `count` records depend on it.
+   */
+  KEYRING__V1__FINDING_CODE__CMK_REFUSED = 8,
+  /*
+   * The KMS does not answer; what is held is used until `until_ms`.
+   */
+  KEYRING__V1__FINDING_CODE__KMS_SILENT_IN_GRACE = 9,
+  /*
+   * The KMS does not answer, and nothing of this CMK is held.
+   */
+  KEYRING__V1__FINDING_CODE__KMS_SILENT = 10,
+  /*
+   * `count` records are still under another CMK than the one in force.
+   */
+  KEYRING__V1__FINDING_CODE__FORMER_CMK_NEEDED = 11,
+  /*
+   * The cmk_id in force ends with the next restart.
+   */
+  KEYRING__V1__FINDING_CODE__CMK_NOT_PERSISTED = 12,
+  /*
+   * `count` encryptions were made under the wrapping key: three quarters of what it may, or more.
+   */
+  KEYRING__V1__FINDING_CODE__WRAPPING_KEY_WORN = 13,
+  /*
+   * `count` encryptions were made under the wrapping key: it takes no more.
+   */
+  KEYRING__V1__FINDING_CODE__WRAPPING_KEY_USED_UP = 14,
+  /*
+   * Newer credentials cannot be had; `until_ms`: when those in use expire, 0 where they are not known to.
+   */
+  KEYRING__V1__FINDING_CODE__CREDENTIALS_FAIL = 15,
+  /*
+   * Credentials expire at `until_ms`, or did.
+   */
+  KEYRING__V1__FINDING_CODE__CREDENTIALS_EXPIRE = 16,
+  /*
+   * `count` batches of the storage file are not verified, since their wrapping key is not held.
+   */
+  KEYRING__V1__FINDING_CODE__BATCHES_NOT_VERIFIED = 17,
+  /*
+   * The tenant refuses every change.
+   */
+  KEYRING__V1__FINDING_CODE__TENANT_READ_ONLY = 18,
+  /*
+   * A rotate-keys is under way; `count` records are done.
+   */
+  KEYRING__V1__FINDING_CODE__ROTATION_UNDER_WAY = 19,
+  /*
+   * Not opened since the server started.
+   */
+  KEYRING__V1__FINDING_CODE__NOT_OPENED = 20
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__FINDING_CODE)
+} Keyring__V1__FindingCode;
 
 /* --- messages --- */
 
@@ -1511,6 +1623,265 @@ struct  Keyring__V1__RestoreEndReply
     , NULL, 0,NULL, 0, 0, 0,NULL }
 
 
+struct  Keyring__V1__ExplainRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+  /*
+   * Absent: the tenant as a whole. Set: one of its keys, too (the tenant's administrator only).
+   */
+  Keyring__V1__ExplainKey *key;
+};
+#define KEYRING__V1__EXPLAIN_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__explain_request__descriptor) \
+    , (char *)protobuf_c_empty_string, NULL }
+
+
+/*
+ * Which key.
+ */
+struct  Keyring__V1__ExplainKey
+{
+  ProtobufCMessage base;
+  /*
+   * Whose own key it is; empty: one that the tenant's instances share.
+   */
+  char *instance;
+  /*
+   * As in KeyName.
+   */
+  ProtobufCBinaryData owner;
+  /*
+   * 1 to 255 bytes.
+   */
+  ProtobufCBinaryData key_id;
+};
+#define KEYRING__V1__EXPLAIN_KEY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__explain_key__descriptor) \
+    , (char *)protobuf_c_empty_string, {0,NULL}, {0,NULL} }
+
+
+struct  Keyring__V1__ExplainReply
+{
+  ProtobufCMessage base;
+  /*
+   * Name, state, provider, CMK.
+   */
+  Keyring__V1__TenantSummary *summary;
+  /*
+   * Why it is in this state; empty when ready or cold.
+   */
+  char *reason;
+  /*
+   * By the server's clock, Unix milliseconds: what ages are counted from.
+   */
+  uint64_t now_ms;
+  /*
+   * Those in use, and the one in force.
+   */
+  size_t n_cmks;
+  Keyring__V1__ExplainedCmk **cmks;
+  /*
+   * Those in the storage file; none where the tenant is not open.
+   */
+  size_t n_wrapping_keys;
+  Keyring__V1__ExplainedWrappingKey **wrapping_keys;
+  /*
+   * The newest; absent where there was none since the tenant was opened.
+   */
+  Keyring__V1__KmsFailure *last_failure;
+  /*
+   * What is to be known or done, the most pressing first; none where all is well.
+   */
+  size_t n_findings;
+  Keyring__V1__Finding **findings;
+  /*
+   * Of the key that was asked for.
+   */
+  Keyring__V1__ExplainedKey *key;
+  /*
+   * As in TenantStatus.
+   */
+  Keyring__V1__CredentialsStatus *credentials;
+};
+#define KEYRING__V1__EXPLAIN_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__explain_reply__descriptor) \
+    , NULL, (char *)protobuf_c_empty_string, 0, 0,NULL, 0,NULL, NULL, 0,NULL, NULL, NULL }
+
+
+/*
+ * How the KMS failed.
+ */
+struct  Keyring__V1__KmsFailure
+{
+  ProtobufCMessage base;
+  /*
+   * What it said.
+   */
+  char *message;
+  /*
+   * Its id of the request; empty where it gave none.
+   */
+  char *request_id;
+  /*
+   * Unix milliseconds.
+   */
+  uint64_t at_ms;
+};
+#define KEYRING__V1__KMS_FAILURE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__kms_failure__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0 }
+
+
+struct  Keyring__V1__ExplainedCmk
+{
+  ProtobufCMessage base;
+  /*
+   * The CMK.
+   */
+  char *id;
+  /*
+   * `local` or `aws`.
+   */
+  char *provider;
+  /*
+   * `enabled`, `disabled`, `pending deletion`; `unknown` where the provider does not tell.
+   */
+  char *state;
+  /*
+   * Why it is unknown.
+   */
+  char *why;
+  /*
+   * When it was made, Unix milliseconds; 0 where the provider does not tell.
+   */
+  uint64_t created_ms;
+  /*
+   * True for the one that new keys are written under.
+   */
+  protobuf_c_boolean in_force;
+  /*
+   * Records that depend on it.
+   */
+  uint64_t records;
+};
+#define KEYRING__V1__EXPLAINED_CMK__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__explained_cmk__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0 }
+
+
+struct  Keyring__V1__ExplainedWrappingKey
+{
+  ProtobufCMessage base;
+  /*
+   * As in TenantStatus.
+   */
+  Keyring__V1__WrappingKeyStatus *key;
+  /*
+   * Since when it is in its state, Unix milliseconds; 0: not asked for yet.
+   */
+  uint64_t since_ms;
+  /*
+   * Until when it is used though the KMS does not answer, Unix milliseconds; 0 where it is not held.
+   */
+  uint64_t held_until_ms;
+  /*
+   * The newest; absent where there was none since the tenant was opened.
+   */
+  Keyring__V1__KmsFailure *failure;
+};
+#define KEYRING__V1__EXPLAINED_WRAPPING_KEY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__explained_wrapping_key__descriptor) \
+    , NULL, 0, 0, NULL }
+
+
+struct  Keyring__V1__ExplainedKey
+{
+  ProtobufCMessage base;
+  Keyring__V1__KeyPresence presence;
+  /*
+   * Why it cannot be told.
+   */
+  char *why;
+  /*
+   * As it was stored.
+   */
+  char *type;
+  /*
+   * The newest.
+   */
+  uint32_t latest_version;
+  /*
+   * The wrapping keys that its versions are encrypted under, in order of the first version of each.
+   */
+  size_t n_dependencies;
+  Keyring__V1__KeyDependency **dependencies;
+};
+#define KEYRING__V1__EXPLAINED_KEY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__explained_key__descriptor) \
+    , KEYRING__V1__KEY_PRESENCE__KEY_PRESENCE_UNSPECIFIED, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0,NULL }
+
+
+struct  Keyring__V1__KeyDependency
+{
+  ProtobufCMessage base;
+  /*
+   * 32 hexadecimal digits.
+   */
+  char *wrapping_key_id;
+  /*
+   * How many versions depend on it, and the first and the last of them.
+   */
+  uint32_t versions;
+  uint32_t first_version;
+  uint32_t last_version;
+  /*
+   * When the last of them was made, Unix milliseconds.
+   */
+  uint64_t created_ms;
+};
+#define KEYRING__V1__KEY_DEPENDENCY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__key_dependency__descriptor) \
+    , (char *)protobuf_c_empty_string, 0, 0, 0, 0 }
+
+
+struct  Keyring__V1__Finding
+{
+  ProtobufCMessage base;
+  Keyring__V1__FindingCode code;
+  /*
+   * That it is about; empty where it is about none.
+   */
+  char *cmk_id;
+  /*
+   * That it is about; empty where it is about none.
+   */
+  char *wrapping_key_id;
+  /*
+   * As the code says.
+   */
+  uint64_t count;
+  /*
+   * Since when, Unix milliseconds; 0 where that is not known.
+   */
+  uint64_t since_ms;
+  /*
+   * As the code says, Unix milliseconds.
+   */
+  uint64_t until_ms;
+  /*
+   * What the provider or the storage said.
+   */
+  char *detail;
+};
+#define KEYRING__V1__FINDING__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__finding__descriptor) \
+    , KEYRING__V1__FINDING_CODE__FINDING_CODE_UNSPECIFIED, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, (char *)protobuf_c_empty_string }
+
+
 /* Keyring__V1__TenantCreateRequest methods */
 void   keyring__v1__tenant_create_request__init
                      (Keyring__V1__TenantCreateRequest         *message);
@@ -2746,6 +3117,177 @@ Keyring__V1__RestoreEndReply *
 void   keyring__v1__restore_end_reply__free_unpacked
                      (Keyring__V1__RestoreEndReply *message,
                       ProtobufCAllocator *allocator);
+/* Keyring__V1__ExplainRequest methods */
+void   keyring__v1__explain_request__init
+                     (Keyring__V1__ExplainRequest         *message);
+size_t keyring__v1__explain_request__get_packed_size
+                     (const Keyring__V1__ExplainRequest   *message);
+size_t keyring__v1__explain_request__pack
+                     (const Keyring__V1__ExplainRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__explain_request__pack_to_buffer
+                     (const Keyring__V1__ExplainRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ExplainRequest *
+       keyring__v1__explain_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__explain_request__free_unpacked
+                     (Keyring__V1__ExplainRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__ExplainKey methods */
+void   keyring__v1__explain_key__init
+                     (Keyring__V1__ExplainKey         *message);
+size_t keyring__v1__explain_key__get_packed_size
+                     (const Keyring__V1__ExplainKey   *message);
+size_t keyring__v1__explain_key__pack
+                     (const Keyring__V1__ExplainKey   *message,
+                      uint8_t             *out);
+size_t keyring__v1__explain_key__pack_to_buffer
+                     (const Keyring__V1__ExplainKey   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ExplainKey *
+       keyring__v1__explain_key__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__explain_key__free_unpacked
+                     (Keyring__V1__ExplainKey *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__ExplainReply methods */
+void   keyring__v1__explain_reply__init
+                     (Keyring__V1__ExplainReply         *message);
+size_t keyring__v1__explain_reply__get_packed_size
+                     (const Keyring__V1__ExplainReply   *message);
+size_t keyring__v1__explain_reply__pack
+                     (const Keyring__V1__ExplainReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__explain_reply__pack_to_buffer
+                     (const Keyring__V1__ExplainReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ExplainReply *
+       keyring__v1__explain_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__explain_reply__free_unpacked
+                     (Keyring__V1__ExplainReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__KmsFailure methods */
+void   keyring__v1__kms_failure__init
+                     (Keyring__V1__KmsFailure         *message);
+size_t keyring__v1__kms_failure__get_packed_size
+                     (const Keyring__V1__KmsFailure   *message);
+size_t keyring__v1__kms_failure__pack
+                     (const Keyring__V1__KmsFailure   *message,
+                      uint8_t             *out);
+size_t keyring__v1__kms_failure__pack_to_buffer
+                     (const Keyring__V1__KmsFailure   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__KmsFailure *
+       keyring__v1__kms_failure__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__kms_failure__free_unpacked
+                     (Keyring__V1__KmsFailure *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__ExplainedCmk methods */
+void   keyring__v1__explained_cmk__init
+                     (Keyring__V1__ExplainedCmk         *message);
+size_t keyring__v1__explained_cmk__get_packed_size
+                     (const Keyring__V1__ExplainedCmk   *message);
+size_t keyring__v1__explained_cmk__pack
+                     (const Keyring__V1__ExplainedCmk   *message,
+                      uint8_t             *out);
+size_t keyring__v1__explained_cmk__pack_to_buffer
+                     (const Keyring__V1__ExplainedCmk   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ExplainedCmk *
+       keyring__v1__explained_cmk__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__explained_cmk__free_unpacked
+                     (Keyring__V1__ExplainedCmk *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__ExplainedWrappingKey methods */
+void   keyring__v1__explained_wrapping_key__init
+                     (Keyring__V1__ExplainedWrappingKey         *message);
+size_t keyring__v1__explained_wrapping_key__get_packed_size
+                     (const Keyring__V1__ExplainedWrappingKey   *message);
+size_t keyring__v1__explained_wrapping_key__pack
+                     (const Keyring__V1__ExplainedWrappingKey   *message,
+                      uint8_t             *out);
+size_t keyring__v1__explained_wrapping_key__pack_to_buffer
+                     (const Keyring__V1__ExplainedWrappingKey   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ExplainedWrappingKey *
+       keyring__v1__explained_wrapping_key__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__explained_wrapping_key__free_unpacked
+                     (Keyring__V1__ExplainedWrappingKey *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__ExplainedKey methods */
+void   keyring__v1__explained_key__init
+                     (Keyring__V1__ExplainedKey         *message);
+size_t keyring__v1__explained_key__get_packed_size
+                     (const Keyring__V1__ExplainedKey   *message);
+size_t keyring__v1__explained_key__pack
+                     (const Keyring__V1__ExplainedKey   *message,
+                      uint8_t             *out);
+size_t keyring__v1__explained_key__pack_to_buffer
+                     (const Keyring__V1__ExplainedKey   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ExplainedKey *
+       keyring__v1__explained_key__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__explained_key__free_unpacked
+                     (Keyring__V1__ExplainedKey *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__KeyDependency methods */
+void   keyring__v1__key_dependency__init
+                     (Keyring__V1__KeyDependency         *message);
+size_t keyring__v1__key_dependency__get_packed_size
+                     (const Keyring__V1__KeyDependency   *message);
+size_t keyring__v1__key_dependency__pack
+                     (const Keyring__V1__KeyDependency   *message,
+                      uint8_t             *out);
+size_t keyring__v1__key_dependency__pack_to_buffer
+                     (const Keyring__V1__KeyDependency   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__KeyDependency *
+       keyring__v1__key_dependency__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__key_dependency__free_unpacked
+                     (Keyring__V1__KeyDependency *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__Finding methods */
+void   keyring__v1__finding__init
+                     (Keyring__V1__Finding         *message);
+size_t keyring__v1__finding__get_packed_size
+                     (const Keyring__V1__Finding   *message);
+size_t keyring__v1__finding__pack
+                     (const Keyring__V1__Finding   *message,
+                      uint8_t             *out);
+size_t keyring__v1__finding__pack_to_buffer
+                     (const Keyring__V1__Finding   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__Finding *
+       keyring__v1__finding__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__finding__free_unpacked
+                     (Keyring__V1__Finding *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Keyring__V1__TenantCreateRequest_Closure)
@@ -2943,6 +3485,33 @@ typedef void (*Keyring__V1__RestoreEndRequest_Closure)
 typedef void (*Keyring__V1__RestoreEndReply_Closure)
                  (const Keyring__V1__RestoreEndReply *message,
                   void *closure_data);
+typedef void (*Keyring__V1__ExplainRequest_Closure)
+                 (const Keyring__V1__ExplainRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__ExplainKey_Closure)
+                 (const Keyring__V1__ExplainKey *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__ExplainReply_Closure)
+                 (const Keyring__V1__ExplainReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__KmsFailure_Closure)
+                 (const Keyring__V1__KmsFailure *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__ExplainedCmk_Closure)
+                 (const Keyring__V1__ExplainedCmk *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__ExplainedWrappingKey_Closure)
+                 (const Keyring__V1__ExplainedWrappingKey *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__ExplainedKey_Closure)
+                 (const Keyring__V1__ExplainedKey *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__KeyDependency_Closure)
+                 (const Keyring__V1__KeyDependency *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__Finding_Closure)
+                 (const Keyring__V1__Finding *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -3034,6 +3603,10 @@ struct Keyring__V1__Admin_Service
                         const Keyring__V1__TenantReloadRequest *input,
                         Keyring__V1__TenantReloadReply_Closure closure,
                         void *closure_data);
+  void (*explain)(Keyring__V1__Admin_Service *service,
+                  const Keyring__V1__ExplainRequest *input,
+                  Keyring__V1__ExplainReply_Closure closure,
+                  void *closure_data);
   void (*tenant_move)(Keyring__V1__Admin_Service *service,
                       const Keyring__V1__TenantMoveRequest *input,
                       Keyring__V1__TenantMoveReply_Closure closure,
@@ -3083,6 +3656,7 @@ void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
       function_prefix__ ## restore_write,\
       function_prefix__ ## restore_end,\
       function_prefix__ ## tenant_reload,\
+      function_prefix__ ## explain,\
       function_prefix__ ## tenant_move,\
       function_prefix__ ## instance_revoke,\
       function_prefix__ ## service_reload,\
@@ -3172,6 +3746,10 @@ void keyring__v1__admin__tenant_reload(ProtobufCService *service,
                                        const Keyring__V1__TenantReloadRequest *input,
                                        Keyring__V1__TenantReloadReply_Closure closure,
                                        void *closure_data);
+void keyring__v1__admin__explain(ProtobufCService *service,
+                                 const Keyring__V1__ExplainRequest *input,
+                                 Keyring__V1__ExplainReply_Closure closure,
+                                 void *closure_data);
 void keyring__v1__admin__tenant_move(ProtobufCService *service,
                                      const Keyring__V1__TenantMoveRequest *input,
                                      Keyring__V1__TenantMoveReply_Closure closure,
@@ -3198,6 +3776,8 @@ void keyring__v1__admin__tenant_unlock(ProtobufCService *service,
 extern const ProtobufCEnumDescriptor    keyring__v1__tenant_state__descriptor;
 extern const ProtobufCEnumDescriptor    keyring__v1__persistence__descriptor;
 extern const ProtobufCEnumDescriptor    keyring__v1__cmk_action__descriptor;
+extern const ProtobufCEnumDescriptor    keyring__v1__key_presence__descriptor;
+extern const ProtobufCEnumDescriptor    keyring__v1__finding_code__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_create_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_create_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_list_request__descriptor;
@@ -3263,6 +3843,15 @@ extern const ProtobufCMessageDescriptor keyring__v1__restore_write_request__desc
 extern const ProtobufCMessageDescriptor keyring__v1__restore_write_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__restore_end_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__restore_end_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__explain_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__explain_key__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__explain_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__kms_failure__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__explained_cmk__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__explained_wrapping_key__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__explained_key__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__key_dependency__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__finding__descriptor;
 extern const ProtobufCServiceDescriptor keyring__v1__admin__descriptor;
 
 PROTOBUF_C__END_DECLS

@@ -39,6 +39,8 @@ typedef struct Keyring__V1__ListReply Keyring__V1__ListReply;
 typedef struct Keyring__V1__TransactRequest Keyring__V1__TransactRequest;
 typedef struct Keyring__V1__Change Keyring__V1__Change;
 typedef struct Keyring__V1__TransactReply Keyring__V1__TransactReply;
+typedef struct Keyring__V1__ImportRequest Keyring__V1__ImportRequest;
+typedef struct Keyring__V1__ImportReply Keyring__V1__ImportReply;
 typedef struct Keyring__V1__WhoAmIRequest Keyring__V1__WhoAmIRequest;
 typedef struct Keyring__V1__WhoAmIReply Keyring__V1__WhoAmIReply;
 
@@ -246,6 +248,7 @@ typedef enum {
   KEYRING__V1__REQUEST__CALL_LIST = 22,
   KEYRING__V1__REQUEST__CALL_TRANSACT = 23,
   KEYRING__V1__REQUEST__CALL_WHO_AM_I = 24,
+  KEYRING__V1__REQUEST__CALL_IMPORT_KEYS = 25,
   KEYRING__V1__REQUEST__CALL_TENANT_CREATE = 64,
   KEYRING__V1__REQUEST__CALL_TENANT_LIST = 65,
   KEYRING__V1__REQUEST__CALL_TENANT_SHOW = 66,
@@ -271,7 +274,8 @@ typedef enum {
   KEYRING__V1__REQUEST__CALL_INSTANCE_REVOKE = 87,
   KEYRING__V1__REQUEST__CALL_SERVICE_RELOAD = 88,
   KEYRING__V1__REQUEST__CALL_TENANT_LOCK = 97,
-  KEYRING__V1__REQUEST__CALL_TENANT_UNLOCK = 98
+  KEYRING__V1__REQUEST__CALL_TENANT_UNLOCK = 98,
+  KEYRING__V1__REQUEST__CALL_EXPLAIN = 96
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REQUEST__CALL__CASE)
 } Keyring__V1__Request__CallCase;
 
@@ -315,6 +319,7 @@ struct  Keyring__V1__Request
     Keyring__V1__ListRequest *list;
     Keyring__V1__TransactRequest *transact;
     Keyring__V1__WhoAmIRequest *who_am_i;
+    Keyring__V1__ImportRequest *import_keys;
     Keyring__V1__TenantCreateRequest *tenant_create;
     Keyring__V1__TenantListRequest *tenant_list;
     Keyring__V1__TenantShowRequest *tenant_show;
@@ -341,6 +346,7 @@ struct  Keyring__V1__Request
     Keyring__V1__ServiceReloadRequest *service_reload;
     Keyring__V1__TenantLockRequest *tenant_lock;
     Keyring__V1__TenantUnlockRequest *tenant_unlock;
+    Keyring__V1__ExplainRequest *explain;
   };
 };
 #define KEYRING__V1__REQUEST__INIT \
@@ -359,6 +365,7 @@ typedef enum {
   KEYRING__V1__REPLY__RESULT_LIST = 22,
   KEYRING__V1__REPLY__RESULT_TRANSACT = 23,
   KEYRING__V1__REPLY__RESULT_WHO_AM_I = 24,
+  KEYRING__V1__REPLY__RESULT_IMPORT_KEYS = 25,
   KEYRING__V1__REPLY__RESULT_TENANT_CREATE = 64,
   KEYRING__V1__REPLY__RESULT_TENANT_LIST = 65,
   KEYRING__V1__REPLY__RESULT_TENANT_SHOW = 66,
@@ -384,7 +391,8 @@ typedef enum {
   KEYRING__V1__REPLY__RESULT_INSTANCE_REVOKE = 87,
   KEYRING__V1__REPLY__RESULT_SERVICE_RELOAD = 88,
   KEYRING__V1__REPLY__RESULT_TENANT_LOCK = 97,
-  KEYRING__V1__REPLY__RESULT_TENANT_UNLOCK = 98
+  KEYRING__V1__REPLY__RESULT_TENANT_UNLOCK = 98,
+  KEYRING__V1__REPLY__RESULT_EXPLAIN = 96
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REPLY__RESULT__CASE)
 } Keyring__V1__Reply__ResultCase;
 
@@ -418,6 +426,7 @@ struct  Keyring__V1__Reply
     Keyring__V1__ListReply *list;
     Keyring__V1__TransactReply *transact;
     Keyring__V1__WhoAmIReply *who_am_i;
+    Keyring__V1__ImportReply *import_keys;
     Keyring__V1__TenantCreateReply *tenant_create;
     Keyring__V1__TenantListReply *tenant_list;
     Keyring__V1__TenantShowReply *tenant_show;
@@ -444,6 +453,7 @@ struct  Keyring__V1__Reply
     Keyring__V1__ServiceReloadReply *service_reload;
     Keyring__V1__TenantLockReply *tenant_lock;
     Keyring__V1__TenantUnlockReply *tenant_unlock;
+    Keyring__V1__ExplainReply *explain;
   };
 };
 #define KEYRING__V1__REPLY__INIT \
@@ -903,6 +913,39 @@ struct  Keyring__V1__TransactReply
 
 
 /*
+ * Keys that are stored together or not at all, each as by Store.
+ */
+struct  Keyring__V1__ImportRequest
+{
+  ProtobufCMessage base;
+  /*
+   * 1 to 10,000. Their values take at most 2 MiB of locked memory together: each counts as the next power of two, and as 32 bytes at least.
+   */
+  size_t n_keys;
+  Keyring__V1__StoreRequest **keys;
+};
+#define KEYRING__V1__IMPORT_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__import_request__descriptor) \
+    , 0,NULL }
+
+
+/*
+ * All keys are durable, each at version 1.
+ */
+struct  Keyring__V1__ImportReply
+{
+  ProtobufCMessage base;
+  /*
+   * How many.
+   */
+  uint32_t stored;
+};
+#define KEYRING__V1__IMPORT_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__import_reply__descriptor) \
+    , 0 }
+
+
+/*
  * Who am I?
  */
 struct  Keyring__V1__WhoAmIRequest
@@ -940,10 +983,18 @@ struct  Keyring__V1__WhoAmIReply
    * The server's version.
    */
   char *server_version;
+  /*
+   * Of an instance that may call: the profile that its tenant's keys are held to; empty for others.
+   */
+  char *profile;
+  /*
+   * Of an instance that may call: true where its tenant refuses every change.
+   */
+  protobuf_c_boolean read_only;
 };
 #define KEYRING__V1__WHO_AM_IREPLY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__who_am_ireply__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0 }
 
 
 /* Keyring__V1__Request methods */
@@ -1383,6 +1434,44 @@ Keyring__V1__TransactReply *
 void   keyring__v1__transact_reply__free_unpacked
                      (Keyring__V1__TransactReply *message,
                       ProtobufCAllocator *allocator);
+/* Keyring__V1__ImportRequest methods */
+void   keyring__v1__import_request__init
+                     (Keyring__V1__ImportRequest         *message);
+size_t keyring__v1__import_request__get_packed_size
+                     (const Keyring__V1__ImportRequest   *message);
+size_t keyring__v1__import_request__pack
+                     (const Keyring__V1__ImportRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__import_request__pack_to_buffer
+                     (const Keyring__V1__ImportRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ImportRequest *
+       keyring__v1__import_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__import_request__free_unpacked
+                     (Keyring__V1__ImportRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__ImportReply methods */
+void   keyring__v1__import_reply__init
+                     (Keyring__V1__ImportReply         *message);
+size_t keyring__v1__import_reply__get_packed_size
+                     (const Keyring__V1__ImportReply   *message);
+size_t keyring__v1__import_reply__pack
+                     (const Keyring__V1__ImportReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__import_reply__pack_to_buffer
+                     (const Keyring__V1__ImportReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__ImportReply *
+       keyring__v1__import_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__import_reply__free_unpacked
+                     (Keyring__V1__ImportReply *message,
+                      ProtobufCAllocator *allocator);
 /* Keyring__V1__WhoAmIRequest methods */
 void   keyring__v1__who_am_irequest__init
                      (Keyring__V1__WhoAmIRequest         *message);
@@ -1492,6 +1581,12 @@ typedef void (*Keyring__V1__Change_Closure)
 typedef void (*Keyring__V1__TransactReply_Closure)
                  (const Keyring__V1__TransactReply *message,
                   void *closure_data);
+typedef void (*Keyring__V1__ImportRequest_Closure)
+                 (const Keyring__V1__ImportRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__ImportReply_Closure)
+                 (const Keyring__V1__ImportReply *message,
+                  void *closure_data);
 typedef void (*Keyring__V1__WhoAmIRequest_Closure)
                  (const Keyring__V1__WhoAmIRequest *message,
                   void *closure_data);
@@ -1537,6 +1632,10 @@ struct Keyring__V1__Keyring_Service
                    const Keyring__V1__TransactRequest *input,
                    Keyring__V1__TransactReply_Closure closure,
                    void *closure_data);
+  void (*import)(Keyring__V1__Keyring_Service *service,
+                 const Keyring__V1__ImportRequest *input,
+                 Keyring__V1__ImportReply_Closure closure,
+                 void *closure_data);
   void (*who_am_i)(Keyring__V1__Keyring_Service *service,
                    const Keyring__V1__WhoAmIRequest *input,
                    Keyring__V1__WhoAmIReply_Closure closure,
@@ -1557,6 +1656,7 @@ void keyring__v1__keyring__init (Keyring__V1__Keyring_Service *service,
       function_prefix__ ## rotate,\
       function_prefix__ ## list,\
       function_prefix__ ## transact,\
+      function_prefix__ ## import,\
       function_prefix__ ## who_am_i  }
 void keyring__v1__keyring__fetch(ProtobufCService *service,
                                  const Keyring__V1__FetchRequest *input,
@@ -1590,6 +1690,10 @@ void keyring__v1__keyring__transact(ProtobufCService *service,
                                     const Keyring__V1__TransactRequest *input,
                                     Keyring__V1__TransactReply_Closure closure,
                                     void *closure_data);
+void keyring__v1__keyring__import(ProtobufCService *service,
+                                  const Keyring__V1__ImportRequest *input,
+                                  Keyring__V1__ImportReply_Closure closure,
+                                  void *closure_data);
 void keyring__v1__keyring__who_am_i(ProtobufCService *service,
                                     const Keyring__V1__WhoAmIRequest *input,
                                     Keyring__V1__WhoAmIReply_Closure closure,
@@ -1623,6 +1727,8 @@ extern const ProtobufCMessageDescriptor keyring__v1__list_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__transact_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__change__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__transact_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__import_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__import_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__who_am_irequest__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__who_am_ireply__descriptor;
 extern const ProtobufCServiceDescriptor keyring__v1__keyring__descriptor;

@@ -78,7 +78,7 @@ struct  Keyring__Storage__V1__Idempotency
    */
   ProtobufCBinaryData request_hash;
   /*
-   * The versions that the changes made, in order; 0 for a remove.
+   * The versions that the changes made, in order; 0 for a remove. None for an import, whose are all 1.
    */
   size_t n_versions;
   uint32_t *versions;
