@@ -324,7 +324,7 @@ public enum ReplyResult: Sendable {
   case list([KeyInfo], nextPageToken: [UInt8])
   case transact(versions: [UInt32])
   case whoAmI(Identity)
-  case tenantCreate(cmkID: String)
+  case tenantCreate(cmkID: String, isUnchanged: Bool)
   case tenantList([TenantSummary], more: Bool)
   case tenantShow(TenantDetails)
   case tenantDisable
@@ -343,6 +343,7 @@ public enum ReplyResult: Sendable {
   case restore(RestoreResult)
   case tenantReload(credentials: String)
   case tenantMove(cmkID: String)
+  case tenantApply([TenantApplyResult])
 }
 
 /// One reply.

@@ -98,7 +98,7 @@ public enum ReplyEncoder {
     case .whoAmI(let identity): message.message(24) { write(identity, to: &$0) }
     case .tenantCreate, .tenantList, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList,
       .variablesSet, .variablesList, .rotateCMK, .rotateKeys, .service, .tenant, .tenantAccept, .cmk,
-      .backup, .restore, .tenantReload, .tenantMove:
+      .backup, .restore, .tenantReload, .tenantMove, .tenantApply:
       writeAdmin(result, to: &message)
     }
   }

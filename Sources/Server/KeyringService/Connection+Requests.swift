@@ -214,7 +214,9 @@ extension Call {
     case .admin(let call):
       let isChange =
         switch call {
-        case .tenantCreate, .tenantDisable, .tenantEnable, .instanceAdd, .variablesSet, .rotateCMK,
+        case .tenantCreate(let call): !call.isDryRun
+        case .tenantApply(let calls): calls.contains { !$0.isDryRun }
+        case .tenantDisable, .tenantEnable, .instanceAdd, .variablesSet, .rotateCMK,
           .rotateKeys,
           .tenantAccept, .tenantReload, .tenantMove:
           true

@@ -20,6 +20,7 @@ public final class KeyringServer: Sendable {
   /// - Throws: `ConfigurationError` for a certificate, a key or an address that cannot be used.
   public static func start(_ service: Service) async throws(ConfigurationError) -> KeyringServer {
     let configuration = service.resources.configuration
+    await service.onboarder.settle()
     let tls = Mutex(try context(configuration))
     let loops = configuration.eventLoops == 0 ? System.coreCount : configuration.eventLoops
     let group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
@@ -134,6 +135,7 @@ public final class KeyringServer: Sendable {
     if let health { await close(health) }
     if await closeTenants() {
       await service.resources.flushPools.shutdown()
+      service.onboarder.release()
       service.resources.cmkLock?.release()
     } else {
       // What was acknowledged is durable; what hangs was not acknowledged, and ends with the process.

@@ -9,8 +9,8 @@ public enum ServiceError: Error, Sendable, Equatable {
   case forbidden
   /// For a service administrator, who may know.
   case tenantAbsent(TenantName)
-  /// A tenant of this name is there.
-  case tenantExists(TenantName)
+  /// A tenant of this name is there, and how it differs from what was asked for.
+  case tenantExists(TenantName, String)
   /// An administrator disabled the tenant.
   case tenantDisabled
   /// The wrapping key went while it was in use, by rotate-keys for one: the caller looks again, and finds another or why there is none.
@@ -53,6 +53,8 @@ public enum ServiceError: Error, Sendable, Equatable {
   case restoreRefused(String)
   /// A restore changed something and did not end, and what is to be done.
   case restoreUnfinished(String)
+  /// Whether a tenant was made is not known.
+  case onboardingUnfinished(String)
   /// The backup or restore is over.
   case transferExpired
   /// The server is shutting down.

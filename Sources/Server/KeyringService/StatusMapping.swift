@@ -8,7 +8,8 @@ extension ServiceError {
     case .keyring(let error): error.status
     case .forbidden: Status(.forbidden, "this certificate may not do this")
     case .tenantAbsent(let name): Status(.tenantAbsent, "there is no tenant '\(name)'")
-    case .tenantExists(let name): Status(.tenantExists, "the tenant '\(name)' exists")
+    case .tenantExists(let name, let how):
+      Status(.tenantExists, "the tenant '\(name)' exists, and differs: \(how)")
     case .tenantDisabled: Status(.tenantDisabled, "the tenant is disabled")
     case .wrappingKeyReplaced:
       Status(.throttled, "the wrapping key was replaced meanwhile", retryAfterMilliseconds: 10)
@@ -47,6 +48,11 @@ extension ServiceError {
     case .backupInvalid(let why): Status(.backupInvalid, why)
     case .restoreRefused(let why): Status(.restoreRefused, why)
     case .restoreUnfinished(let why): Status(.outcomeUnknown, why)
+    case .onboardingUnfinished:
+      Status(
+        .outcomeUnknown,
+        "whether the tenant was made is not known: run the same again, which completes or undoes it"
+      )
     case .transferExpired:
       Status(
         .transferExpired,

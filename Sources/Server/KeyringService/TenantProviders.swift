@@ -16,6 +16,7 @@ final class TenantProviders: Sendable {
   private let tenant: TenantName
   private let files: TenantFiles?
   private let resources: ServiceResources
+  private let content: Secret?
   private let state = Mutex(State())
   /// The tenant's turns, and what is known of endpoints that do not answer: both outlive a change of credentials.
   private let guarded = CallGuard(
@@ -26,8 +27,16 @@ final class TenantProviders: Sendable {
     )
   )
 
-  /// - Parameter files: where the credentials are; nil for a tenant that has no directory yet.
-  init(_ tenant: TenantName, _ files: TenantFiles?, _ resources: ServiceResources) {
+  /// - Parameters:
+  ///   - files: where the credentials are; nil for a tenant that has no directory yet.
+  ///   - credentials: what their file is to hold, of such a tenant.
+  init(
+    _ tenant: TenantName,
+    _ files: TenantFiles?,
+    _ resources: ServiceResources,
+    credentials: Secret? = nil
+  ) {
+    content = credentials
     self.tenant = tenant
     self.files = files
     self.resources = resources
@@ -171,7 +180,7 @@ final class TenantProviders: Sendable {
     _ settings: ProviderSettings,
     sharing credentials: AWSCredentialsCache? = nil
   ) throws(CMKError) -> AWSAccess {
-    return try AWSAccess(settings, tenant, files, resources, guarded, credentials)
+    return try AWSAccess(settings, tenant, .init(files: files, content: content), resources, guarded, credentials)
   }
 }
 

@@ -76,7 +76,8 @@ public final class TenantFiles: Sendable {
 public final class TenantsDirectory: Sendable {
   /// The directory.
   public let directory: DirectoryDescriptor
-  let allowedEndpoints: [String]
+  /// Hosts that a tenant's `endpoint` may name.
+  public let allowedEndpoints: [String]
 
   /// - Parameter allowedEndpoints: hosts that a tenant's `endpoint` may name.
   public init(directory: DirectoryDescriptor, allowedEndpoints: [String]) {
@@ -106,27 +107,6 @@ public final class TenantsDirectory: Sendable {
       return TenantFiles(tenant: tenant, directory: opened, allowedEndpoints: allowedEndpoints)
     } catch .absent {
       return nil
-    } catch {
-      throw ConfigurationError("\(error)")
-    }
-  }
-
-  /// Makes a tenant's directory with its configuration. Where the process ends in between, the directory has no `tenant.yaml`, and the same
-  /// call completes it.
-  ///
-  /// - Throws: where a tenant with a configuration is there, or `yaml` is not one.
-  public func create(_ tenant: TenantName, yaml: String) throws(ConfigurationError) -> TenantFiles {
-    _ = try TenantConfiguration(yaml: yaml, file: "tenant.yaml", allowedEndpoints: allowedEndpoints)
-    do {
-      let made = try directory.directory(tenant.text, create: true)
-      try directory.synchronize()
-      guard try made.status(of: "tenant.yaml") == nil else {
-        throw ConfigurationError("the tenant '\(tenant)' exists")
-      }
-      try AtomicFile.replace("tenant.yaml", in: made, with: [Array(yaml.utf8)])
-      return TenantFiles(tenant: tenant, directory: made, allowedEndpoints: allowedEndpoints)
-    } catch let error as ConfigurationError {
-      throw error
     } catch {
       throw ConfigurationError("\(error)")
     }

@@ -62,6 +62,9 @@ static inline int keyring_rename_new(const char *from, const char *to) {
   return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 1u);
 }
 
+/// syncfs(2): all of the file system that `descriptor` is in.
+static inline int keyring_syncfs(int descriptor) { return (int)syscall(SYS_syncfs, descriptor); }
+
 /// RLIMIT_CORE to zero, hard and soft.
 static inline int keyring_forbid_core_files(void) {
   struct rlimit none = {.rlim_cur = 0, .rlim_max = 0};

@@ -1132,7 +1132,7 @@ void   keyring__v1__who_am_ireply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__who_am_ireply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[36] =
+static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[37] =
 {
   {
     "id",
@@ -1566,6 +1566,18 @@ static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[36
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "tenant_apply",
+    91,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, tenant_apply),
+    &keyring__v1__tenant_apply_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__request__field_indices_by_name[] = {
   28,   /* field[28] = backup_begin */
@@ -1591,6 +1603,7 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   25,   /* field[25] = status */
   7,   /* field[7] = store */
   26,   /* field[26] = tenant_accept */
+  36,   /* field[36] = tenant_apply */
   14,   /* field[14] = tenant_create */
   17,   /* field[17] = tenant_disable */
   18,   /* field[18] = tenant_enable */
@@ -1605,12 +1618,13 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   21,   /* field[21] = variables_set */
   13,   /* field[13] = who_am_i */
 };
-static const ProtobufCIntRange keyring__v1__request__number_ranges[3 + 1] =
+static const ProtobufCIntRange keyring__v1__request__number_ranges[4 + 1] =
 {
   { 1, 0 },
   { 16, 5 },
   { 64, 14 },
-  { 0, 36 }
+  { 91, 36 },
+  { 0, 37 }
 };
 const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
 {
@@ -1620,14 +1634,14 @@ const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
   "Keyring__V1__Request",
   "keyring.v1",
   sizeof(Keyring__V1__Request),
-  36,
+  37,
   keyring__v1__request__field_descriptors,
   keyring__v1__request__field_indices_by_name,
-  3,  keyring__v1__request__number_ranges,
+  4,  keyring__v1__request__number_ranges,
   (ProtobufCMessageInit) keyring__v1__request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[34] =
+static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[35] =
 {
   {
     "id",
@@ -2037,6 +2051,18 @@ static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[34] 
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "tenant_apply",
+    91,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, tenant_apply),
+    &keyring__v1__tenant_apply_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   26,   /* field[26] = backup_begin */
@@ -2062,6 +2088,7 @@ static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   23,   /* field[23] = status_report */
   5,   /* field[5] = store */
   24,   /* field[24] = tenant_accept */
+  34,   /* field[34] = tenant_apply */
   12,   /* field[12] = tenant_create */
   15,   /* field[15] = tenant_disable */
   16,   /* field[16] = tenant_enable */
@@ -2074,12 +2101,13 @@ static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   19,   /* field[19] = variables_set */
   11,   /* field[11] = who_am_i */
 };
-static const ProtobufCIntRange keyring__v1__reply__number_ranges[3 + 1] =
+static const ProtobufCIntRange keyring__v1__reply__number_ranges[4 + 1] =
 {
   { 1, 0 },
   { 16, 3 },
   { 64, 12 },
-  { 0, 34 }
+  { 91, 34 },
+  { 0, 35 }
 };
 const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
 {
@@ -2089,10 +2117,10 @@ const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
   "Keyring__V1__Reply",
   "keyring.v1",
   sizeof(Keyring__V1__Reply),
-  34,
+  35,
   keyring__v1__reply__field_descriptors,
   keyring__v1__reply__field_indices_by_name,
-  3,  keyring__v1__reply__number_ranges,
+  4,  keyring__v1__reply__number_ranges,
   (ProtobufCMessageInit) keyring__v1__reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

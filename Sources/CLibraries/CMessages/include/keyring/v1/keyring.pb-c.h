@@ -263,7 +263,8 @@ typedef enum {
   KEYRING__V1__REQUEST__CALL_RESTORE_WRITE = 82,
   KEYRING__V1__REQUEST__CALL_RESTORE_END = 83,
   KEYRING__V1__REQUEST__CALL_TENANT_RELOAD = 84,
-  KEYRING__V1__REQUEST__CALL_TENANT_MOVE = 85
+  KEYRING__V1__REQUEST__CALL_TENANT_MOVE = 85,
+  KEYRING__V1__REQUEST__CALL_TENANT_APPLY = 91
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REQUEST__CALL__CASE)
 } Keyring__V1__Request__CallCase;
 
@@ -329,6 +330,7 @@ struct  Keyring__V1__Request
     Keyring__V1__RestoreEndRequest *restore_end;
     Keyring__V1__TenantReloadRequest *tenant_reload;
     Keyring__V1__TenantMoveRequest *tenant_move;
+    Keyring__V1__TenantApplyRequest *tenant_apply;
   };
 };
 #define KEYRING__V1__REQUEST__INIT \
@@ -368,7 +370,8 @@ typedef enum {
   KEYRING__V1__REPLY__RESULT_RESTORE_WRITE = 82,
   KEYRING__V1__REPLY__RESULT_RESTORE_END = 83,
   KEYRING__V1__REPLY__RESULT_TENANT_RELOAD = 84,
-  KEYRING__V1__REPLY__RESULT_TENANT_MOVE = 85
+  KEYRING__V1__REPLY__RESULT_TENANT_MOVE = 85,
+  KEYRING__V1__REPLY__RESULT_TENANT_APPLY = 91
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REPLY__RESULT__CASE)
 } Keyring__V1__Reply__ResultCase;
 
@@ -424,6 +427,7 @@ struct  Keyring__V1__Reply
     Keyring__V1__RestoreEndReply *restore_end;
     Keyring__V1__TenantReloadReply *tenant_reload;
     Keyring__V1__TenantMoveReply *tenant_move;
+    Keyring__V1__TenantApplyReply *tenant_apply;
   };
 };
 #define KEYRING__V1__REPLY__INIT \
