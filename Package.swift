@@ -103,6 +103,7 @@ let core: [Target] = [
 ]
 
 let platform: [Target] = [
+  .library("ConfigurationFiles", "Platform", [yams]),
   .library("Cryptography", "Platform", ["COpenSSL", "SecureMemory"]),
   .library(
     "KeyringStorage",
@@ -130,17 +131,22 @@ let platform: [Target] = [
 ]
 
 let server: [Target] = [
-  .library("TenantRegistry", "Server", ["Cryptography", "KeyringCore", "KeyringStorage", yams]),
+  .library(
+    "TenantRegistry",
+    "Server",
+    ["ConfigurationFiles", "Cryptography", "KeyringCore", "KeyringStorage"]
+  ),
   .library(
     "KeyringService",
     "Server",
     [
-      "CLinux", "CMKProviders", "Cryptography", "HTTPTransport", "KeyringCore", "KeyringStorage",
+      "CLinux", "CMKProviders", "ConfigurationFiles", "Cryptography", "HTTPTransport", "KeyringCore",
+      "KeyringStorage",
       "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol", collections, logging, nioCore,
       nioHTTP1, nioPosix,
     ]
   ),
-  .program("keyringd", "Server", ["KeyringService", "TenantRegistry", arguments, lifecycle, logging]),
+  .program("keyringd", "Server", ["ConfigurationFiles", "KeyringService", "TenantRegistry", arguments, lifecycle, logging]),
 ]
 
 let clients: [Target] = [
@@ -153,7 +159,8 @@ let clients: [Target] = [
     "keyringctl",
     "Clients",
     [
-      "CLinux", "CMKProviders", "Cryptography", "KeyringClient", "KeyringCore", "KeyringStorage",
+      "CLinux", "CMKProviders", "ConfigurationFiles", "Cryptography", "KeyringClient", "KeyringCore",
+      "KeyringStorage",
       "SecureMemory",
       "TLSTransport", "WireProtocol", arguments, collections,
     ]
@@ -209,7 +216,7 @@ let tests: [Target] = [
   ),
   .tests(
     "TenantRegistryTests",
-    ["KeyringCore", "KeyringStorage", "KeyringTestSupport", "TenantRegistry"]
+    ["ConfigurationFiles", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "TenantRegistry"]
   ),
   .tests(
     "WireProtocolTests",

@@ -68,7 +68,8 @@ struct Keyringctl {
     let (admin, db1) = (Keyringctl.admin, try Keyringctl.instance("db1"))
     let tenantAdmin = PeerIdentity.tenantAdmin(try TenantName("acme"))
     return [
-      ("tenant create t@ --instance db1", admin, ""), ("tenant list", admin, ""),
+      ("tenant create t@ --instance db1", admin, ""),
+      ("tenant apply -f - --yes", admin, "tenants: [{name: u@, instances: any}]"), ("tenant list", admin, ""),
       ("tenant show acme", tenantAdmin, ""), ("tenant disable t@", admin, ""),
       ("tenant enable t@", admin, ""), ("tenant reload acme", tenantAdmin, ""),
       ("instance add acme db@", admin, ""), ("instance list acme", tenantAdmin, ""),
@@ -239,7 +240,7 @@ struct Keyringctl {
       ("key generate k --type RSA", db1, "TYPE_INVALID"),
       ("key fetch absent", db1, "there is no such key"), ("key describe absent", db1, "there is no such key"),
       ("key fetch present", admin, "FORBIDDEN"), ("tenant list", db1, "FORBIDDEN"),
-      ("tenant create acme", admin, "TENANT_EXISTS"), ("tenant show nobody", admin, "TENANT_ABSENT"),
+      ("tenant create acme --profile general", admin, "TENANT_EXISTS"), ("tenant show nobody", admin, "TENANT_ABSENT"),
       ("set global cmk_id nothing --tenant acme", admin, "cmk"),
       ("set global nothing 1 --tenant acme", admin, "nothing"),
       ("key store k --from /nonexistent", db1, "/nonexistent"),

@@ -55,7 +55,8 @@ import WireProtocol
     .transact(versions: []), .transact(versions: [1, 0, 300, .max]),
     .whoAmI(Identity(uri: "spiffe://t/admin", tenant: "", instance: "", notAfter: .max, serverVersion: "1")),
     .whoAmI(Identity(uri: "u", tenant: "t", instance: "i", notAfter: 0, serverVersion: "")),
-    .tenantCreate(cmkID: "c"), .tenantList([], more: false), .tenantList([summary, summary], more: true),
+    .tenantCreate(cmkID: "c", isUnchanged: true), .tenantCreate(cmkID: "", isUnchanged: false),
+    .tenantApply([]), .tenantApply(applied), .tenantList([], more: false), .tenantList([summary, summary], more: true),
     .tenantShow(
       TenantDetails(
         summary: summary,
@@ -87,6 +88,17 @@ import WireProtocol
     .restore(.begun(TransferID(value: 3))), .restore(.written), .restore(.ended(RestoreReport())),
     .restore(.ended(restored)),
   ]
+
+  static var applied: [TenantApplyResult] {
+    var (made, differing) = (TenantApplyResult(tenant: "acme"), TenantApplyResult(tenant: "beta"))
+    (made.cmkID, made.isUnchanged) = ("c", true)
+    differing.refusal = Status(.tenantExists, "it is there")
+    differing.differences = [
+      SettingDifference(name: "profile", present: "", wanted: "any", isDynamic: true),
+      SettingDifference(name: "", present: "", wanted: "", isDynamic: false),
+    ]
+    return [made, differing, TenantApplyResult(tenant: "")]
+  }
 
   static func summary(_ text: String) -> BackupSummary {
     var summary = BackupSummary()

@@ -1,10 +1,11 @@
+public import ConfigurationFiles
 internal import KeyringStorage
 internal import Logging
 internal import NIOCore
 internal import NIOPosix
 internal import Synchronization
 internal import TLSTransport
-public import TenantRegistry
+internal import TenantRegistry
 
 /// The listening server: accepts within the caps, hands each connection to TLS, drains at the end.
 public final class KeyringServer: Sendable {

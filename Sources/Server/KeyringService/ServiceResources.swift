@@ -1,3 +1,4 @@
+public import ConfigurationFiles
 internal import CMKProviders
 internal import HTTPTransport
 internal import KeyringCore

@@ -1,3 +1,4 @@
+internal import ConfigurationFiles
 internal import CMKProviders
 internal import Dispatch
 internal import KeyringCore

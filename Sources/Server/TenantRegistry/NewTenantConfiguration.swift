@@ -1,3 +1,4 @@
+public import ConfigurationFiles
 internal import KeyringCore
 
 /// The `tenant.yaml` of a tenant that is to be made, from what an administrator sent.

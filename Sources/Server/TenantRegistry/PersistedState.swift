@@ -1,3 +1,4 @@
+public import ConfigurationFiles
 internal import Cryptography
 public import KeyringCore
 
