@@ -15,6 +15,7 @@ struct Keyringctl {
     server = try await TestServer(backupPassphrase: BackupTests.passphrase)
     folder = try TestDirectory()
     program = try TestProgram(product: "keyringctl")
+    for round in 0..<2 { try folder.write("fleet\(round)", "tenants: [{name: u\(round), instances: any}]\n") }
   }
 
   /// The environment that names the server and shows a certificate.
@@ -69,7 +70,7 @@ struct Keyringctl {
     let tenantAdmin = PeerIdentity.tenantAdmin(try TenantName("acme"))
     return [
       ("tenant create t@ --instance db1", admin, ""),
-      ("tenant apply -f - --yes", admin, "tenants: [{name: u@, instances: any}]"), ("tenant list", admin, ""),
+      ("tenant apply -f #/fleet@ --yes", admin, ""), ("tenant list", admin, ""),
       ("tenant show acme", tenantAdmin, ""), ("tenant disable t@", admin, ""),
       ("tenant enable t@", admin, ""), ("tenant reload acme", tenantAdmin, ""),
       ("instance add acme db@", admin, ""), ("instance list acme", tenantAdmin, ""),

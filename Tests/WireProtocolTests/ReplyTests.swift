@@ -130,7 +130,7 @@ import WireProtocol
         #expect(ReplyEncoder.bytes(id: id, sequence: sequence, decoded) == bytes)
       }
     }
-    #expect(Self.results.count == 43)
+    #expect(Self.results.count == 46)
   }
 
   @Test(arguments: [1, 127, 128, 16_384])

@@ -88,7 +88,6 @@ struct TenantApply: AsyncParsableCommand {
     if let issuer { outcome.issue(plan, issuer) }
     show(plan, outcome)
     guard outcome.failures.isEmpty else {
-      for (tenant, why) in outcome.failures { Output.error("\(tenant): \(why)\n") }
       throw Failure("\(outcome.failures.count) tenants failed; run the same again for those")
     }
   }
@@ -119,6 +118,7 @@ struct TenantApply: AsyncParsableCommand {
     if connection.output == .json {
       Output.line(json.rendered)
     } else if !dryRun, counts.refuse == 0 {
+      for (tenant, why) in outcome.failures { Output.line("! \(tenant): \(why)") }
       Output.line("\(outcome.made.count) made, \(outcome.changed.count) changed\(certificates)")
     }
   }

@@ -98,7 +98,10 @@ struct ProgressBar {
   let total: Int
 
   func show(_ done: Int) {
-    guard Output.isErrorTerminal else { return Output.error("\(done) of \(total) \(what)\n") }
+    guard Output.isErrorTerminal else {
+      if done < total { Output.error("\(done) of \(total) \(what)\n") }
+      return
+    }
     let width = 40
     let filled = total == 0 ? width : done * width / total
     let bar = String(repeating: "#", count: filled) + String(repeating: ".", count: width - filled)

@@ -10,7 +10,7 @@ extension Service {
     case .made(let id), .checked(.some(let id)): return .tenantCreate(cmkID: id.text, isUnchanged: false)
     case .checked(.none): return .tenantCreate(cmkID: "", isUnchanged: false)
     case .unchanged(let id): return .tenantCreate(cmkID: id.text, isUnchanged: true)
-    case .differs(let differences): throw .tenantExists(name, Self.text(differences))
+    case .differs(let differences): throw .tenantExists(Self.text(name.text, differences))
     case .failed(let error): throw error
     }
   }
@@ -29,7 +29,7 @@ extension Service {
           result.cmkID = id.text
           result.isUnchanged = true
         case .differs(let differences):
-          result.refusal = Status(.tenantExists, "the tenant exists, and differs: \(Self.text(differences))")
+          result.refusal = Status(.tenantExists, Self.text(call.tenant, differences))
           result.differences = differences
         case .failed(let error):
           result.refusal = error.status
@@ -39,11 +39,12 @@ extension Service {
     )
   }
 
-  private static func text(_ differences: [SettingDifference]) -> String {
-    differences.map { difference in
+  private static func text(_ tenant: String, _ differences: [SettingDifference]) -> String {
+    let how = differences.map { difference in
       difference.name == "instances" && difference.isDynamic
         ? "instance \(difference.wanted) may not call"
         : "\(difference.name) is \(difference.present.isEmpty ? "not set" : difference.present), not \(difference.wanted)"
     }.joined(separator: "; ")
+    return "the tenant '\(tenant)' exists, and differs: \(how)"
   }
 }

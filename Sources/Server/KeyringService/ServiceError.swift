@@ -9,8 +9,9 @@ public enum ServiceError: Error, Sendable, Equatable {
   case forbidden
   /// For a service administrator, who may know.
   case tenantAbsent(TenantName)
-  /// A tenant of this name is there, and how it differs from what was asked for.
-  case tenantExists(TenantName, String)
+  /// A tenant of this name is there, and differs from what was asked for: in one text, since an error of more than four words makes the compiler's
+  /// debug builds lose their way in asynchronous functions that throw it.
+  case tenantExists(String)
   /// An administrator disabled the tenant.
   case tenantDisabled
   /// The wrapping key went while it was in use, by rotate-keys for one: the caller looks again, and finds another or why there is none.

@@ -8,8 +8,7 @@ extension ServiceError {
     case .keyring(let error): error.status
     case .forbidden: Status(.forbidden, "this certificate may not do this")
     case .tenantAbsent(let name): Status(.tenantAbsent, "there is no tenant '\(name)'")
-    case .tenantExists(let name, let how):
-      Status(.tenantExists, "the tenant '\(name)' exists, and differs: \(how)")
+    case .tenantExists(let what): Status(.tenantExists, what)
     case .tenantDisabled: Status(.tenantDisabled, "the tenant is disabled")
     case .wrappingKeyReplaced:
       Status(.throttled, "the wrapping key was replaced meanwhile", retryAfterMilliseconds: 10)
