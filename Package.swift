@@ -146,7 +146,11 @@ let server: [Target] = [
       nioHTTP1, nioPosix,
     ]
   ),
-  .program("keyringd", "Server", ["ConfigurationFiles", "KeyringService", "TenantRegistry", arguments, lifecycle, logging]),
+  .program(
+    "keyringd",
+    "Server",
+    ["ConfigurationFiles", "KeyringService", "TenantRegistry", arguments, lifecycle, logging]
+  ),
 ]
 
 let clients: [Target] = [
@@ -233,8 +237,9 @@ let tests: [Target] = [
   .tests(
     "KeyringServiceTests",
     [
-      "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
-      "WireProtocol",
+      "CMKProviders", "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport",
+      "SecureMemory",
+      "TenantRegistry", "WireProtocol", logging,
     ]
   ),
   .tests(

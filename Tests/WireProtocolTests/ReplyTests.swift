@@ -56,7 +56,8 @@ import WireProtocol
     .whoAmI(Identity(uri: "spiffe://t/admin", tenant: "", instance: "", notAfter: .max, serverVersion: "1")),
     .whoAmI(Identity(uri: "u", tenant: "t", instance: "i", notAfter: 0, serverVersion: "")),
     .tenantCreate(cmkID: "c", isUnchanged: true), .tenantCreate(cmkID: "", isUnchanged: false),
-    .tenantApply([]), .tenantApply(applied), .tenantList([], more: false), .tenantList([summary, summary], more: true),
+    .tenantApply([]), .tenantApply(applied), .tenantList([], more: false),
+    .tenantList([summary, summary], more: true),
     .tenantShow(
       TenantDetails(
         summary: summary,

@@ -20,10 +20,11 @@ import WireProtocol
       ListCall(scope: .instance, owner: Array("u@h".utf8), pageSize: 1),
     ]
     let most = (0..<RequestDecoder.changesMax).map { Change.remove(.own("k\($0)")) }
-    let all: [Call] = [
-      .fetch(name, version: 0), .fetch(.own("k"), version: .max), .describe(name, version: 3), .whoAmI,
-      .transact(changes), .transact(most),
-    ] + changes.map { .change($0) } + listings.map { .list($0) } + adminCalls.map { .admin($0) }
+    let all: [Call] =
+      [
+        .fetch(name, version: 0), .fetch(.own("k"), version: .max), .describe(name, version: 3), .whoAmI,
+        .transact(changes), .transact(most),
+      ] + changes.map { .change($0) } + listings.map { .list($0) } + adminCalls.map { .admin($0) }
     return all + (try onboardings()).map { .admin($0) }
   }
 

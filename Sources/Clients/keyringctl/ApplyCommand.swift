@@ -95,7 +95,9 @@ struct TenantApply: AsyncParsableCommand {
   private func confirm() throws {
     if yes { return }
     guard isatty(STDIN_FILENO) == 1, file != "-" else {
-      throw Failure("nothing was changed: there is no terminal to ask at; --yes says yes, --dry-run only looks")
+      throw Failure(
+        "nothing was changed: there is no terminal to ask at; --yes says yes, --dry-run only looks"
+      )
     }
     Output.error("Do this? [y/N] ")
     guard let answer = readLine(), ["y", "yes"].contains(answer.lowercased()) else {
@@ -114,7 +116,8 @@ struct TenantApply: AsyncParsableCommand {
       ("certificates", .list(outcome.certificates.map { .text($0) })),
       ("failed", .object(outcome.failures.map { ($0.tenant, .text($0.why)) })),
     ])
-    let certificates = outcome.certificates.isEmpty ? "" : ", \(outcome.certificates.count) certificates issued"
+    let certificates =
+      outcome.certificates.isEmpty ? "" : ", \(outcome.certificates.count) certificates issued"
     if connection.output == .json {
       Output.line(json.rendered)
     } else if !dryRun, counts.refuse == 0 {
@@ -174,7 +177,9 @@ struct FleetRunner {
       }
       for (index, batch) in batches.enumerated() {
         if index >= Self.batchesMax, let answer = await group.next() { note(answer) }
-        guard !answers.values.contains(where: { if case .failure = $0 { true } else { false } }) else { break }
+        guard !answers.values.contains(where: { if case .failure = $0 { true } else { false } }) else {
+          break
+        }
         group.addTask { (index, await send(batch, isDryRun)) }
       }
       for await answer in group { note(answer) }

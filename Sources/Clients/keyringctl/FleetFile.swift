@@ -71,7 +71,9 @@ struct FleetFile {
       if word == "any" { isAny = true } else { _ = try instance(word) }
       return word
     }
-    guard !isAny || instances?.count == 1 else { throw yaml.error("'instances' is `any`, or a list of names") }
+    guard !isAny || instances?.count == 1 else {
+      throw yaml.error("'instances' is `any`, or a list of names")
+    }
     var settings: [TenantMoveCall.Setting] = []
     for key in Self.settings {
       if let value = try yaml.text(key) { settings.append(.init(name: key, value: value)) }

@@ -48,7 +48,8 @@ struct FleetPlan {
     case "provider", "endpoint", "credentials_file", "aws_profile", "role_arn", "role_external_id",
       "sts_endpoint":
       "`tenant move` changes it"
-    case "credentials": "put the new file into the tenant's directory and `tenant reload` it, or `tenant move` it"
+    case "credentials":
+      "put the new file into the tenant's directory and `tenant reload` it, or `tenant move` it"
     default: "it is not changed at run time: change the tenant's tenant.yaml, and `tenant reload` it"
     }
   }

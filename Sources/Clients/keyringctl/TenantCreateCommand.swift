@@ -60,7 +60,8 @@ enum CredentialsArgument {
 struct TenantCreate: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "create",
-    abstract: "Onboards a tenant: proves its CMK, then makes CMK (provider local), directory, files, keyring.",
+    abstract:
+      "Onboards a tenant: proves its CMK, then makes CMK (provider local), directory, files, keyring.",
     discussion: """
       For a service administrator. First the CMK makes a wrapping key for the tenant and opens it again; where it does not, nothing is made. Then
       all is made, or nothing: cut off at any moment, the same command again completes it or begins anew, and where the tenant is there as it was
@@ -141,7 +142,9 @@ struct TenantCreate: AsyncParsableCommand {
     }
     for text in settings {
       let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-      guard parts.count == 2, !parts[1].isEmpty else { throw Failure("--set takes NAME=VALUE, not '\(text)'") }
+      guard parts.count == 2, !parts[1].isEmpty else {
+        throw Failure("--set takes NAME=VALUE, not '\(text)'")
+      }
       all.append(.init(name: String(parts[0]), value: String(parts[1])))
     }
     return TenantCreateCall(

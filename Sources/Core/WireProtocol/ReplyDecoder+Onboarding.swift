@@ -10,11 +10,16 @@ extension ReplyDecoder {
       let reason = unsafe item.reason
       if reason != 0 {
         // A reason that this client does not know is a refusal all the same.
-        result.refusal = unsafe Status(Reason(rawValue: Int32(clamping: reason)) ?? .unspecified, text(item.message))
+        result.refusal = unsafe Status(
+          Reason(rawValue: Int32(clamping: reason)) ?? .unspecified,
+          text(item.message)
+        )
       }
       unsafe result.cmkID = text(item.cmk_id)
       unsafe result.isUnchanged = item.unchanged != 0
-      unsafe result.differences = (0..<item.n_differences).compactMap { unsafe difference(item.differences[$0]) }
+      unsafe result.differences = (0..<item.n_differences).compactMap {
+        unsafe difference(item.differences[$0])
+      }
       return result
     }
   }

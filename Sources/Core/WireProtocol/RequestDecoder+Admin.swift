@@ -6,7 +6,9 @@ extension RequestDecoder {
   func adminCall(_ message: Keyring__V1__Request) throws(FieldError) -> AdminCall {
     switch unsafe message.call_case {
     case KEYRING__V1__REQUEST__CALL_TENANT_CREATE:
-      if let call = unsafe message.tenant_create { return .tenantCreate(try unsafe tenantCreate(call.pointee)) }
+      if let call = unsafe message.tenant_create {
+        return .tenantCreate(try unsafe tenantCreate(call.pointee))
+      }
     case KEYRING__V1__REQUEST__CALL_TENANT_LIST:
       if let call = unsafe message.tenant_list {
         return unsafe .tenantList(pageSize: call.pointee.page_size, after: text(call.pointee.after))

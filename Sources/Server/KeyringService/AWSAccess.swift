@@ -66,7 +66,9 @@ final class AWSAccess: Sendable {
         source = .content(content, name: settings.credentialsFile)
         break
       }
-      guard let files = place.files else { throw .configuration("the tenant has no directory with a credentials file") }
+      guard let files = place.files else {
+        throw .configuration("the tenant has no directory with a credentials file")
+      }
       source = .file(directory: files.directory, name: settings.credentialsFile)
     case .environment: source = .environment
     case .profile: source = .profile(settings.awsProfile)

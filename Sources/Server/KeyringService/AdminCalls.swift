@@ -85,7 +85,8 @@ extension Service {
     case .cmk(_, let action, let cmkID, let days):
       let description = try await manage(action, cmkID, days, tenant)
       return .cmk(id: description.id.text, state: description.state.rawValue, version: description.version)
-    case .tenantCreate, .tenantApply, .tenantList, .backup, .restore: throw .defect("not a call about a tenant")
+    case .tenantCreate, .tenantApply, .tenantList, .backup, .restore:
+      throw .defect("not a call about a tenant")
     }
   }
 

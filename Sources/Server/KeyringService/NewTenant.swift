@@ -36,7 +36,9 @@ struct WantedTenant: Sendable {
     self.call = call
     let isLocal = ["", "local"].contains(call.provider)
     guard !call.cmkID.isEmpty || isLocal else {
-      throw .malformed("the provider '\(call.provider.prefix(64))' needs a cmk_id: CMKs are made there, not here")
+      throw .malformed(
+        "the provider '\(call.provider.prefix(64))' needs a cmk_id: CMKs are made there, not here"
+      )
     }
     do {
       cmk = isLocal && call.cmkID.isEmpty ? try resources.newLocalCMK(name) : nil
@@ -120,7 +122,9 @@ struct WantedTenant: Sendable {
       let found = await resources.flushPools.value(device: resources.transferDevice, .onboarding) {
         Result { () throws(FileError) in try cmks?.status(of: name.text) != nil }
       }
-      guard try found.get() || cmks == nil else { throw CMKError.denied("CMK \(settings.cmkID) is not there") }
+      guard try found.get() || cmks == nil else {
+        throw CMKError.denied("CMK \(settings.cmkID) is not there")
+      }
       return try resources.localProvider(name)
     case .aws:
       return try TenantProviders(name, nil, resources, credentials: call.credentials)

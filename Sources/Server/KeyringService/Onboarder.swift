@@ -54,7 +54,9 @@ final class Onboarder: Sendable {
         state.lock = lock
         state.unsettled = left.unsettled.map(\.journal)
       }
-      for name in left.undone { logger.notice("the onboarding of the tenant '\(name)' was cut off, and is undone") }
+      for name in left.undone {
+        logger.notice("the onboarding of the tenant '\(name)' was cut off, and is undone")
+      }
       for (journal, why) in left.unsettled {
         let names = journal.entries.map(\.tenant.text).joined(separator: ", ")
         logger.error("the onboarding of \(names) was cut off, and cannot be undone: \(why)")
@@ -119,7 +121,8 @@ final class Onboarder: Sendable {
 
   /// What was left of earlier onboardings of these tenants is completed or undone first.
   private func settle(_ names: Set<TenantName>) async {
-    for journal in state.withLock({ $0.unsettled }) where !names.isDisjoint(with: journal.entries.map(\.tenant)) {
+    for journal in state.withLock({ $0.unsettled })
+    where !names.isDisjoint(with: journal.entries.map(\.tenant)) {
       let files = self.files
       await turns.run {
         let result = await onDisk { try files.settle(journal) }
@@ -171,7 +174,8 @@ final class Onboarder: Sendable {
 
   private func checkThatNothingIsThere(_ name: TenantName) async throws(ServiceError) {
     let files = self.files
-    let result = await onDisk { () throws(OnboardingFiles.Failure) in try files.checkThatNothingIsThere(name) }
+    let result = await onDisk { () throws(OnboardingFiles.Failure) in try files.checkThatNothingIsThere(name)
+    }
     switch result {
     case .success: return
     case .failure(.refused(let error)): throw error

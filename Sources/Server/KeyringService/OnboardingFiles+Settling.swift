@@ -35,7 +35,11 @@ extension OnboardingFiles {
     // Staging directories without a journal, from before theirs was durable: nothing was made outside of them. Journals that were not finished.
     for name in try staging.names() where name != Self.lockName {
       guard !kept.contains(where: { name.hasPrefix($0) }) else { continue }
-      if name.hasSuffix(".new") { try staging.removeUnsynced(name) } else { try staging.removeTreeUnsynced(name) }
+      if name.hasSuffix(".new") {
+        try staging.removeUnsynced(name)
+      } else {
+        try staging.removeTreeUnsynced(name)
+      }
     }
     return left
   }
@@ -78,7 +82,9 @@ extension OnboardingFiles {
   private func undo(_ entry: OnboardingJournal.Entry) throws {
     // Somebody put a folder there meanwhile: whose the CMK is now is not for us to say.
     let isTenantThere = try tenants.status(of: entry.tenant.text) != nil
-    if try isOwnAnchor(entry, isTenantThere) { try anchors.removeUnsynced(NewKeyring.anchorName(entry.tenant)) }
+    if try isOwnAnchor(entry, isTenantThere) {
+      try anchors.removeUnsynced(NewKeyring.anchorName(entry.tenant))
+    }
     if let cmk = entry.cmk, !isTenantThere { try remove(cmk, entry.tenant) }
   }
 

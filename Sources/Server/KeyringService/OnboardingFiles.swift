@@ -192,7 +192,11 @@ struct OnboardingFiles: Sendable {
     let isInDoubt = results.contains { if case .failure(.unsettled) = $0 { true } else { false } }
     do {
       guard !isInDoubt else { throw FileError.unknown("the tenants may be there, or not") }
-      if results.contains(where: \.isUndone) { try settle(journal) } else { try staging.removeUnsynced(journal.name) }
+      if results.contains(where: \.isUndone) {
+        try settle(journal)
+      } else {
+        try staging.removeUnsynced(journal.name)
+      }
     } catch {
       report.unsettled = journal
       for index in all.indices where report.results[index].isUndone {

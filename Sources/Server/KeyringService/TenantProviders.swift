@@ -180,7 +180,14 @@ final class TenantProviders: Sendable {
     _ settings: ProviderSettings,
     sharing credentials: AWSCredentialsCache? = nil
   ) throws(CMKError) -> AWSAccess {
-    return try AWSAccess(settings, tenant, .init(files: files, content: content), resources, guarded, credentials)
+    return try AWSAccess(
+      settings,
+      tenant,
+      .init(files: files, content: content),
+      resources,
+      guarded,
+      credentials
+    )
   }
 }
 

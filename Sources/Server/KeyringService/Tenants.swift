@@ -133,7 +133,9 @@ final class Tenants: Sendable {
   private func mayBeFound(_ name: TenantName) throws(ServiceError) -> Bool {
     try onTheirWay.withLock { onTheirWay throws(ServiceError) in
       guard !onTheirWay.doubted.contains(name) else {
-        throw .storageUnavailable("whether the tenant '\(name)' was made is not settled: run its creation again")
+        throw .storageUnavailable(
+          "whether the tenant '\(name)' was made is not settled: run its creation again"
+        )
       }
       return !onTheirWay.hidden.contains(name)
     }
