@@ -36,7 +36,7 @@ import WireProtocol
     }
     kms.refuse("AKIATESTTESTTEST0002", with: "UnrecognizedClientException")
     try await refused(Self.call(kms, cmk, bad), [.kmsUnreachable], "wrong credentials")
-    try await refused(Self.call(kms, cmk, "one line\n"), [.configurationInvalid], "one line")
+    try await refused(Self.call(kms, cmk, "one line\n"), [.kmsUnreachable], "one line")
     kms.refuse("AKIATESTTESTTEST0001", with: "AccessDeniedException")
     try await refused(Self.call(kms, cmk, good), [.kmsDenied], "denied")
     kms.refuse("AKIATESTTESTTEST0001", with: nil)

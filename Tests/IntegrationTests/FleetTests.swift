@@ -101,7 +101,7 @@ import WireProtocol
     let outcome = try await Self.fleet(ctl, text, "--dry-run")
     #expect(
       outcome.text.contains(
-        "+ acme (local, new CMK)\n+ initech (local, new CMK)\n! globex: CONFIGURATION_INVALID"
+        "+ acme (local, new CMK)\n+ initech (local, new CMK)\n! globex: KMS_UNREACHABLE"
       )
     )
     #expect(outcome.text.contains("2 to make"), "\(outcome.text)\(outcome.error)")

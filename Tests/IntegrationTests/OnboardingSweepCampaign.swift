@@ -24,12 +24,13 @@ import WireProtocol
     let server = try await TestServer(calls: plan.calls)
     let admin = try server.client(.serviceAdmin)
     let folders = ServiceFolders(data: server.data)
-    var (points, made, undone, inDoubt) = (0, 0, 0, 0)
+    var (points, made, undone, inDoubt, serial) = (0, 0, 0, 0, 0)
     var tenants: [String] = []
     for call in SystemCall.allCases {
       for (interception, duration) in Self.faults() where call == .write || !isShort(interception) {
         for number in 1...80 {
-          let pair = ["t\(points)a", "t\(points)b"]
+          serial += 1
+          let pair = ["t\(serial)a", "t\(serial)b"]
           let calls = pair.map { TenantCreateCall(tenant: $0, anyInstance: true) }
           plan.arm(call, number, interception, duration)
           let results = try await admin.apply(calls)

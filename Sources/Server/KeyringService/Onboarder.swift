@@ -98,7 +98,7 @@ final class Onboarder: Sendable {
       }
     }
     defer { tenants.release(claimed) }
-    await settle(claimed)
+    await settleEarlier()
     var new: [(index: Int, tenant: NewTenant)] = []
     for (index, prepared) in await prepare(named, calls) {
       switch prepared {
@@ -119,10 +119,10 @@ final class Onboarder: Sendable {
     }
   }
 
-  /// What was left of earlier onboardings of these tenants is completed or undone first.
-  private func settle(_ names: Set<TenantName>) async {
-    for journal in state.withLock({ $0.unsettled })
-    where !names.isDisjoint(with: journal.entries.map(\.tenant)) {
+  /// What failures left of earlier onboardings is completed or undone first. Other names than these are among it, which somebody else may be
+  /// making: what is undone is known by ids that no two onboardings have.
+  private func settleEarlier() async {
+    for journal in state.withLock({ $0.unsettled }) {
       let files = self.files
       await turns.run {
         let result = await onDisk { try files.settle(journal) }

@@ -64,7 +64,7 @@ extension OnboardingFiles {
     }
     if begun.count < journal.entries.count { try tenants.synchronize() }
     guard !begun.isEmpty else {
-      try staging.removeUnsynced(journal.name)
+      try remove(journal)
       return []
     }
     let syncs = try [anchors, cmks].compactMap { $0 }.map { directory throws(FileError) in
@@ -74,8 +74,13 @@ extension OnboardingFiles {
     for sync in syncs { try sync.synchronize() }
     for entry in begun { try staging.removeTreeUnsynced(journal.stagingName(entry.tenant)) }
     try staging.synchronize()
-    try staging.removeUnsynced(journal.name)
+    try remove(journal)
     return begun.map(\.tenant)
+  }
+
+  private func remove(_ journal: OnboardingJournal) throws(FileError) {
+    try staging.removeLeftovers(of: [journal.name])
+    try staging.removeUnsynced(journal.name)
   }
 
   /// Takes away what a tenant that was not made has outside of its staging directory: nothing but what this onboarding made.

@@ -66,10 +66,15 @@ struct OnboardingFiles: Sendable {
     do {
       journal = try OnboardingJournal(entries: indices.map { all[$0].entry })
       syncs = try fileSystems()
-      try begin(journal)
     } catch {
       for index in indices { results[index] = .failure(.undone("nothing was made: \(error)")) }
       return Report(results: results)
+    }
+    do {
+      try begin(journal)
+    } catch {
+      for index in indices { results[index] = .failure(.undone("nothing was made: \(error)")) }
+      return finish(all, journal, results)
     }
     for index in indices {
       do throws(FileError) {
@@ -122,17 +127,10 @@ struct OnboardingFiles: Sendable {
 
   /// Staging directories first, then the journal, whose sync of the directory makes them durable too.
   private func begin(_ journal: OnboardingJournal) throws {
-    do {
-      for entry in journal.entries {
-        _ = try staging.directory(journal.stagingName(entry.tenant), create: true)
-      }
-      try AtomicFile.replace(journal.name, in: staging, with: [try journal.encode(root)])
-    } catch {
-      // What is left is empty, and goes at the next start.
-      for entry in journal.entries { try staging.removeTreeUnsynced(journal.stagingName(entry.tenant)) }
-      try staging.removeUnsynced(journal.name)
-      throw error
+    for entry in journal.entries {
+      _ = try staging.directory(journal.stagingName(entry.tenant), create: true)
     }
+    try AtomicFile.replace(journal.name, in: staging, with: [try journal.encode(root)])
   }
 
   private func write(_ tenant: NewTenant, _ journal: OnboardingJournal) throws(FileError) {
