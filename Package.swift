@@ -103,6 +103,7 @@ let core: [Target] = [
 ]
 
 let platform: [Target] = [
+  .library("ConfigurationFiles", "Platform", [yams]),
   .library("Cryptography", "Platform", ["COpenSSL", "SecureMemory"]),
   .library(
     "KeyringStorage",
@@ -135,17 +136,26 @@ let platform: [Target] = [
 ]
 
 let server: [Target] = [
-  .library("TenantRegistry", "Server", ["Cryptography", "KeyringCore", "KeyringStorage", yams]),
+  .library(
+    "TenantRegistry",
+    "Server",
+    ["ConfigurationFiles", "Cryptography", "KeyringCore", "KeyringStorage"]
+  ),
   .library(
     "KeyringService",
     "Server",
     [
-      "AuditLog", "CLinux", "CMKProviders", "Cryptography", "HTTPTransport", "KeyringCore", "KeyringStorage",
+      "AuditLog", "CLinux", "CMKProviders", "ConfigurationFiles", "Cryptography", "HTTPTransport",
+      "KeyringCore", "KeyringStorage",
       "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol", collections, logging, nioCore,
       nioHTTP1, nioPosix,
     ]
   ),
-  .program("keyringd", "Server", ["KeyringService", "TenantRegistry", arguments, lifecycle, logging]),
+  .program(
+    "keyringd",
+    "Server",
+    ["ConfigurationFiles", "KeyringService", "TenantRegistry", arguments, lifecycle, logging]
+  ),
 ]
 
 let clients: [Target] = [
@@ -163,7 +173,8 @@ let clients: [Target] = [
     "keyringctl",
     "Clients",
     [
-      "AuditLog", "CLinux", "CMKProviders", "Cryptography", "ImportFormats", "KeyringClient", "KeyringCore",
+      "AuditLog", "CLinux", "CMKProviders", "ConfigurationFiles", "Cryptography", "ImportFormats",
+      "KeyringClient", "KeyringCore",
       "KeyringStorage", "SecureMemory",
       "TLSTransport", "WireProtocol", arguments, collections,
     ]
@@ -223,7 +234,7 @@ let tests: [Target] = [
   ),
   .tests(
     "TenantRegistryTests",
-    ["KeyringCore", "KeyringStorage", "KeyringTestSupport", "TenantRegistry"]
+    ["ConfigurationFiles", "KeyringCore", "KeyringStorage", "KeyringTestSupport", "TenantRegistry"]
   ),
   .tests(
     "WireProtocolTests",
@@ -240,8 +251,9 @@ let tests: [Target] = [
   .tests(
     "KeyringServiceTests",
     [
-      "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport", "SecureMemory",
-      "WireProtocol",
+      "CMKProviders", "Cryptography", "KeyringCore", "KeyringService", "KeyringStorage", "KeyringTestSupport",
+      "SecureMemory",
+      "TenantRegistry", "WireProtocol", logging,
     ]
   ),
   .tests(

@@ -43,7 +43,9 @@ import WireProtocol
   /// The calls for the service's administrator alone.
   static func serviceCalls(_ tenant: String) -> [AdminCall] {
     [
-      .tenantCreate(TenantCreateCall(tenant: "epsilon")), .tenantList(pageSize: 0, after: ""), .status(""),
+      .tenantCreate(TenantCreateCall(tenant: "epsilon")),
+      .tenantApply([TenantCreateCall(tenant: tenant), TenantCreateCall(tenant: "epsilon")]),
+      .tenantList(pageSize: 0, after: ""), .status(""),
       .tenantDisable(tenant), .tenantEnable(tenant), .instanceAdd(tenant: tenant, instance: "x"),
       .tenantAccept(tenant, sequence: 1), .tenantMove(.init(tenant: tenant, cmkID: "x", settings: [])),
       .restore(tenant, .begin(RestoreBeginCall(bytes: 1, digest: .zero, acceptRollback: true))),

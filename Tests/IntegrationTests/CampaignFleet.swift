@@ -89,7 +89,7 @@ final class CampaignFleet {
     let name = "tenant-\(number)"
     let profile: Profile = number % 4 == 3 ? .general : .keyringAWS
     let create = TenantCreateCall(tenant: name, profile: profile.rawValue, anyInstance: true)
-    guard case .tenantCreate(let cmkID) = try await admin.once(.admin(.tenantCreate(create))) else {
+    guard case .tenantCreate(let cmkID, _) = try await admin.once(.admin(.tenantCreate(create))) else {
       throw UnexpectedReply()
     }
     func writer(_ kind: ChangePlan.Kind, _ id: String) -> CampaignWriter {

@@ -18,6 +18,7 @@ struct Keyringctl {
     // For `import`.
     try FileManager.default.createDirectory(atPath: folder("keys"), withIntermediateDirectories: false)
     try folder.write("keys/raw", String(repeating: "r", count: 16))
+    for round in 0..<2 { try folder.write("fleet\(round)", "tenants: [{name: u\(round), instances: any}]\n") }
   }
 
   /// The environment that names the server and shows a certificate.
@@ -71,7 +72,8 @@ struct Keyringctl {
     let (admin, db1) = (Keyringctl.admin, try Keyringctl.instance("db1"))
     let tenantAdmin = PeerIdentity.tenantAdmin(try TenantName("acme"))
     return [
-      ("tenant create t@ --instance db1", admin, ""), ("tenant list", admin, ""),
+      ("tenant create t@ --instance db1", admin, ""),
+      ("tenant apply -f #/fleet@ --yes", admin, ""), ("tenant list", admin, ""),
       ("tenant show acme", tenantAdmin, ""), ("tenant disable t@", admin, ""),
       ("tenant enable t@", admin, ""), ("tenant reload acme", tenantAdmin, ""),
       ("tenant lock t@", admin, ""), ("tenant unlock t@", admin, ""), ("reload", admin, ""),
@@ -248,7 +250,8 @@ struct Keyringctl {
       ("key generate k --type RSA", db1, "TYPE_INVALID"),
       ("key fetch absent", db1, "there is no such key"), ("key describe absent", db1, "there is no such key"),
       ("key fetch present", admin, "FORBIDDEN"), ("tenant list", db1, "FORBIDDEN"),
-      ("tenant create acme", admin, "TENANT_EXISTS"), ("tenant show nobody", admin, "TENANT_ABSENT"),
+      ("tenant create acme --profile general", admin, "TENANT_EXISTS"),
+      ("tenant show nobody", admin, "TENANT_ABSENT"),
       ("set global cmk_id nothing --tenant acme", admin, "cmk"),
       ("set global nothing 1 --tenant acme", admin, "nothing"),
       ("set global limits.keys none --tenant acme", admin, "or unlimited (0)"),

@@ -14,7 +14,7 @@ import WireProtocol
 /// One at a time: each stretches a passphrase several times, with 128 MiB and a core.
 @Suite(.serialized) struct RestoreTests {
   /// Holds the first call up that a test waits for, until it says.
-  private final class Gate: Sendable {
+  final class Gate: Sendable {
     enum Phase { case idle, armed, held, open }
     private let phase = Mutex(Phase.idle)
     private let release = DispatchSemaphore(value: 0)

@@ -1,3 +1,4 @@
+import ConfigurationFiles
 import KeyringCore
 import KeyringStorage
 import Testing

@@ -1,3 +1,4 @@
+import ConfigurationFiles
 import Foundation
 import KeyringCore
 import KeyringStorage
@@ -78,34 +79,6 @@ import Testing
     }
     Campaign.report("settings sweep, write", ["points": points])
     #expect(points >= 60)
-  }
-
-  @Test func aCreationLeavesNoTenantOrAWholeOne() async throws {
-    var points = 0
-    for call in SystemCall.allCases {
-      for (interception, duration) in Self.faults where call == .write || !interception.isShort {
-        for number in 1...20 {
-          await Task.yield()  // servers of other tests in this process have the same few threads
-          let failing = try tenants(plan.calls)
-          plan.arm(call, number, interception, duration)
-          let result = Result { try failing.create(name, yaml: "cmk_id: a\n") }
-          let wasHit = plan.wasHit
-          plan.disarm()
-          let place = "\(call) \(number) \(interception) \(duration): \(result)"
-          let isThere = FileManager.default.fileExists(atPath: folder("tenants/acme/tenant.yaml"))
-          if case .success = result { #expect(isThere, "\(place)") }
-          // The same call completes what was begun; what is there is a whole configuration.
-          if !isThere { _ = try tenants().create(name, yaml: "cmk_id: a\n") }
-          #expect(try #require(try tenants().open(name)).load().settings.cmkID.text == "a", "\(place)")
-          if !isThere { #expect(try names() == ["tenant.yaml"], "\(place)") }
-          try FileManager.default.removeItem(atPath: folder("tenants/acme"))
-          guard wasHit else { break }
-          points += 1
-        }
-      }
-    }
-    Campaign.report("settings sweep, create", ["points": points])
-    #expect(points >= 100)
   }
 
   // MARK: What is not what the server, or an operator, wrote

@@ -1,3 +1,4 @@
+import ConfigurationFiles
 import Foundation
 import KeyringCore
 import KeyringStorage
@@ -170,18 +171,6 @@ import Testing
     #expect(try FileManager.default.contentsOfDirectory(atPath: folder("tenants/acme")).count == 2)
   }
 
-  @Test func aTenantIsMadeOnceAndAHalfMadeOneIsCompleted() throws {
-    let name = try TenantName("acme")
-    #expect(throws: ConfigurationError.self) { try tenants().create(name, yaml: "profile: any\n") }
-    #expect(try tenants().names().isEmpty, "what is no configuration makes no folder")
-    try makeDirectory("tenants/acme")
-    _ = try tenants().create(name, yaml: "cmk_id: a\n")
-    #expect(throws: ConfigurationError("the tenant 'acme' exists")) {
-      try tenants().create(name, yaml: "cmk_id: b\n")
-    }
-    #expect(try #require(try tenants().open(name)).load().settings.cmkID.text == "a")
-  }
-
   @Test(arguments: ["../outside", "/outside", ".", "..", "", "a/b", "A", "a\0b", "a\n", "-a"])
   func aHostileTenantsNameIsNone(_ name: String) throws {
     #expect(throws: KeyringError.self) { try TenantName(name) }
@@ -261,5 +250,14 @@ import Testing
         #expect(keys.contains(String(key)), "\(key)")
       }
     }
+  }
+}
+
+extension TenantsDirectory {
+  /// A tenant as an operator puts it there.
+  func create(_ tenant: TenantName, yaml: String) throws -> TenantFiles {
+    let made = try make(tenant)
+    try AtomicFile.replace("tenant.yaml", in: made.directory, with: [Array(yaml.utf8)])
+    return made
   }
 }

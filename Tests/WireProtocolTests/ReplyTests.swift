@@ -86,7 +86,9 @@ import WireProtocol
     ),
     .importKeys(stored: .max), .explain(Explanation(summary: summary)), .explain(explained),
     .whoAmI(Identity(uri: "u", tenant: "t", instance: "i", notAfter: 0, serverVersion: "")),
-    .tenantCreate(cmkID: "c"), .tenantList([], more: false), .tenantList([summary, summary], more: true),
+    .tenantCreate(cmkID: "c", isUnchanged: true), .tenantCreate(cmkID: "", isUnchanged: false),
+    .tenantApply([]), .tenantApply(applied), .tenantList([], more: false),
+    .tenantList([summary, summary], more: true),
     .tenantShow(
       TenantDetails(
         summary: summary,
@@ -120,6 +122,17 @@ import WireProtocol
     .restore(.begun(TransferID(value: 3))), .restore(.written), .restore(.ended(RestoreReport())),
     .restore(.ended(restored)),
   ]
+
+  static var applied: [TenantApplyResult] {
+    var (made, differing) = (TenantApplyResult(tenant: "acme"), TenantApplyResult(tenant: "beta"))
+    (made.cmkID, made.isUnchanged) = ("c", true)
+    differing.refusal = Status(.tenantExists, "it is there")
+    differing.differences = [
+      SettingDifference(name: "profile", present: "", wanted: "any", isDynamic: true),
+      SettingDifference(name: "", present: "", wanted: "", isDynamic: false),
+    ]
+    return [made, differing, TenantApplyResult(tenant: "")]
+  }
 
   static func summary(_ text: String) -> BackupSummary {
     var summary = BackupSummary()
@@ -181,7 +194,7 @@ import WireProtocol
         #expect(ReplyEncoder.bytes(id: id, sequence: sequence, decoded) == bytes)
       }
     }
-    #expect(Self.results.count == 52)
+    #expect(Self.results.count == 55)
   }
 
   @Test(arguments: [1, 127, 128, 16_384])

@@ -20,14 +20,16 @@ import WireProtocol
       ListCall(scope: .instance, owner: Array("u@h".utf8), pageSize: 1),
     ]
     let most = (0..<RequestDecoder.changesMax).map { Change.remove(.own("k\($0)")) }
-    return [
-      .fetch(name, version: 0), .fetch(.own("k"), version: .max), .describe(name, version: 3), .whoAmI,
-      .transact(changes), .transact(most),
-      .importKeys([
-        ImportedKey(name: name, type: "SECRET", value: try secret([0, 1, 0xff])),
-        ImportedKey(name: .own("k"), type: "", value: try secret([])),
-      ]),
-    ] + changes.map { .change($0) } + listings.map { .list($0) } + adminCalls.map { .admin($0) }
+    let all: [Call] =
+      [
+        .fetch(name, version: 0), .fetch(.own("k"), version: .max), .describe(name, version: 3), .whoAmI,
+        .transact(changes), .transact(most),
+        .importKeys([
+          ImportedKey(name: name, type: "SECRET", value: try secret([0, 1, 0xff])),
+          ImportedKey(name: .own("k"), type: "", value: try secret([])),
+        ]),
+      ] + changes.map { .change($0) } + listings.map { .list($0) } + adminCalls.map { .admin($0) }
+    return all + (try onboardings()).map { .admin($0) }
   }
 
   static let adminCalls: [AdminCall] =
@@ -40,9 +42,12 @@ import WireProtocol
           cmkID: "c",
           profile: "any",
           instances: ["db1", ""],
-          anyInstance: true
+          anyInstance: true,
+          settings: [.init(name: "region", value: "eu-central-1"), .init(name: "", value: "")],
+          isDryRun: true
         )
       ),
+      .tenantApply([TenantCreateCall(tenant: "acme")]),
       .tenantList(pageSize: 0, after: ""), .tenantList(pageSize: 500, after: "acme"), .tenantShow("acme"),
       .tenantDisable("acme"), .tenantEnable(""), .instanceAdd(tenant: "acme", instance: "db1"),
       .instanceAdd(tenant: "", instance: "", permissions: ["read", ""], scopes: ["own", "shared"]),
@@ -65,6 +70,20 @@ import WireProtocol
         )
       ),
     ] + CMKAction.allCases.map { .cmk(tenant: "acme", $0, cmkID: "c", days: 30) } + transferCalls
+
+  /// With secrets, at both ends of their length and of a batch's.
+  private static func onboardings() throws -> [AdminCall] {
+    let longest = try secret([UInt8](repeating: 7, count: TenantCreateCall.credentialsBytesMax))
+    let short = try secret(Array("id\nsecret\n".utf8))
+    return [
+      .tenantCreate(TenantCreateCall(tenant: "acme", credentials: longest)),
+      .tenantApply(
+        (0..<TenantApplyCall.tenantsMax).map {
+          TenantCreateCall(tenant: "t\($0)", credentials: $0 == 7 ? short : nil, isDryRun: $0 == 8)
+        }
+      ),
+    ]
+  }
 
   static let transferCalls: [AdminCall] = [
     .backup("acme", .begin(allowUnproved: false)), .backup("acme", .begin(allowUnproved: true)),

@@ -7,13 +7,18 @@ enum Input {
   static let bytesMax = 1 << 20
 
   /// A public text file.
-  static func text(_ path: String) throws -> String {
-    let secret = try secret(path)
-    return unsafe secret.withUnsafeBytes { unsafe String(decoding: $0, as: UTF8.self) }
+  static func text(_ path: String, bytesMax: Int = Input.bytesMax) throws -> String {
+    let buffer = try read(path, bytesMax)
+    return unsafe buffer.withUnsafeBytes { unsafe String(decoding: $0, as: UTF8.self) }
   }
 
   /// All bytes of a file, or of standard input for `-`, straight into locked memory.
   static func secret(_ path: String) throws -> Secret {
+    let buffer = try read(path, bytesMax)
+    return try unsafe buffer.withUnsafeBytes { bytes in try unsafe Secret(copying: bytes) }
+  }
+
+  private static func read(_ path: String, _ bytesMax: Int) throws -> WipedBuffer {
     let descriptor = path == "-" ? STDIN_FILENO : unsafe open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else {
       throw Failure("cannot open \(path): \(unsafe String(cString: strerror(errno)))")
@@ -25,7 +30,7 @@ enum Input {
       // SAFETY: `room` is as long as it says.
       unsafe buffer.append(minimum: 16_384) { room in
         repeat {
-          count = unsafe read(descriptor, room.baseAddress, room.count)
+          count = unsafe Glibc.read(descriptor, room.baseAddress, room.count)
         } while count == -1 && errno == EINTR
         return max(0, count)
       }
@@ -35,7 +40,7 @@ enum Input {
       if count == 0 { break }
     }
     guard buffer.count <= bytesMax else { throw Failure("\(path) is larger than \(bytesMax) bytes") }
-    return try unsafe buffer.withUnsafeBytes { bytes in try unsafe Secret(copying: bytes) }
+    return buffer
   }
 }
 

@@ -54,6 +54,24 @@ struct PKIDirectory {
     try write("\(name).crt", Array(issued.certificatePEM.utf8))
   }
 
+  /// As `pki init` was told.
+  func trustDomain() throws -> String {
+    try read("trust-domain").split(separator: "\n").first.map(String.init) ?? ""
+  }
+
+  func authority() throws -> CertificateAuthority {
+    do {
+      return try CertificateAuthority.load(
+        certificatePEM: try read("ca.crt"),
+        privateKeyPEM: try SecretFile.read("\(directory.path)/ca.key")
+      )
+    } catch let failure as Failure {
+      throw failure
+    } catch {
+      throw Failure("\(error)")
+    }
+  }
+
   func read(_ name: String) throws -> String {
     do {
       return String(decoding: try directory.readFile(name, bytesMax: 1 << 20), as: UTF8.self)
@@ -136,14 +154,9 @@ struct PKIIssue: ParsableCommand {
 
   func run() throws {
     let pki = try PKIDirectory(directory, create: false)
-    let trustDomain = try pki.read("trust-domain").split(separator: "\n").first.map(String.init) ?? ""
-    let (name, purpose) = try certificate(trustDomain)
+    let (name, purpose) = try certificate(try pki.trustDomain())
     do {
-      let key = try SecretFile.read("\(directory)/ca.key")
-      let authority = try CertificateAuthority.load(
-        certificatePEM: try pki.read("ca.crt"),
-        privateKeyPEM: key
-      )
+      let authority = try pki.authority()
       try pki.write(name, try authority.issue(purpose, days: days))
     } catch let error as Failure {
       throw error

@@ -49,13 +49,7 @@ struct TenantMove: AsyncParsableCommand {
   var provider: String
   @Option(name: .long, help: "The CMK: an ARN, a key id, an alias.")
   var cmkID: String
-  @Option(name: .long, help: "Of AWS; needless with an ARN.")
-  var region: String?
-  @Option(
-    name: .long,
-    help: "Of AWS, where it is not the region's own; among the service's allowed_endpoints."
-  )
-  var endpoint: String?
+  @OptionGroup var options: ProviderOptions
   @Option(
     name: .long,
     help: "file, environment, profile, web-identity, container, instance-metadata or chain."
@@ -63,18 +57,6 @@ struct TenantMove: AsyncParsableCommand {
   var credentials: String?
   @Option(name: .long, help: "The credentials' file in the tenant's directory.")
   var credentialsFile: String?
-  @Option(name: .long, help: "The profile, with --credentials profile.")
-  var awsProfile: String?
-  @Option(name: .long, help: "A role to assume with these credentials.")
-  var roleARN: String?
-  @Option(name: .long, help: "The external id that the role asks for.")
-  var roleExternalID: String?
-  @Option(
-    name: .long,
-    help: "Of AWS STS, where it is not the region's own; among the service's allowed_endpoints."
-  )
-  var stsEndpoint: String?
-
   func run() async throws {
     let reply = try await connection.call(
       .admin(.tenantMove(TenantMoveCall(tenant: tenant, cmkID: cmkID, settings: settings)))
@@ -90,10 +72,8 @@ struct TenantMove: AsyncParsableCommand {
 
   private var settings: [TenantMoveCall.Setting] {
     let all: [(String, String?)] = [
-      ("provider", provider), ("region", region), ("endpoint", endpoint), ("credentials", credentials),
-      ("credentials_file", credentialsFile), ("aws_profile", awsProfile), ("role_arn", roleARN),
-      ("role_external_id", roleExternalID), ("sts_endpoint", stsEndpoint),
+      ("provider", provider), ("credentials", credentials), ("credentials_file", credentialsFile),
     ]
-    return all.compactMap { name, value in value.map { .init(name: name, value: $0) } }
+    return all.compactMap { name, value in value.map { .init(name: name, value: $0) } } + options.settings
   }
 }

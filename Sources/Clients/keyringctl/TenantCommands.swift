@@ -9,6 +9,7 @@ struct TenantCommands: ParsableCommand {
     subcommands: [
       TenantCreate.self, TenantList.self, TenantShow.self, TenantDisable.self, TenantEnable.self,
       TenantLock.self, TenantUnlock.self, TenantAccept.self, TenantReload.self, TenantMove.self,
+      TenantApply.self,
     ]
   )
 }
@@ -19,48 +20,6 @@ extension TenantSummary {
       ("tenant", .text(tenant)), ("state", .text(state.name)), ("provider", .text(provider)),
       ("cmk_id", .text(cmkID)),
     ])
-  }
-}
-
-struct TenantCreate: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "create",
-    abstract: "Makes a tenant: directory, configuration, CMK (provider local), keyring.",
-    discussion:
-      "For a service administrator. Certificates for its instances come from your CA, or `keyringctl pki issue`."
-  )
-
-  @OptionGroup var connection: ConnectionOptions
-  @Argument(help: "1 to 63 of a-z, 0-9 and '-'.")
-  var tenant: String
-  @Option(name: .long, help: "Who holds its CMK.")
-  var provider: String = "local"
-  @Option(name: .long, help: "The CMK; without it, provider local makes one.")
-  var cmkID: String = ""
-  @Option(name: .long, help: "keyring_aws, general or any: which key types and lengths it may have.")
-  var profile: String = "keyring_aws"
-  @Option(name: .customLong("instance"), help: "An instance that may call; may be given several times.")
-  var instances: [String] = []
-  @Flag(name: .long, help: "Allow any instance that the CA certified for this tenant.")
-  var anyInstance = false
-
-  func run() async throws {
-    let call = TenantCreateCall(
-      tenant: tenant,
-      provider: provider,
-      cmkID: cmkID,
-      profile: profile,
-      instances: instances,
-      anyInstance: anyInstance
-    )
-    guard case .tenantCreate(let cmkID) = try await connection.call(.admin(.tenantCreate(call))).result else {
-      throw unexpected()
-    }
-    Output.show(
-      connection.output,
-      .object([("tenant", .text(tenant)), ("cmk_id", .text(cmkID))]),
-      text: "tenant \(tenant) is ready under CMK \(cmkID)"
-    )
   }
 }
 

@@ -59,39 +59,6 @@ public struct ListCall: Sendable, Equatable {
   }
 }
 
-/// A new tenant.
-public struct TenantCreateCall: Sendable, Equatable {
-  /// Its name.
-  public let tenant: String
-  /// `local`, or empty for that.
-  public let provider: String
-  /// Empty: one is made (provider `local`).
-  public let cmkID: String
-  /// Empty: `keyring_aws`.
-  public let profile: String
-  /// Allowed instances.
-  public let instances: [String]
-  /// True: any instance.
-  public let anyInstance: Bool
-
-  /// Puts the parts together.
-  public init(
-    tenant: String,
-    provider: String = "",
-    cmkID: String = "",
-    profile: String = "",
-    instances: [String] = [],
-    anyInstance: Bool = false
-  ) {
-    self.tenant = tenant
-    self.provider = provider
-    self.cmkID = cmkID
-    self.profile = profile
-    self.instances = instances
-    self.anyInstance = anyInstance
-  }
-}
-
 /// How long a variable's new value lasts.
 public enum Persistence: UInt64, Sendable {
   /// Until the server restarts.
@@ -134,6 +101,8 @@ public enum AdminCall: Sendable, Equatable {
   case tenantUnlock(String)
   case serviceReload
   case explain(ExplainCall)
+  /// 1 to 200.
+  case tenantApply([TenantCreateCall])
 }
 
 /// Where a tenant is to be moved.

@@ -389,7 +389,7 @@ public enum ReplyResult: Sendable {
   case transact(versions: [UInt32])
   case importKeys(stored: UInt32)
   case whoAmI(Identity)
-  case tenantCreate(cmkID: String)
+  case tenantCreate(cmkID: String, isUnchanged: Bool)
   case tenantList([TenantSummary], more: Bool)
   case tenantShow(TenantDetails)
   case tenantDisable
@@ -413,6 +413,7 @@ public enum ReplyResult: Sendable {
   case tenantUnlock
   case serviceReload(ReloadReport)
   case explain(Explanation)
+  case tenantApply([TenantApplyResult])
 }
 
 /// One reply.

@@ -8,7 +8,10 @@ extension ReplyDecoder {
     switch unsafe message.result_case {
     case KEYRING__V1__REPLY__RESULT_TENANT_CREATE:
       if let reply = unsafe message.tenant_create {
-        return .tenantCreate(cmkID: unsafe text(reply.pointee.cmk_id))
+        return unsafe .tenantCreate(
+          cmkID: text(reply.pointee.cmk_id),
+          isUnchanged: reply.pointee.unchanged != 0
+        )
       }
     case KEYRING__V1__REPLY__RESULT_TENANT_LIST:
       if let reply = unsafe message.tenant_list?.pointee {
@@ -82,6 +85,8 @@ extension ReplyDecoder {
       }
     case KEYRING__V1__REPLY__RESULT_EXPLAIN:
       if let reply = unsafe message.explain?.pointee { return .explain(unsafe explanation(reply)) }
+    case KEYRING__V1__REPLY__RESULT_TENANT_APPLY:
+      if let reply = unsafe message.tenant_apply?.pointee { return .tenantApply(unsafe results(reply)) }
     default: return try unsafe transferResult(message)
     }
     throw .malformed("the reply has no result that this client knows")

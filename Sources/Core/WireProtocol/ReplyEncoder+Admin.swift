@@ -3,7 +3,11 @@ internal import MessageEncoding
 extension ReplyEncoder {
   static func writeAdmin(_ result: ReplyResult, to message: inout MessageWriter) {
     switch result {
-    case .tenantCreate(let cmkID): message.message(64) { $0.bytes(1, cmkID.utf8) }
+    case .tenantCreate(let cmkID, let isUnchanged):
+      message.message(64) { inner in
+        inner.bytes(1, cmkID.utf8)
+        inner.number(2, isUnchanged ? 1 : 0)
+      }
     case .tenantList(let tenants, let more):
       message.message(65) { inner in
         for tenant in tenants { inner.message(1) { write(tenant, to: &$0) } }
@@ -51,6 +55,10 @@ extension ReplyEncoder {
     case .tenantReload(let credentials): message.message(84) { $0.bytes(1, credentials.utf8) }
     case .tenantMove(let cmkID): message.message(85) { $0.bytes(1, cmkID.utf8) }
     case .explain(let explanation): message.message(96) { write(explanation, to: &$0) }
+    case .tenantApply(let results):
+      message.message(91) { inner in
+        for result in results { inner.message(1) { write(result, to: &$0) } }
+      }
     case .fetch, .describe, .store, .generate, .remove, .rotate, .list, .transact, .importKeys, .whoAmI:
       preconditionFailure("not an administrator's reply")
     }

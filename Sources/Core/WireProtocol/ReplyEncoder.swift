@@ -100,7 +100,7 @@ public enum ReplyEncoder {
     case .tenantCreate, .tenantList, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList,
       .variablesSet, .variablesList, .rotateCMK, .rotateKeys, .service, .tenant, .tenantAccept, .cmk,
       .backup, .restore, .tenantReload, .tenantMove, .instanceRevoke, .tenantLock, .tenantUnlock,
-      .serviceReload, .explain:
+      .serviceReload, .explain, .tenantApply:
       writeAdmin(result, to: &message)
     }
   }

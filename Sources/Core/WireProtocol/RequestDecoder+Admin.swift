@@ -6,7 +6,9 @@ extension RequestDecoder {
   func adminCall(_ message: Keyring__V1__Request) throws(FieldError) -> AdminCall {
     switch unsafe message.call_case {
     case KEYRING__V1__REQUEST__CALL_TENANT_CREATE:
-      if let call = unsafe message.tenant_create { return .tenantCreate(unsafe tenantCreate(call.pointee)) }
+      if let call = unsafe message.tenant_create {
+        return .tenantCreate(try unsafe tenantCreate(call.pointee))
+      }
     case KEYRING__V1__REQUEST__CALL_TENANT_LIST:
       if let call = unsafe message.tenant_list {
         return unsafe .tenantList(pageSize: call.pointee.page_size, after: text(call.pointee.after))
@@ -60,28 +62,15 @@ extension RequestDecoder {
       if let call = unsafe message.tenant_move?.pointee { return .tenantMove(unsafe tenantMove(call)) }
     case KEYRING__V1__REQUEST__CALL_EXPLAIN:
       if let call = unsafe message.explain?.pointee { return .explain(unsafe explain(call)) }
+    case KEYRING__V1__REQUEST__CALL_TENANT_APPLY:
+      if let call = unsafe message.tenant_apply?.pointee { return .tenantApply(try unsafe tenantApply(call)) }
     default: return try unsafe transfer(message)
     }
     throw .malformed("the request has no call that this server knows")
   }
 
-  private func tenantCreate(_ call: Keyring__V1__TenantCreateRequest) -> TenantCreateCall {
-    unsafe TenantCreateCall(
-      tenant: text(call.tenant),
-      provider: text(call.provider),
-      cmkID: text(call.cmk_id),
-      profile: text(call.profile),
-      instances: (0..<call.n_instances).map { unsafe text(call.instances[$0]) },
-      anyInstance: call.any_instance != 0
-    )
-  }
-
   private func tenantMove(_ call: Keyring__V1__TenantMoveRequest) -> TenantMoveCall {
-    let settings = unsafe (0..<call.n_settings).compactMap { index in
-      unsafe call.settings[index].map { setting in
-        unsafe TenantMoveCall.Setting(name: text(setting.pointee.name), value: text(setting.pointee.value))
-      }
-    }
+    let settings = unsafe settings(call.settings, call.n_settings)
     return unsafe TenantMoveCall(tenant: text(call.tenant), cmkID: text(call.cmk_id), settings: settings)
   }
 

@@ -41,6 +41,8 @@ public enum RequestEncoder {
       }
       append(field: 25, inner, to: &body)
     case .whoAmI: body.append(message(24) { _ in })
+    case .admin(.tenantCreate(let call)): append(call, field: 64, to: &body)
+    case .admin(.tenantApply(let calls)): append(calls, field: 91, to: &body)
     case .admin(let call): body.append(admin(call))
     }
   }
@@ -75,13 +77,13 @@ public enum RequestEncoder {
     }
   }
 
-  private static func append(field: Int, _ inner: borrowing WipedBuffer, to body: inout WipedBuffer) {
+  static func append(field: Int, _ inner: borrowing WipedBuffer, to body: inout WipedBuffer) {
     body.append(prefix(field: field, count: inner.count))
     body.append(inner)
   }
 
   /// The tag and length of a field of `count` bytes.
-  private static func prefix(field: Int, count: Int) -> [UInt8] {
+  static func prefix(field: Int, count: Int) -> [UInt8] {
     var bytes: [UInt8] = []
     for value in [field << 3 | 2, count] {
       var rest = value
@@ -126,14 +128,7 @@ public enum RequestEncoder {
       }
     }
     switch call {
-    case .tenantCreate(let call):
-      return tenant(64, call.tenant) { inner in
-        inner.bytes(2, call.provider.utf8)
-        inner.bytes(3, call.cmkID.utf8)
-        inner.bytes(4, call.profile.utf8)
-        for instance in call.instances { inner.element(5, instance.utf8) }
-        inner.number(6, call.anyInstance ? 1 : 0)
-      }
+    case .tenantCreate, .tenantApply: preconditionFailure("written where its secrets are wiped")
     case .tenantList(let pageSize, let after):
       return message(65) { inner in
         inner.number(1, UInt64(pageSize))
@@ -177,12 +172,7 @@ public enum RequestEncoder {
     case .tenantMove(let call):
       return tenant(85, call.tenant) { inner in
         inner.bytes(2, call.cmkID.utf8)
-        for setting in call.settings {
-          inner.message(3) { entry in
-            entry.bytes(1, setting.name.utf8)
-            entry.bytes(2, setting.value.utf8)
-          }
-        }
+        write(call.settings, field: 3, to: &inner)
       }
     }
   }

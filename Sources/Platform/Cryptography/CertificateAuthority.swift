@@ -67,17 +67,8 @@ public final class CertificateAuthority {
     -> CertificateAuthority
   {
     ERR_clear_error()
-    // SAFETY: the BIOs read from memory that outlives them; certificate and key are owned by what is returned, or freed.
-    let certificate = unsafe Array(certificatePEM.utf8).withUnsafeBytes { bytes -> OpaquePointer? in
-      guard let bio = unsafe BIO_new_mem_buf(bytes.baseAddress, Int32(bytes.count)) else { return nil }
-      defer { unsafe BIO_free(bio) }
-      return unsafe PEM_read_bio_X509(bio, nil, nil, nil)
-    }
-    let key = unsafe privateKeyPEM.withUnsafeBytes { bytes -> OpaquePointer? in
-      guard let bio = unsafe BIO_new_mem_buf(bytes.baseAddress, Int32(bytes.count)) else { return nil }
-      defer { unsafe BIO_free(bio) }
-      return unsafe PEM_read_bio_PrivateKey(bio, nil, { _, _, _, _ in -1 }, nil)
-    }
+    let certificate = unsafe readCertificate(certificatePEM)
+    let key = unsafe readPrivateKey(privateKeyPEM)
     ERR_clear_error()
     guard let certificate = unsafe certificate, let key = unsafe key,
       unsafe X509_check_private_key(certificate, key) == 1

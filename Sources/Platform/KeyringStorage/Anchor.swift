@@ -84,7 +84,7 @@ struct AnchorFile: Sendable {
   let directory: DirectoryDescriptor
   let tenant: TenantName
 
-  private var name: String { tenant.text + ".anchor" }
+  private var name: String { NewKeyring.anchorName(tenant) }
 
   /// The anchor, durable as it is read; for the tenant's one writer.
   func read() throws(StoreError) -> Anchor? {

@@ -89,11 +89,26 @@ public enum AtomicFile {
     _ path: String,
     _ calls: SystemCalls
   ) throws(FileError) {
+    // Array.withUnsafeBytes erases the type of the error.
+    let result = unsafe bytes.withUnsafeBytes { bytes in
+      Result { () throws(FileError) in try unsafe writeAll(file, bytes, at: offset, path, calls) }
+    }
+    try result.get()
+  }
+
+  /// As the other; `bytes` live for the call.
+  static func writeAll(
+    _ file: FileDescriptor,
+    _ bytes: UnsafeRawBufferPointer,
+    at offset: Int,
+    _ path: String,
+    _ calls: SystemCalls
+  ) throws(FileError) {
     var done = 0
     while done < bytes.count {
-      let count = unsafe bytes.withUnsafeBytes {
-        unsafe calls.write(file.number, UnsafeRawBufferPointer(rebasing: $0[done...]), at: offset + done)
-      }
+      // SAFETY: the rest of the buffer lies within it.
+      let rest = unsafe UnsafeRawBufferPointer(rebasing: bytes[done...])
+      let count = unsafe calls.write(file.number, rest, at: offset + done)
       guard count > 0 else {
         let code = errno
         let what = "cannot write \(path): \(count == 0 ? "nothing was taken" : lastErrorText())"

@@ -197,6 +197,23 @@ public final class DirectoryDescriptor: Sendable {
     calls.make(.rename) { unsafe renameat(descriptor.number, old, descriptor.number, new) } == 0
   }
 
+  func rename(_ name: String, into other: DirectoryDescriptor, as new: String) -> Bool {
+    calls.make(.rename) { unsafe renameat(descriptor.number, name, other.descriptor.number, new) } == 0
+  }
+
+  func removeDirectory(_ name: String) -> Bool {
+    calls.make(.unlink) { unsafe unlinkat(descriptor.number, name, AT_REMOVEDIR) } == 0
+  }
+
+  /// The directory, opened once more.
+  func reopened() throws(FileError) -> FileDescriptor {
+    let number = calls.make(.open) {
+      unsafe keyring_openat(descriptor.number, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+    }
+    guard number >= 0 else { throw Self.openError(path) }
+    return FileDescriptor(takingOwnership: number)
+  }
+
   func unlink(_ name: String) -> Bool {
     calls.make(.unlink) { unsafe unlinkat(descriptor.number, name, 0) } == 0
   }

@@ -137,6 +137,11 @@ extension FileKeyringStore {
 }
 
 extension StandingKeyring {
+  /// True where no anchor of the tenant is there. Nothing makes durable what is seen.
+  public static func hasNoAnchor(_ tenant: TenantName, in anchors: DirectoryDescriptor) throws(FileError)
+    -> Bool
+  { try anchors.status(of: NewKeyring.anchorName(tenant)) == nil }
+
   /// What the anchor alone says, where the tenant has no directory.
   ///
   /// - Throws: `StoreError.unavailable`.

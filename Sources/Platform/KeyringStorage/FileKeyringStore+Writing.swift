@@ -29,31 +29,17 @@ extension FileKeyringStore {
     _ commits: [Commit],
     _ authenticator: any BatchAuthenticator
   ) throws(StoreError) {
-    let nothing = StorePosition(sequence: 0, digest: .zero)
-    let head = try StorageHeader(
-      tenant: tenant,
-      keyring: id,
-      createdMilliseconds: commits[0].timeMilliseconds,
-      origin: nothing
-    ).encode()
-    let batch = try EncodedBatch.make(
-      commits.map(CommitCodec.encode),
-      firstSequence: 1,
-      previous: StorageHeader.digest(head),
-      tenant: tenant,
-      keyring: id,
-      authenticator: authenticator
-    )
-    try checkSize(head.count + batch.bytes.count)
+    let new = try NewKeyring(tenant: tenant, id: id, commits: commits, authenticator: authenticator)
+    try checkSize(new.file.count)
     let file: FileDescriptor
     do {
-      file = try AtomicFile.write(name, in: directory, [head, batch.bytes])
+      file = try AtomicFile.write(name, in: directory, [new.file])
     } catch .unknown(let what) {
       throw failed(&state, what)
     } catch {
       throw .unavailable("\(error)")
     }
-    try stand(&state, file, size: head.count + batch.bytes.count, batch.position, id)
+    try stand(&state, file, size: new.file.count, new.position, id)
     try anchor(&state, authenticator, .strict)
   }
 

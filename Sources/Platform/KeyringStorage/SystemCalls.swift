@@ -3,7 +3,7 @@ internal import Glibc
 
 /// The system calls that change a disk or read it, by name: what a test makes fail.
 public enum SystemCall: String, Sendable, CaseIterable {
-  case open, read, write, fsync, fdatasync, utimens, ftruncate, rename, unlink, stat, lock, mkdir
+  case open, read, write, fsync, fdatasync, utimens, ftruncate, rename, unlink, stat, lock, mkdir, syncfs
 }
 
 /// What becomes of a system call in a test.
@@ -42,14 +42,19 @@ public struct SystemCalls: Sendable {
   }
 
   /// Syncs, and then makes two calls that a file system whose log failed refuses: ext4 looks for that when a sync begins, and answers 0 where
-  /// another file's sync let the log fail meanwhile. Setting the time of the last change writes nothing to the disk by itself. Two, since
+  /// another file's sync let the log fail meanwhile; a sync of the whole file system waits for the log in the same way. Setting the time of the last change writes nothing to the disk by itself. Two, since
   /// the call that is the first to meet the failed log shuts the file system down and may answer 0 itself (docs/RELIABILITY.md).
   ///
   /// - Returns: 0 where what was written is on the disk.
   func synchronize(_ call: SystemCall, _ descriptor: Int32) -> Int32 {
-    guard make(call, { call == .fdatasync ? fdatasync(descriptor) : fsync(descriptor) }) == 0 else {
-      return -1
+    let result = make(call) {
+      switch call {
+      case .syncfs: keyring_syncfs(descriptor)
+      case .fdatasync: fdatasync(descriptor)
+      default: fsync(descriptor)  // nothing else is asked for
+      }
     }
+    guard result == 0 else { return -1 }
     guard touch(descriptor) == 0 else { return -1 }
     return touch(descriptor)
   }

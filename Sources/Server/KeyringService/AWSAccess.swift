@@ -1,6 +1,7 @@
 internal import CMKProviders
 internal import HTTPTransport
 internal import KeyringCore
+internal import SecureMemory
 internal import Synchronization
 internal import TenantRegistry
 internal import WireProtocol
@@ -11,11 +12,18 @@ final class AWSAccess: Sendable {
   let provider: AWSProvider
   let credentials: AWSCredentialsCache
 
+  /// Where the content of a credentials' file comes from.
+  struct CredentialsPlace {
+    let files: TenantFiles?
+    /// Of a tenant that has no directory yet.
+    let content: Secret?
+  }
+
   /// - Throws: `CMKError.configuration` where the settings cannot be used; credentials are read at the first call.
   init(
     _ settings: ProviderSettings,
     _ tenant: TenantName,
-    _ files: TenantFiles?,
+    _ place: CredentialsPlace,
     _ resources: ServiceResources,
     _ guarded: CallGuard,
     _ shared: AWSCredentialsCache?
@@ -31,7 +39,7 @@ final class AWSAccess: Sendable {
       credentials = shared
     } else {
       credentials = AWSCredentialsCache(
-        try Self.configuration(settings, region, tenant, files),
+        try Self.configuration(settings, region, tenant, place),
         http: connections,
         metadata: resources.http.connections(),  // beside this machine: never through a proxy
         nowMilliseconds: { unixMilliseconds() }
@@ -49,12 +57,18 @@ final class AWSAccess: Sendable {
     _ settings: ProviderSettings,
     _ region: String,
     _ tenant: TenantName,
-    _ files: TenantFiles?
+    _ place: CredentialsPlace
   ) throws(CMKError) -> AWSCredentialsConfiguration {
     let source: AWSCredentialsConfiguration.Source
     switch settings.credentials {
     case .file:
-      guard let files else { throw .configuration("the tenant has no directory with a credentials file") }
+      if let content = place.content {
+        source = .content(content, name: settings.credentialsFile)
+        break
+      }
+      guard let files = place.files else {
+        throw .configuration("the tenant has no directory with a credentials file")
+      }
       source = .file(directory: files.directory, name: settings.credentialsFile)
     case .environment: source = .environment
     case .profile: source = .profile(settings.awsProfile)

@@ -1,3 +1,4 @@
+internal import ConfigurationFiles
 internal import KeyringCore
 internal import KeyringStorage
 internal import Logging

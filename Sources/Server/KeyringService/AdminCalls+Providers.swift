@@ -1,3 +1,4 @@
+internal import ConfigurationFiles
 internal import CMKProviders
 internal import KeyringCore
 internal import KeyringStorage

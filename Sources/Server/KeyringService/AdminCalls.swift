@@ -14,11 +14,9 @@ extension Service {
     switch call {
     case .tenantCreate(let call):
       guard let name else { throw .forbidden }
-      return .tenantCreate(
-        cmkID: try await tenants.claiming(name) { () async throws(ServiceError) in
-          try await create(name, call)
-        }.text
-      )
+      logger.info("tenant create by \(caller.uri)", metadata: ["tenant": "\(name)"])
+      return try await create(call, name)
+    case .tenantApply(let calls): return await apply(calls, caller)
     case .tenantList(let pageSize, let after): return try await list(pageSize, after)
     case .backup(_, let call):
       let tenant = try await find(name, caller)
@@ -107,75 +105,12 @@ extension Service {
     case .cmk(_, let action, let cmkID, let days):
       let description = try await manage(action, cmkID, days, tenant)
       return .cmk(id: description.id.text, state: description.state.rawValue, version: description.version)
-    case .tenantCreate, .tenantList, .backup, .restore, .serviceReload, .explain:
+    case .tenantCreate, .tenantApply, .tenantList, .backup, .restore, .serviceReload, .explain:
       throw .defect("not a call about a tenant")
     }
   }
 
   // MARK: Tenants
-
-  private func create(_ name: TenantName, _ call: TenantCreateCall) async throws(ServiceError) -> CMKID {
-    guard creating.withLock({ $0.insert(name).inserted }) else {
-      throw .throttled("the tenant is being created", retryAfterMilliseconds: 100)
-    }
-    defer { creating.withLock { _ = $0.remove(name) } }
-    return try await createAlone(name, call)
-  }
-
-  private func createAlone(_ name: TenantName, _ call: TenantCreateCall) async throws(ServiceError) -> CMKID {
-    if try await tenants.isThere(name) { throw .tenantExists(name) }
-    var yaml = "provider: local\n"
-    if !call.profile.isEmpty { yaml += "profile: \(try profile(call.profile).rawValue)\n" }
-    for instance in call.instances { _ = try checked(instance) }
-    if call.anyInstance {
-      yaml += "instances: any\n"
-    } else if !call.instances.isEmpty {
-      yaml += "instances: [\(call.instances.joined(separator: ", "))]\n"
-    }
-    // The CMK comes last of what can be refused, so that a refusal leaves none behind.
-    try checkConfiguration("cmk_id: local-0\n" + yaml)
-    let cmkID = try await cmk(for: name, call)
-    yaml = "cmk_id: \(cmkID)\n" + yaml
-    let tenant = try await tenants.create(name, yaml: yaml)
-    _ = try await tenant.use.run { () async throws(ServiceError) in try await tenant.keyring() }
-    logger.notice("tenant \(name) created under CMK \(cmkID)")
-    return cmkID
-  }
-
-  private func checkConfiguration(_ yaml: String) throws(ServiceError) {
-    do {
-      _ = try TenantConfiguration(yaml: yaml, file: "tenant.yaml", allowedEndpoints: [])
-    } catch {
-      throw .malformed("\(error)")
-    }
-  }
-
-  private func profile(_ text: String) throws(ServiceError) -> Profile {
-    guard let profile = Profile(rawValue: text) else {
-      throw .malformed("a profile is keyring_aws, general or any, not '\(text.prefix(64))'")
-    }
-    return profile
-  }
-
-  /// The given CMK, proved to be usable, or a new one.
-  private func cmk(for name: TenantName, _ call: TenantCreateCall) async throws(ServiceError) -> CMKID {
-    guard ["", "local"].contains(call.provider) else {
-      throw .configuration(
-        "`tenant create` makes tenants of the provider 'local'; one of 'aws' is a folder with two files: docs/AWS.md"
-      )
-    }
-    do {
-      let provider: any CMKLifecycle = try resources.localProvider(name)
-      guard !call.cmkID.isEmpty else { return try await provider.create().id }
-      return try await provider.describe(cmk: CMKID(call.cmkID)).id
-    } catch let error as CMKError {
-      throw ServiceError(error)
-    } catch let error as KeyringError {
-      throw .keyring(error)
-    } catch {
-      throw .defect("\(error)")
-    }
-  }
 
   private func list(_ pageSize: UInt32, _ after: String) async throws(ServiceError) -> ReplyResult {
     let size = pageSize == 0 ? 500 : min(Int(pageSize), 500)
@@ -235,6 +170,7 @@ extension AdminCall {
   fileprivate var name: String {
     switch self {
     case .tenantCreate: "tenant create"
+    case .tenantApply: "tenant apply"
     case .tenantList: "tenant list"
     case .tenantShow: "tenant show"
     case .tenantDisable: "tenant disable"

@@ -29,8 +29,8 @@ extension AuditRecord {
   static let importedKeysMax = 128
 
   /// Text from outside, cut.
-  mutating func add(_ name: String, _ text: String) {
-    details.append((name, .text(String(text.unicodeScalars.prefix(256)))))
+  mutating func add(_ name: String, _ text: String, charactersMax: Int = 256) {
+    details.append((name, .text(String(text.unicodeScalars.prefix(charactersMax)))))
   }
 
   private mutating func describe(_ call: AdminCall) {
@@ -39,6 +39,10 @@ extension AuditRecord {
       add("provider", call.provider)
       if !call.cmkID.isEmpty { add("cmk_id", call.cmkID) }
       if !call.profile.isEmpty { add("profile", call.profile) }
+      details.append(("dry_run", .flag(call.isDryRun)))
+    case .tenantApply(let calls):
+      details.append(("count", .number(UInt64(calls.count))))
+      add("tenants", calls.map(\.tenant).joined(separator: ","), charactersMax: 16_384)
     case .instanceAdd(_, let instance, let permissions, let scopes):
       add("instance", instance)
       if !permissions.isEmpty { add("permissions", permissions.joined(separator: ",")) }
@@ -123,6 +127,7 @@ extension AdminCall {
   fileprivate var auditName: String {
     switch self {
     case .tenantCreate: "tenant-create"
+    case .tenantApply: "tenant-apply"
     case .tenantList: "tenant-list"
     case .tenantShow: "tenant-show"
     case .tenantDisable: "tenant-disable"
@@ -156,7 +161,7 @@ extension AdminCall {
   var tenantText: String? {
     switch self {
     case .tenantCreate(let call): call.tenant
-    case .tenantList, .serviceReload: nil
+    case .tenantApply, .tenantList, .serviceReload: nil
     case .status(let name): name.isEmpty ? nil : name
     case .tenantShow(let name), .tenantDisable(let name), .tenantEnable(let name),
       .instanceAdd(let name, _, _, _), .instanceRevoke(let name, _), .tenantLock(let name),

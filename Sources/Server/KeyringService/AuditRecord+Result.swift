@@ -39,7 +39,13 @@ extension AuditRecord {
       for (index, number) in versions.enumerated() where index < keys.count {
         keys[index] = keys[index].with(version: number)
       }
-    case .tenantCreate(let cmkID), .tenantMove(let cmkID): add("new_cmk_id", cmkID)
+    case .tenantCreate(let cmkID, let isUnchanged):
+      add("new_cmk_id", cmkID)
+      details.append(("unchanged", .flag(isUnchanged)))
+    case .tenantApply(let results):
+      details.append(("made", .number(UInt64(results.count { $0.refusal == nil && !$0.isUnchanged }))))
+      details.append(("refused", .number(UInt64(results.count { $0.refusal != nil }))))
+    case .tenantMove(let cmkID): add("new_cmk_id", cmkID)
     case .tenantList(let tenants, _): details.append(("count", .number(UInt64(tenants.count))))
     case .variablesSet(let old, let new):
       add("old_value", old)

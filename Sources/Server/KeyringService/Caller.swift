@@ -71,7 +71,7 @@ enum Authorization {
   private static func subject(of call: AdminCall) -> (tenant: String?, isForServiceAdminOnly: Bool) {
     switch call {
     case .tenantCreate(let call): (call.tenant, true)
-    case .tenantList: (nil, true)
+    case .tenantList, .tenantApply: (nil, true)
     case .tenantDisable(let name), .tenantEnable(let name), .tenantAccept(let name, _): (name, true)
     case .instanceAdd(let name, _, _, _), .instanceRevoke(let name, _): (name, true)
     case .tenantLock(let name), .tenantUnlock(let name): (name, true)

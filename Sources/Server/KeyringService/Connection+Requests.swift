@@ -258,8 +258,9 @@ extension Call {
     case .admin(let call):
       let isChange =
         switch call {
-        case .tenantCreate, .tenantDisable, .tenantEnable, .instanceAdd, .instanceRevoke, .variablesSet,
-          .rotateCMK,
+        case .tenantCreate(let call): !call.isDryRun
+        case .tenantApply(let calls): calls.contains { !$0.isDryRun }
+        case .tenantDisable, .tenantEnable, .instanceAdd, .instanceRevoke, .variablesSet, .rotateCMK,
           .rotateKeys,
           .tenantAccept, .tenantReload, .tenantMove, .tenantLock, .tenantUnlock, .serviceReload:
           true

@@ -1,3 +1,4 @@
+internal import ConfigurationFiles
 internal import HashTreeCollections
 internal import CMKProviders
 internal import KeyringCore

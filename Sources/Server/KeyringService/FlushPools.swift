@@ -25,6 +25,8 @@ public final class FlushPools: Sendable {
     case auditHead
     /// The copying, proving and stretching of backups and restores, which neither an opening nor a compaction waits for.
     case backup
+    /// The making of tenants, which nobody else waits for.
+    case onboarding
   }
 
   private struct Place: Hashable {

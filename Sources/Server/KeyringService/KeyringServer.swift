@@ -1,11 +1,12 @@
 internal import AuditLog
+public import ConfigurationFiles
 internal import KeyringStorage
 internal import Logging
 internal import NIOCore
 internal import NIOPosix
 internal import Synchronization
 internal import TLSTransport
-public import TenantRegistry
+internal import TenantRegistry
 internal import WireProtocol
 
 /// The listening server: accepts within the caps, hands each connection to TLS, drains at the end.
@@ -24,6 +25,7 @@ public final class KeyringServer: Sendable {
     let configuration = service.resources.configuration
     let tls = try ServerTLS(configuration, service.logger)
     service.tls.withLock { $0 = tls }
+    await service.onboarder.settle()
     let loops = configuration.eventLoops == 0 ? System.coreCount : configuration.eventLoops
     let group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
     do {
@@ -125,6 +127,7 @@ public final class KeyringServer: Sendable {
     if let health { await close(health) }
     if await closeTenants() {
       await service.resources.flushPools.shutdown()
+      service.onboarder.release()
       service.resources.cmkLock?.release()
     } else {
       // What was acknowledged is durable; what hangs was not acknowledged, and ends with the process.

@@ -1,7 +1,8 @@
+public import ConfigurationFiles
 internal import CLinux
 internal import Glibc
 internal import SecureMemory
-public import TenantRegistry
+internal import TenantRegistry
 
 /// What a process that holds keys does before anything else, so that they leave it by no side door.
 public enum ProcessHardening {

@@ -160,7 +160,9 @@ extension Call {
     case .fetch, .describe, .list, .whoAmI: false
     case .admin(let call):
       switch call {
-      case .tenantCreate, .tenantDisable, .tenantEnable, .instanceAdd, .variablesSet, .rotateCMK, .rotateKeys,
+      case .tenantCreate(let call): !call.isDryRun
+      case .tenantApply(let calls): calls.contains { !$0.isDryRun }
+      case .tenantDisable, .tenantEnable, .instanceAdd, .variablesSet, .rotateCMK, .rotateKeys,
         .tenantAccept, .tenantReload, .tenantMove, .instanceRevoke, .tenantLock, .tenantUnlock,
         .serviceReload, .restore(_, .end):
         true

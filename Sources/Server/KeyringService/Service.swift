@@ -23,8 +23,7 @@ public final class Service: Sendable {
   let connections = Atomic<Int>(0)
   let connectionsUnauthenticated = Atomic<Int>(0)
   let isShuttingDown = Atomic<Bool>(false)
-  /// Tenants on their way: one call a name makes one.
-  let creating = Mutex<Set<TenantName>>([])
+  let onboarder: Onboarder
   let connectionsMade = Atomic<UInt64>(0)
   let transfers = Transfers()
   /// Connections that no tenant counts.
@@ -48,6 +47,7 @@ public final class Service: Sendable {
     let limits = resources.configuration.limits
     administration = Admission(.serviceAdministrators, limits.ofServiceAdministrators, resources.admission)
     strangerAdmission = Admission(.strangers, limits.ofStrangers, resources.admission)
+    onboarder = Onboarder(resources, tenants)
     secretShares = SecretShares(arenaBytes: resources.configuration.secureMemoryBytes)
     logger = resources.logger
   }

@@ -11,8 +11,9 @@ public enum ServiceError: Error, Sendable, Equatable {
   case notPermitted(String)
   /// For a service administrator, who may know.
   case tenantAbsent(TenantName)
-  /// A tenant of this name is there.
-  case tenantExists(TenantName)
+  /// A tenant of this name is there, and differs from what was asked for: in one text, since an error of more than four words makes the compiler's
+  /// debug builds lose their way in asynchronous functions that throw it.
+  case tenantExists(String)
   /// An administrator disabled the tenant.
   case tenantDisabled
   /// The wrapping key went while it was in use, by rotate-keys for one: the caller looks again, and finds another or why there is none.
@@ -57,6 +58,8 @@ public enum ServiceError: Error, Sendable, Equatable {
   case restoreRefused(String)
   /// A restore changed something and did not end, and what is to be done.
   case restoreUnfinished(String)
+  /// Whether a tenant was made is not known.
+  case onboardingUnfinished(String)
   /// The backup or restore is over.
   case transferExpired
   /// The server is shutting down.

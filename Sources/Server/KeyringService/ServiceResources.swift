@@ -1,4 +1,5 @@
 internal import AuditLog
+public import ConfigurationFiles
 internal import CMKProviders
 internal import HTTPTransport
 internal import KeyringCore
@@ -21,6 +22,8 @@ public struct ServiceResources: Sendable {
   let transfers: DirectoryDescriptor
   /// st_dev of that.
   let transferDevice: UInt64
+  /// Where tenants lie on their way.
+  let onboardings: DirectoryDescriptor
   let flushPools: FlushPools
   let http: HTTPLoop
   let anchorWriter: AnchorWriter
@@ -69,6 +72,7 @@ public struct ServiceResources: Sendable {
       transfers = try directory.directory(Self.transfersName, create: true)
       transferDevice = try transfers.status().device
       try SpoolFile.clean(transfers)
+      onboardings = try directory.directory(Self.onboardingsName, create: true)
       guard let path = configuration.cmkDirectory, let source = configuration.rootKey else {
         (cmks, root, cmkLock) = (nil, nil, nil)
         return
@@ -87,6 +91,8 @@ public struct ServiceResources: Sendable {
 
   /// No tenant's name.
   static let transfersName = ".transfers"
+  /// No tenant's name.
+  static let onboardingsName = ".onboarding"
 
   /// Looks at all that `init` and the listener open: the directories, the root key, the certificates. Changes nothing and takes no lock, so
   /// that it can be run beside a server.

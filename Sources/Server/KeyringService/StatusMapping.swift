@@ -9,7 +9,7 @@ extension ServiceError {
     case .forbidden: Status(.forbidden, "this certificate may not do this")
     case .notPermitted(let why): Status(.forbidden, why)
     case .tenantAbsent(let name): Status(.tenantAbsent, "there is no tenant '\(name)'")
-    case .tenantExists(let name): Status(.tenantExists, "the tenant '\(name)' exists")
+    case .tenantExists(let what): Status(.tenantExists, what)
     case .tenantDisabled: Status(.tenantDisabled, "the tenant is disabled")
     case .wrappingKeyReplaced:
       Status(.throttled, "the wrapping key was replaced meanwhile", retryAfterMilliseconds: 10)
@@ -54,6 +54,11 @@ extension ServiceError {
     case .backupInvalid(let why): Status(.backupInvalid, why)
     case .restoreRefused(let why): Status(.restoreRefused, why)
     case .restoreUnfinished(let why): Status(.outcomeUnknown, why)
+    case .onboardingUnfinished:
+      Status(
+        .outcomeUnknown,
+        "whether the tenant was made is not known: run the same again, which completes or undoes it"
+      )
     case .transferExpired:
       Status(
         .transferExpired,

@@ -1,4 +1,5 @@
 internal import AuditLog
+internal import ConfigurationFiles
 internal import CMKProviders
 internal import Dispatch
 internal import KeyringCore

@@ -5,12 +5,6 @@ internal import KeyringStorage
 internal import SecureMemory
 import Synchronization
 
-/// A wrapping key just made: as the file holds it, and ready for use.
-struct MadeWrappingKey: Sendable {
-  let key: WrappingKey
-  let held: HeldWrappingKey
-}
-
 extension TenantKeyring {
   /// A wrapping key that may be used at this moment: held and confirmed within its time, or asked for now.
   ///
@@ -356,44 +350,17 @@ extension TenantKeyring {
     _ settings: KeyringSettings,
     keyring: KeyringID
   ) async throws(ServiceError) -> MadeWrappingKey {
-    let context = EncryptionContext(tenant: environment.tenant, keyring: keyring)
+    let provider: any CMKProvider
     do {
-      let provider = try environment.provider(settings.provider)
-      let generated = try await provider.generateDataKey(cmk: settings.cmkID, context: context)
-      let reopened = try await provider.decrypt(generated.wrapped, cmk: settings.cmkID, context: context)
-      guard generated.plaintext.count == 32, reopened.isEqual(to: generated.plaintext) else {
-        throw CMKError.invalidCiphertext("the provider does not give back the data key that it made")
-      }
-      let id = WrappingKeyID(value: try SystemRandom.uint128())
-      let commitment = try UnwrappedKey.commitment(
-        to: generated.plaintext,
-        id: id,
-        tenant: environment.tenant,
-        keyring: keyring
-      )
-      let held = try HeldWrappingKey(
-        id: id,
-        plaintext: generated.plaintext,
-        commitment: commitment,
-        tenant: environment.tenant,
-        keyring: keyring,
-        servableUntil: monotonicNanoseconds() + settings.wrappingKeyTTLNanoseconds
-      )
-      let key = WrappingKey(
-        id: id,
-        cmkID: settings.cmkID,
-        provider: settings.provider,
-        wrapped: generated.wrapped,
-        commitment: commitment,
-        createdMilliseconds: unixMilliseconds()
-      )
-      return MadeWrappingKey(key: key, held: held)
-    } catch let error as CMKError {
-      throw ServiceError(error)
-    } catch let error as ServiceError {
-      throw error
+      provider = try environment.provider(settings.provider)
     } catch {
-      throw .defect("a wrapping key cannot be made: \(error)")
+      throw ServiceError(error)
     }
+    return try await NewWrappingKey(
+      tenant: environment.tenant,
+      keyring: keyring,
+      settings: settings,
+      provider: provider
+    ).make()
   }
 }

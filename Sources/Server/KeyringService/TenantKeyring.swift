@@ -159,22 +159,7 @@ final class TenantKeyring: Sendable {
     do {
       let id = KeyringID(value: try SystemRandom.uint128())
       let made = try await Self.makeWrappingKey(environment, settings, keyring: id)
-      let hashKey = try SystemRandom.secret(count: 32)
-      let record = try made.held.seal(
-        hashKey,
-        identity: .requestHashKey,
-        type: KeyType("SECRET"),
-        version: 1,
-        createdMilliseconds: unixMilliseconds()
-      )
-      let commit = Commit(
-        sequence: 1,
-        timeMilliseconds: unixMilliseconds(),
-        caller: "keyringd",
-        idempotency: nil,
-        operations: [.addWrappingKey(made.key), .put(.requestHashKey, try KeyType("SECRET"), record)]
-      )
-      return try await store(environment, id, commit, made.held)
+      return try await store(environment, id, try made.firstCommit(), made.held)
     } catch let error as ServiceError {
       throw error
     } catch {

@@ -16,6 +16,7 @@ final class TenantProviders: Sendable {
   private let tenant: TenantName
   private let files: TenantFiles?
   private let resources: ServiceResources
+  private let content: Secret?
   private let state = Mutex(State())
   /// The tenant's turns, and what is known of endpoints that do not answer: both outlive a change of credentials.
   private let guarded: CallGuard
@@ -23,12 +24,15 @@ final class TenantProviders: Sendable {
   /// - Parameters:
   ///   - files: where the credentials are; nil for a tenant that has no directory yet.
   ///   - admission: whose limit of KMS calls counts; nil for a tenant that is not there yet: an administrator asks for it.
+  ///   - credentials: what their file is to hold, of such a tenant.
   init(
     _ tenant: TenantName,
     _ files: TenantFiles?,
     _ resources: ServiceResources,
-    _ admission: Admission?
+    _ admission: Admission?,
+    credentials: Secret? = nil
   ) {
+    content = credentials
     guarded = CallGuard(
       .init(
         now: { monotonicNanoseconds() },
@@ -180,7 +184,14 @@ final class TenantProviders: Sendable {
     _ settings: ProviderSettings,
     sharing credentials: AWSCredentialsCache? = nil
   ) throws(CMKError) -> AWSAccess {
-    return try AWSAccess(settings, tenant, files, resources, guarded, credentials)
+    return try AWSAccess(
+      settings,
+      tenant,
+      .init(files: files, content: content),
+      resources,
+      guarded,
+      credentials
+    )
   }
 }
 

@@ -1,3 +1,4 @@
+internal import ConfigurationFiles
 internal import Dispatch
 internal import KeyringCore
 internal import KeyringStorage
@@ -11,6 +12,7 @@ final class Tenants: Sendable {
   private let known = Mutex<[TenantName: Tenant]>([:])
   /// Names whose directory is being made, or restored.
   private let claimed = Mutex<Set<TenantName>>([])
+  private let onTheirWay = Mutex<(hidden: Set<TenantName>, doubted: Set<TenantName>)>(([], []))
   /// All tenants' queues target this one, which the system bounds to the cores: nothing blocks on it.
   private let base = DispatchQueue(
     label: "keyring.tenants",
@@ -68,11 +70,12 @@ final class Tenants: Sendable {
   /// Finds a tenant; nil where the directory has none of this name.
   func find(_ name: TenantName) async throws(ServiceError) -> Tenant? {
     if let tenant = known(name) { return tenant }
+    guard try mayBeFound(name) else { return nil }
     let found = try await onDisk { () throws(ConfigurationError) -> Tenant? in
       guard let files = try self.resources.tenants.open(name) else { return nil }
       return try self.tenant(files)
     }
-    guard let found else { return nil }
+    guard let found, try mayBeFound(name) else { return nil }
     return known.withLock { known in
       if let first = known[name] { return first }
       known[name] = found
@@ -117,22 +120,46 @@ final class Tenants: Sendable {
     _ name: TenantName,
     _ body: () async throws(ServiceError) -> Value
   ) async throws(ServiceError) -> Value {
-    guard claimed.withLock({ $0.insert(name).inserted }) else {
-      throw .throttled("the tenant '\(name)' is being made or restored", retryAfterMilliseconds: 1000)
-    }
-    defer { _ = claimed.withLock { $0.remove(name) } }
+    try claim(name)
+    defer { release([name]) }
     return try await body()
   }
 
-  /// Makes a tenant's directory and configuration.
-  func create(_ name: TenantName, yaml: String) async throws(ServiceError) -> Tenant {
-    let made = try await onDisk { () throws(ConfigurationError) in
-      try self.tenant(try self.resources.tenants.create(name, yaml: yaml))
+  /// Lets nobody else make or restore a tenant of this name.
+  ///
+  /// - Throws: `throttled` where somebody does.
+  func claim(_ name: TenantName) throws(ServiceError) {
+    guard claimed.withLock({ $0.insert(name).inserted }) else {
+      throw .throttled("the tenant '\(name)' is being made or restored", retryAfterMilliseconds: 1000)
     }
-    return known.withLock { known in
-      if let first = known[name] { return first }  // an instance that asked in between has it open already
-      known[name] = made
-      return made
+  }
+
+  /// The end of `claim`.
+  func release(_ names: Set<TenantName>) { claimed.withLock { $0.subtract(names) } }
+
+  // MARK: Tenants on their way
+
+  /// Until `show`, tenants of these names are not there, whatever the directory has: what is not durable yet is used by nobody.
+  func hide(_ names: Set<TenantName>) { onTheirWay.withLock { $0.hidden.formUnion(names) } }
+
+  /// The end of `hide`.
+  func show(_ names: Set<TenantName>) { onTheirWay.withLock { $0.hidden.subtract(names) } }
+
+  /// Until `trust`, whether tenants of these names were made cannot be told.
+  func doubt(_ names: Set<TenantName>) { onTheirWay.withLock { $0.doubted.formUnion(names) } }
+
+  /// The end of `doubt`.
+  func trust(_ names: Set<TenantName>) { onTheirWay.withLock { $0.doubted.subtract(names) } }
+
+  /// - Returns: false where the tenant is hidden.
+  private func mayBeFound(_ name: TenantName) throws(ServiceError) -> Bool {
+    try onTheirWay.withLock { onTheirWay throws(ServiceError) in
+      guard !onTheirWay.doubted.contains(name) else {
+        throw .storageUnavailable(
+          "whether the tenant '\(name)' was made is not settled: run its creation again"
+        )
+      }
+      return !onTheirWay.hidden.contains(name)
     }
   }
 

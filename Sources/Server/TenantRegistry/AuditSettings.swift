@@ -1,3 +1,4 @@
+internal import ConfigurationFiles
 /// Whether a tenant's calls are written to its audit log, and what happens where they cannot be.
 public enum AuditMode: String, Sendable, CaseIterable {
   /// Nothing is written.

@@ -1,3 +1,4 @@
+internal import ConfigurationFiles
 public import KeyringCore
 
 /// An instance that may call, and what it may do.

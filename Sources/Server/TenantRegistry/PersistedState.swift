@@ -1,3 +1,4 @@
+public import ConfigurationFiles
 internal import Cryptography
 public import KeyringCore
 
@@ -112,7 +113,7 @@ public struct PersistedState: Sendable, Equatable {
   }
 
   /// Values are printable ASCII: quotes and backslashes are all there is to escape.
-  private static func quoted(_ text: String) -> String {
+  static func quoted(_ text: String) -> String {
     "\"" + text.reduce(into: "") { $0 += $1 == "\"" || $1 == "\\" ? "\\\($1)" : "\($1)" } + "\""
   }
 }

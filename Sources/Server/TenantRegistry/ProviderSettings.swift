@@ -1,3 +1,4 @@
+public import ConfigurationFiles
 public import KeyringCore
 
 /// Where a tenant's AWS credentials come from.

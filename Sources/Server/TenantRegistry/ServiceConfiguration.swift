@@ -1,3 +1,5 @@
+public import ConfigurationFiles
+
 /// keyringd's configuration file. docs/CONFIGURATION.md lists the keys.
 public struct ServiceConfiguration: Sendable, Equatable {
   /// An address to listen on.

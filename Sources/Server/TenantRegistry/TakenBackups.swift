@@ -1,3 +1,4 @@
+public import ConfigurationFiles
 internal import KeyringStorage
 
 /// `backups.json`: what backups were taken of a tenant, so that its deletion can name those that nobody can read any more.

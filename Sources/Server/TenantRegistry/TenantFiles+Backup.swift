@@ -1,3 +1,4 @@
+public import ConfigurationFiles
 public import KeyringCore
 public import KeyringStorage
 

@@ -1,3 +1,4 @@
+public import ConfigurationFiles
 public import KeyringCore
 public import KeyringStorage
 
@@ -88,8 +89,9 @@ public final class TenantFiles: Sendable {
 public final class TenantsDirectory: Sendable {
   /// The directory.
   public let directory: DirectoryDescriptor
-  let allowedEndpoints: [String]
   let hasAuditLog: Bool
+  /// Hosts that a tenant's `endpoint` may name.
+  public let allowedEndpoints: [String]
 
   /// - Parameters:
   ///   - allowedEndpoints: hosts that a tenant's `endpoint` may name.
@@ -131,32 +133,6 @@ public final class TenantsDirectory: Sendable {
       return files(tenant, opened)
     } catch .absent {
       return nil
-    } catch {
-      throw ConfigurationError("\(error)")
-    }
-  }
-
-  /// Makes a tenant's directory with its configuration. Where the process ends in between, the directory has no `tenant.yaml`, and the same
-  /// call completes it.
-  ///
-  /// - Throws: where a tenant with a configuration is there, or `yaml` is not one.
-  public func create(_ tenant: TenantName, yaml: String) throws(ConfigurationError) -> TenantFiles {
-    _ = try TenantConfiguration(
-      yaml: yaml,
-      file: "tenant.yaml",
-      allowedEndpoints: allowedEndpoints,
-      hasAuditLog: hasAuditLog
-    )
-    do {
-      let made = try directory.directory(tenant.text, create: true)
-      try directory.synchronize()
-      guard try made.status(of: "tenant.yaml") == nil else {
-        throw ConfigurationError("the tenant '\(tenant)' exists")
-      }
-      try AtomicFile.replace("tenant.yaml", in: made, with: [Array(yaml.utf8)])
-      return files(tenant, made)
-    } catch let error as ConfigurationError {
-      throw error
     } catch {
       throw ConfigurationError("\(error)")
     }

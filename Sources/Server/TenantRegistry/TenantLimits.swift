@@ -1,3 +1,4 @@
+internal import ConfigurationFiles
 public import KeyringCore
 
 /// A limit of a tenant, in total over its connections and addresses: a key under `limits` of its file, and the variable `limits.KEY`.

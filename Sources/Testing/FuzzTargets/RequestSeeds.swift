@@ -42,6 +42,10 @@ enum RequestSeeds {
     [
       .tenantCreate(TenantCreateCall(tenant: "acme", cmkID: "a", profile: "any", instances: ["a", "b"])),
       .tenantCreate(TenantCreateCall(tenant: "acme", provider: "local", anyInstance: true)),
+      .tenantApply([
+        TenantCreateCall(tenant: "acme", settings: [.init(name: "outage_grace", value: "1h")]),
+        TenantCreateCall(tenant: "beta", provider: "aws", cmkID: "a", isDryRun: true),
+      ]),
       .tenantList(pageSize: 5, after: "a"), .tenantShow("acme"), .tenantDisable("acme"),
       .tenantEnable("acme"),
       .instanceAdd(tenant: "acme", instance: "a", permissions: ["read"], scopes: ["own"]),

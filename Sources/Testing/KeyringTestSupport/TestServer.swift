@@ -132,7 +132,7 @@ extension TestEndpoint {
   public func makeTenant(_ name: String, profile: String = "keyring_aws") async throws -> String {
     let admin = try client(.serviceAdmin)
     let call = TenantCreateCall(tenant: name, profile: profile, anyInstance: true)
-    guard case .tenantCreate(let cmkID) = try await admin.call(.admin(.tenantCreate(call))) else {
+    guard case .tenantCreate(let cmkID, _) = try await admin.call(.admin(.tenantCreate(call))) else {
       throw UnexpectedReply()
     }
     await admin.close()

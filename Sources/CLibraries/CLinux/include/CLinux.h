@@ -113,6 +113,8 @@ static inline int keyring_datagram_udp(const char *host, uint16_t port) {
 static inline ssize_t keyring_datagram_send(int descriptor, const void *bytes, size_t count) {
   return send(descriptor, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
+/// syncfs(2): all of the file system that `descriptor` is in.
+static inline int keyring_syncfs(int descriptor) { return (int)syscall(SYS_syncfs, descriptor); }
 
 /// RLIMIT_CORE to zero, hard and soft.
 static inline int keyring_forbid_core_files(void) {

@@ -104,23 +104,12 @@ public final class LocalProvider: CMKLifecycle, @unchecked Sendable {
   /// Makes a CMK with one version, durably.
   public func create() async throws(CMKError) -> CMKDescription {
     try await onQueue { provider throws(CMKError) in
-      do {
-        let id = try CMKID("local-" + hexadecimal(SystemRandom.bytes(count: 16)))
-        let now = provider.nowMilliseconds()
-        var key = LocalCMK(
-          tenant: provider.tenant.text,
-          id: id,
-          createdMilliseconds: now,
-          state: .enabled,
-          versions: []
-        )
-        try key.addVersion(provider.root, nowMilliseconds: now)
-        return try provider.store(key)
-      } catch let error as CMKError {
-        throw error
-      } catch {
-        throw .unreachable("a CMK cannot be made: \(error)")
-      }
+      let made = try NewLocalCMK(
+        tenant: provider.tenant,
+        root: provider.root,
+        nowMilliseconds: provider.nowMilliseconds()
+      )
+      return try provider.store(made.cmk)
     }
   }
 

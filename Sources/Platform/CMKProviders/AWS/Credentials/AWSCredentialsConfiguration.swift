@@ -1,5 +1,6 @@
 public import KeyringCore
 public import KeyringStorage
+public import SecureMemory
 
 /// Where a tenant's credentials come from.
 public struct AWSCredentialsConfiguration: Sendable {
@@ -7,6 +8,8 @@ public struct AWSCredentialsConfiguration: Sendable {
   public enum Source: Sendable {
     /// A file of two lines, access key id and secret access key, mode 0600; a third line may hold a session token.
     case file(directory: DirectoryDescriptor, name: String)
+    /// The content of such a file that is not there yet, and what it will be called.
+    case content(Secret, name: String)
     /// AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN of the service's process.
     case environment
     /// A profile of the shared files (AWS_SHARED_CREDENTIALS_FILE or ~/.aws/credentials, AWS_CONFIG_FILE or ~/.aws/config); nil: AWS_PROFILE, or

@@ -24,6 +24,8 @@ struct CredentialsResolver: Sendable {
     switch source {
     case .file(let directory, let name):
       return (.fixed(try CredentialsFile.read(directory, name)), "file \(name)")
+    case .content(let content, let name):
+      return (.fixed(try CredentialsFile.parse(content, file: name)), "file \(name)")
     case .environment:
       return (try found(environment(), "AWS_ACCESS_KEY_ID is not set"), "environment")
     case .profile(let name):

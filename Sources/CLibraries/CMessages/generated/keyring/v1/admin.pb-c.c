@@ -97,6 +97,186 @@ void   keyring__v1__tenant_create_reply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__tenant_create_reply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   keyring__v1__tenant_apply_request__init
+                     (Keyring__V1__TenantApplyRequest         *message)
+{
+  static const Keyring__V1__TenantApplyRequest init_value = KEYRING__V1__TENANT_APPLY_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_apply_request__get_packed_size
+                     (const Keyring__V1__TenantApplyRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_apply_request__pack
+                     (const Keyring__V1__TenantApplyRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_apply_request__pack_to_buffer
+                     (const Keyring__V1__TenantApplyRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantApplyRequest *
+       keyring__v1__tenant_apply_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantApplyRequest *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_apply_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_apply_request__free_unpacked
+                     (Keyring__V1__TenantApplyRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_apply_reply__init
+                     (Keyring__V1__TenantApplyReply         *message)
+{
+  static const Keyring__V1__TenantApplyReply init_value = KEYRING__V1__TENANT_APPLY_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_apply_reply__get_packed_size
+                     (const Keyring__V1__TenantApplyReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_apply_reply__pack
+                     (const Keyring__V1__TenantApplyReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_apply_reply__pack_to_buffer
+                     (const Keyring__V1__TenantApplyReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantApplyReply *
+       keyring__v1__tenant_apply_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantApplyReply *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_apply_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_apply_reply__free_unpacked
+                     (Keyring__V1__TenantApplyReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_apply_result__init
+                     (Keyring__V1__TenantApplyResult         *message)
+{
+  static const Keyring__V1__TenantApplyResult init_value = KEYRING__V1__TENANT_APPLY_RESULT__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_apply_result__get_packed_size
+                     (const Keyring__V1__TenantApplyResult *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_result__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_apply_result__pack
+                     (const Keyring__V1__TenantApplyResult *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_result__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_apply_result__pack_to_buffer
+                     (const Keyring__V1__TenantApplyResult *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_result__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantApplyResult *
+       keyring__v1__tenant_apply_result__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantApplyResult *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_apply_result__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_apply_result__free_unpacked
+                     (Keyring__V1__TenantApplyResult *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_apply_result__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__setting_difference__init
+                     (Keyring__V1__SettingDifference         *message)
+{
+  static const Keyring__V1__SettingDifference init_value = KEYRING__V1__SETTING_DIFFERENCE__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__setting_difference__get_packed_size
+                     (const Keyring__V1__SettingDifference *message)
+{
+  assert(message->base.descriptor == &keyring__v1__setting_difference__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__setting_difference__pack
+                     (const Keyring__V1__SettingDifference *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__setting_difference__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__setting_difference__pack_to_buffer
+                     (const Keyring__V1__SettingDifference *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__setting_difference__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__SettingDifference *
+       keyring__v1__setting_difference__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__SettingDifference *)
+     protobuf_c_message_unpack (&keyring__v1__setting_difference__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__setting_difference__free_unpacked
+                     (Keyring__V1__SettingDifference *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__setting_difference__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   keyring__v1__tenant_list_request__init
                      (Keyring__V1__TenantListRequest         *message)
 {
@@ -3337,7 +3517,7 @@ void   keyring__v1__finding__free_unpacked
   assert(message->base.descriptor == &keyring__v1__finding__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor keyring__v1__tenant_create_request__field_descriptors[6] =
+static const ProtobufCFieldDescriptor keyring__v1__tenant_create_request__field_descriptors[9] =
 {
   {
     "tenant",
@@ -3411,19 +3591,58 @@ static const ProtobufCFieldDescriptor keyring__v1__tenant_create_request__field_
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "settings",
+    7,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__TenantCreateRequest, n_settings),
+    offsetof(Keyring__V1__TenantCreateRequest, settings),
+    &keyring__v1__setting__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "credentials",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantCreateRequest, credentials),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "dry_run",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantCreateRequest, dry_run),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__tenant_create_request__field_indices_by_name[] = {
   5,   /* field[5] = any_instance */
   2,   /* field[2] = cmk_id */
+  7,   /* field[7] = credentials */
+  8,   /* field[8] = dry_run */
   4,   /* field[4] = instances */
   3,   /* field[3] = profile */
   1,   /* field[1] = provider */
+  6,   /* field[6] = settings */
   0,   /* field[0] = tenant */
 };
 static const ProtobufCIntRange keyring__v1__tenant_create_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 0, 9 }
 };
 const ProtobufCMessageDescriptor keyring__v1__tenant_create_request__descriptor =
 {
@@ -3433,14 +3652,14 @@ const ProtobufCMessageDescriptor keyring__v1__tenant_create_request__descriptor 
   "Keyring__V1__TenantCreateRequest",
   "keyring.v1",
   sizeof(Keyring__V1__TenantCreateRequest),
-  6,
+  9,
   keyring__v1__tenant_create_request__field_descriptors,
   keyring__v1__tenant_create_request__field_indices_by_name,
   1,  keyring__v1__tenant_create_request__number_ranges,
   (ProtobufCMessageInit) keyring__v1__tenant_create_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__tenant_create_reply__field_descriptors[1] =
+static const ProtobufCFieldDescriptor keyring__v1__tenant_create_reply__field_descriptors[2] =
 {
   {
     "cmk_id",
@@ -3454,14 +3673,27 @@ static const ProtobufCFieldDescriptor keyring__v1__tenant_create_reply__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "unchanged",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantCreateReply, unchanged),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned keyring__v1__tenant_create_reply__field_indices_by_name[] = {
   0,   /* field[0] = cmk_id */
+  1,   /* field[1] = unchanged */
 };
 static const ProtobufCIntRange keyring__v1__tenant_create_reply__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 1 }
+  { 0, 2 }
 };
 const ProtobufCMessageDescriptor keyring__v1__tenant_create_reply__descriptor =
 {
@@ -3471,11 +3703,267 @@ const ProtobufCMessageDescriptor keyring__v1__tenant_create_reply__descriptor =
   "Keyring__V1__TenantCreateReply",
   "keyring.v1",
   sizeof(Keyring__V1__TenantCreateReply),
-  1,
+  2,
   keyring__v1__tenant_create_reply__field_descriptors,
   keyring__v1__tenant_create_reply__field_indices_by_name,
   1,  keyring__v1__tenant_create_reply__number_ranges,
   (ProtobufCMessageInit) keyring__v1__tenant_create_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_apply_request__field_descriptors[1] =
+{
+  {
+    "tenants",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__TenantApplyRequest, n_tenants),
+    offsetof(Keyring__V1__TenantApplyRequest, tenants),
+    &keyring__v1__tenant_create_request__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_apply_request__field_indices_by_name[] = {
+  0,   /* field[0] = tenants */
+};
+static const ProtobufCIntRange keyring__v1__tenant_apply_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_apply_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantApplyRequest",
+  "TenantApplyRequest",
+  "Keyring__V1__TenantApplyRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantApplyRequest),
+  1,
+  keyring__v1__tenant_apply_request__field_descriptors,
+  keyring__v1__tenant_apply_request__field_indices_by_name,
+  1,  keyring__v1__tenant_apply_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_apply_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_apply_reply__field_descriptors[1] =
+{
+  {
+    "results",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__TenantApplyReply, n_results),
+    offsetof(Keyring__V1__TenantApplyReply, results),
+    &keyring__v1__tenant_apply_result__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_apply_reply__field_indices_by_name[] = {
+  0,   /* field[0] = results */
+};
+static const ProtobufCIntRange keyring__v1__tenant_apply_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_apply_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantApplyReply",
+  "TenantApplyReply",
+  "Keyring__V1__TenantApplyReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantApplyReply),
+  1,
+  keyring__v1__tenant_apply_reply__field_descriptors,
+  keyring__v1__tenant_apply_reply__field_indices_by_name,
+  1,  keyring__v1__tenant_apply_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_apply_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_apply_result__field_descriptors[6] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantApplyResult, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantApplyResult, reason),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "message",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantApplyResult, message),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cmk_id",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantApplyResult, cmk_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "unchanged",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantApplyResult, unchanged),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "differences",
+    6,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__TenantApplyResult, n_differences),
+    offsetof(Keyring__V1__TenantApplyResult, differences),
+    &keyring__v1__setting_difference__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_apply_result__field_indices_by_name[] = {
+  3,   /* field[3] = cmk_id */
+  5,   /* field[5] = differences */
+  2,   /* field[2] = message */
+  1,   /* field[1] = reason */
+  0,   /* field[0] = tenant */
+  4,   /* field[4] = unchanged */
+};
+static const ProtobufCIntRange keyring__v1__tenant_apply_result__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 6 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_apply_result__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantApplyResult",
+  "TenantApplyResult",
+  "Keyring__V1__TenantApplyResult",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantApplyResult),
+  6,
+  keyring__v1__tenant_apply_result__field_descriptors,
+  keyring__v1__tenant_apply_result__field_indices_by_name,
+  1,  keyring__v1__tenant_apply_result__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_apply_result__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__setting_difference__field_descriptors[4] =
+{
+  {
+    "name",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__SettingDifference, name),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "present",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__SettingDifference, present),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "wanted",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__SettingDifference, wanted),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "dynamic",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__SettingDifference, dynamic),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__setting_difference__field_indices_by_name[] = {
+  3,   /* field[3] = dynamic */
+  0,   /* field[0] = name */
+  1,   /* field[1] = present */
+  2,   /* field[2] = wanted */
+};
+static const ProtobufCIntRange keyring__v1__setting_difference__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor keyring__v1__setting_difference__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.SettingDifference",
+  "SettingDifference",
+  "Keyring__V1__SettingDifference",
+  "keyring.v1",
+  sizeof(Keyring__V1__SettingDifference),
+  4,
+  keyring__v1__setting_difference__field_descriptors,
+  keyring__v1__setting_difference__field_indices_by_name,
+  1,  keyring__v1__setting_difference__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__setting_difference__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor keyring__v1__tenant_list_request__field_descriptors[2] =
@@ -8311,7 +8799,7 @@ const ProtobufCEnumDescriptor keyring__v1__finding_code__descriptor =
   keyring__v1__finding_code__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[27] =
+static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[28] =
 {
   { "TenantCreate", &keyring__v1__tenant_create_request__descriptor, &keyring__v1__tenant_create_reply__descriptor },
   { "TenantList", &keyring__v1__tenant_list_request__descriptor, &keyring__v1__tenant_list_reply__descriptor },
@@ -8340,6 +8828,7 @@ static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[27
   { "ServiceReload", &keyring__v1__service_reload_request__descriptor, &keyring__v1__service_reload_reply__descriptor },
   { "TenantLock", &keyring__v1__tenant_lock_request__descriptor, &keyring__v1__tenant_lock_reply__descriptor },
   { "TenantUnlock", &keyring__v1__tenant_unlock_request__descriptor, &keyring__v1__tenant_unlock_reply__descriptor },
+  { "TenantApply", &keyring__v1__tenant_apply_request__descriptor, &keyring__v1__tenant_apply_reply__descriptor },
 };
 const unsigned keyring__v1__admin__method_indices_by_name[] = {
   14,        /* BackupBegin */
@@ -8358,6 +8847,7 @@ const unsigned keyring__v1__admin__method_indices_by_name[] = {
   24,        /* ServiceReload */
   12,        /* Status */
   13,        /* TenantAccept */
+  27,        /* TenantApply */
   0,        /* TenantCreate */
   3,        /* TenantDisable */
   4,        /* TenantEnable */
@@ -8377,7 +8867,7 @@ const ProtobufCServiceDescriptor keyring__v1__admin__descriptor =
   "Admin",
   "Keyring__V1__Admin",
   "keyring.v1",
-  27,
+  28,
   keyring__v1__admin__method_descriptors,
   keyring__v1__admin__method_indices_by_name
 };
@@ -8596,6 +9086,14 @@ void keyring__v1__admin__tenant_unlock(ProtobufCService *service,
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
   service->invoke(service, 26, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__tenant_apply(ProtobufCService *service,
+                                      const Keyring__V1__TenantApplyRequest *input,
+                                      Keyring__V1__TenantApplyReply_Closure closure,
+                                      void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 27, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
                                Keyring__V1__Admin_ServiceDestroy destroy)

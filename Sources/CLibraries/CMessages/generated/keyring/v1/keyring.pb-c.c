@@ -1222,7 +1222,7 @@ void   keyring__v1__who_am_ireply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__who_am_ireply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[42] =
+static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[43] =
 {
   {
     "id",
@@ -1693,6 +1693,18 @@ static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[42
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "tenant_apply",
+    91,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, tenant_apply),
+    &keyring__v1__tenant_apply_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "explain",
     96,
     PROTOBUF_C_LABEL_NONE,
@@ -1735,7 +1747,7 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   30,   /* field[30] = backup_read */
   28,   /* field[28] = cmk_manage */
   6,   /* field[6] = describe */
-  39,   /* field[39] = explain */
+  40,   /* field[40] = explain */
   5,   /* field[5] = fetch */
   8,   /* field[8] = generate */
   0,   /* field[0] = id */
@@ -1757,15 +1769,16 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   26,   /* field[26] = status */
   7,   /* field[7] = store */
   27,   /* field[27] = tenant_accept */
+  39,   /* field[39] = tenant_apply */
   15,   /* field[15] = tenant_create */
   18,   /* field[18] = tenant_disable */
   19,   /* field[19] = tenant_enable */
   16,   /* field[16] = tenant_list */
-  40,   /* field[40] = tenant_lock */
+  41,   /* field[41] = tenant_lock */
   36,   /* field[36] = tenant_move */
   35,   /* field[35] = tenant_reload */
   17,   /* field[17] = tenant_show */
-  41,   /* field[41] = tenant_unlock */
+  42,   /* field[42] = tenant_unlock */
   1,   /* field[1] = timeout_ms */
   2,   /* field[2] = traceparent */
   12,   /* field[12] = transact */
@@ -1773,14 +1786,15 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   22,   /* field[22] = variables_set */
   13,   /* field[13] = who_am_i */
 };
-static const ProtobufCIntRange keyring__v1__request__number_ranges[5 + 1] =
+static const ProtobufCIntRange keyring__v1__request__number_ranges[6 + 1] =
 {
   { 1, 0 },
   { 16, 5 },
   { 64, 15 },
   { 87, 37 },
-  { 96, 39 },
-  { 0, 42 }
+  { 91, 39 },
+  { 96, 40 },
+  { 0, 43 }
 };
 const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
 {
@@ -1790,14 +1804,14 @@ const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
   "Keyring__V1__Request",
   "keyring.v1",
   sizeof(Keyring__V1__Request),
-  42,
+  43,
   keyring__v1__request__field_descriptors,
   keyring__v1__request__field_indices_by_name,
-  5,  keyring__v1__request__number_ranges,
+  6,  keyring__v1__request__number_ranges,
   (ProtobufCMessageInit) keyring__v1__request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[40] =
+static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[41] =
 {
   {
     "id",
@@ -2244,6 +2258,18 @@ static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[40] 
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "tenant_apply",
+    91,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, tenant_apply),
+    &keyring__v1__tenant_apply_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "explain",
     96,
     PROTOBUF_C_LABEL_NONE,
@@ -2286,7 +2312,7 @@ static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   28,   /* field[28] = backup_read */
   26,   /* field[26] = cmk_manage */
   4,   /* field[4] = describe */
-  37,   /* field[37] = explain */
+  38,   /* field[38] = explain */
   3,   /* field[3] = fetch */
   6,   /* field[6] = generate */
   0,   /* field[0] = id */
@@ -2308,28 +2334,30 @@ static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   24,   /* field[24] = status_report */
   5,   /* field[5] = store */
   25,   /* field[25] = tenant_accept */
+  37,   /* field[37] = tenant_apply */
   13,   /* field[13] = tenant_create */
   16,   /* field[16] = tenant_disable */
   17,   /* field[17] = tenant_enable */
   14,   /* field[14] = tenant_list */
-  38,   /* field[38] = tenant_lock */
+  39,   /* field[39] = tenant_lock */
   34,   /* field[34] = tenant_move */
   33,   /* field[33] = tenant_reload */
   15,   /* field[15] = tenant_show */
-  39,   /* field[39] = tenant_unlock */
+  40,   /* field[40] = tenant_unlock */
   10,   /* field[10] = transact */
   21,   /* field[21] = variables_list */
   20,   /* field[20] = variables_set */
   11,   /* field[11] = who_am_i */
 };
-static const ProtobufCIntRange keyring__v1__reply__number_ranges[5 + 1] =
+static const ProtobufCIntRange keyring__v1__reply__number_ranges[6 + 1] =
 {
   { 1, 0 },
   { 16, 3 },
   { 64, 13 },
   { 87, 35 },
-  { 96, 37 },
-  { 0, 40 }
+  { 91, 37 },
+  { 96, 38 },
+  { 0, 41 }
 };
 const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
 {
@@ -2339,10 +2367,10 @@ const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
   "Keyring__V1__Reply",
   "keyring.v1",
   sizeof(Keyring__V1__Reply),
-  40,
+  41,
   keyring__v1__reply__field_descriptors,
   keyring__v1__reply__field_indices_by_name,
-  5,  keyring__v1__reply__number_ranges,
+  6,  keyring__v1__reply__number_ranges,
   (ProtobufCMessageInit) keyring__v1__reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -17,6 +17,10 @@ PROTOBUF_C__BEGIN_DECLS
 
 typedef struct Keyring__V1__TenantCreateRequest Keyring__V1__TenantCreateRequest;
 typedef struct Keyring__V1__TenantCreateReply Keyring__V1__TenantCreateReply;
+typedef struct Keyring__V1__TenantApplyRequest Keyring__V1__TenantApplyRequest;
+typedef struct Keyring__V1__TenantApplyReply Keyring__V1__TenantApplyReply;
+typedef struct Keyring__V1__TenantApplyResult Keyring__V1__TenantApplyResult;
+typedef struct Keyring__V1__SettingDifference Keyring__V1__SettingDifference;
 typedef struct Keyring__V1__TenantListRequest Keyring__V1__TenantListRequest;
 typedef struct Keyring__V1__TenantListReply Keyring__V1__TenantListReply;
 typedef struct Keyring__V1__TenantSummary Keyring__V1__TenantSummary;
@@ -311,23 +315,136 @@ struct  Keyring__V1__TenantCreateRequest
    * True: any instance name that the trust domain's CA certified for this tenant is allowed.
    */
   protobuf_c_boolean any_instance;
+  /*
+   * More of the tenant's file, by the names that it has there: the provider's (`region`, `endpoint`, `credentials`, `credentials_file`,
+   * `aws_profile`, `role_arn`, `role_external_id`, `sts_endpoint`), and `wrapping_key_ttl`, `outage_grace`, `read_only`, `anchor` and
+   * the like; `limits.keys` for what is under `limits` there. No secret is among them.
+   */
+  size_t n_settings;
+  Keyring__V1__Setting **settings;
+  /*
+   * Secret: what the credentials' file is to hold (access key id, secret access key, perhaps a session token, a line each); for the
+   * provider `aws` with `credentials: file`, and for no other.
+   */
+  ProtobufCBinaryData credentials;
+  /*
+   * True: the CMK is proved and everything checked; nothing is made.
+   */
+  protobuf_c_boolean dry_run;
 };
 #define KEYRING__V1__TENANT_CREATE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_create_request__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0,NULL, 0 }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0,NULL, 0, 0,NULL, {0,NULL}, 0 }
 
 
 struct  Keyring__V1__TenantCreateReply
 {
   ProtobufCMessage base;
   /*
-   * The CMK, made or given.
+   * The CMK, made or given; empty where a dry run would make one.
    */
   char *cmk_id;
+  /*
+   * True: the tenant was there already, with these settings.
+   */
+  protobuf_c_boolean unchanged;
 };
 #define KEYRING__V1__TENANT_CREATE_REPLY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_create_reply__descriptor) \
-    , (char *)protobuf_c_empty_string }
+    , (char *)protobuf_c_empty_string, 0 }
+
+
+/*
+ * Onboards many: each as TenantCreate would, their files made durable together.
+ */
+struct  Keyring__V1__TenantApplyRequest
+{
+  ProtobufCMessage base;
+  /*
+   * 1 to 200, of different names.
+   */
+  size_t n_tenants;
+  Keyring__V1__TenantCreateRequest **tenants;
+};
+#define KEYRING__V1__TENANT_APPLY_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_apply_request__descriptor) \
+    , 0,NULL }
+
+
+struct  Keyring__V1__TenantApplyReply
+{
+  ProtobufCMessage base;
+  /*
+   * One each, in the order of the request.
+   */
+  size_t n_results;
+  Keyring__V1__TenantApplyResult **results;
+};
+#define KEYRING__V1__TENANT_APPLY_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_apply_reply__descriptor) \
+    , 0,NULL }
+
+
+struct  Keyring__V1__TenantApplyResult
+{
+  ProtobufCMessage base;
+  /*
+   * Its name, as sent.
+   */
+  char *tenant;
+  /*
+   * A number of `Reason`; 0: it is there.
+   */
+  uint32_t reason;
+  /*
+   * Why not: safe to show.
+   */
+  char *message;
+  /*
+   * The CMK, made or given; empty where a dry run would make one.
+   */
+  char *cmk_id;
+  /*
+   * True: the tenant was there already, with these settings.
+   */
+  protobuf_c_boolean unchanged;
+  /*
+   * With TENANT_EXISTS: how the tenant differs from what was asked for.
+   */
+  size_t n_differences;
+  Keyring__V1__SettingDifference **differences;
+};
+#define KEYRING__V1__TENANT_APPLY_RESULT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_apply_result__descriptor) \
+    , (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0,NULL }
+
+
+/*
+ * What a tenant that is there has, and what was asked for.
+ */
+struct  Keyring__V1__SettingDifference
+{
+  ProtobufCMessage base;
+  /*
+   * As in the tenant's file; `instances`: one that may not call yet.
+   */
+  char *name;
+  /*
+   * In force.
+   */
+  char *present;
+  /*
+   * Asked for.
+   */
+  char *wanted;
+  /*
+   * True: VariablesSet, or for an instance InstanceAdd, makes it so.
+   */
+  protobuf_c_boolean dynamic;
+};
+#define KEYRING__V1__SETTING_DIFFERENCE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__setting_difference__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0 }
 
 
 struct  Keyring__V1__TenantListRequest
@@ -1920,6 +2037,82 @@ Keyring__V1__TenantCreateReply *
 void   keyring__v1__tenant_create_reply__free_unpacked
                      (Keyring__V1__TenantCreateReply *message,
                       ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantApplyRequest methods */
+void   keyring__v1__tenant_apply_request__init
+                     (Keyring__V1__TenantApplyRequest         *message);
+size_t keyring__v1__tenant_apply_request__get_packed_size
+                     (const Keyring__V1__TenantApplyRequest   *message);
+size_t keyring__v1__tenant_apply_request__pack
+                     (const Keyring__V1__TenantApplyRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_apply_request__pack_to_buffer
+                     (const Keyring__V1__TenantApplyRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantApplyRequest *
+       keyring__v1__tenant_apply_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_apply_request__free_unpacked
+                     (Keyring__V1__TenantApplyRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantApplyReply methods */
+void   keyring__v1__tenant_apply_reply__init
+                     (Keyring__V1__TenantApplyReply         *message);
+size_t keyring__v1__tenant_apply_reply__get_packed_size
+                     (const Keyring__V1__TenantApplyReply   *message);
+size_t keyring__v1__tenant_apply_reply__pack
+                     (const Keyring__V1__TenantApplyReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_apply_reply__pack_to_buffer
+                     (const Keyring__V1__TenantApplyReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantApplyReply *
+       keyring__v1__tenant_apply_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_apply_reply__free_unpacked
+                     (Keyring__V1__TenantApplyReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantApplyResult methods */
+void   keyring__v1__tenant_apply_result__init
+                     (Keyring__V1__TenantApplyResult         *message);
+size_t keyring__v1__tenant_apply_result__get_packed_size
+                     (const Keyring__V1__TenantApplyResult   *message);
+size_t keyring__v1__tenant_apply_result__pack
+                     (const Keyring__V1__TenantApplyResult   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_apply_result__pack_to_buffer
+                     (const Keyring__V1__TenantApplyResult   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantApplyResult *
+       keyring__v1__tenant_apply_result__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_apply_result__free_unpacked
+                     (Keyring__V1__TenantApplyResult *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__SettingDifference methods */
+void   keyring__v1__setting_difference__init
+                     (Keyring__V1__SettingDifference         *message);
+size_t keyring__v1__setting_difference__get_packed_size
+                     (const Keyring__V1__SettingDifference   *message);
+size_t keyring__v1__setting_difference__pack
+                     (const Keyring__V1__SettingDifference   *message,
+                      uint8_t             *out);
+size_t keyring__v1__setting_difference__pack_to_buffer
+                     (const Keyring__V1__SettingDifference   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__SettingDifference *
+       keyring__v1__setting_difference__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__setting_difference__free_unpacked
+                     (Keyring__V1__SettingDifference *message,
+                      ProtobufCAllocator *allocator);
 /* Keyring__V1__TenantListRequest methods */
 void   keyring__v1__tenant_list_request__init
                      (Keyring__V1__TenantListRequest         *message);
@@ -3296,6 +3489,18 @@ typedef void (*Keyring__V1__TenantCreateRequest_Closure)
 typedef void (*Keyring__V1__TenantCreateReply_Closure)
                  (const Keyring__V1__TenantCreateReply *message,
                   void *closure_data);
+typedef void (*Keyring__V1__TenantApplyRequest_Closure)
+                 (const Keyring__V1__TenantApplyRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantApplyReply_Closure)
+                 (const Keyring__V1__TenantApplyReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantApplyResult_Closure)
+                 (const Keyring__V1__TenantApplyResult *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__SettingDifference_Closure)
+                 (const Keyring__V1__SettingDifference *message,
+                  void *closure_data);
 typedef void (*Keyring__V1__TenantListRequest_Closure)
                  (const Keyring__V1__TenantListRequest *message,
                   void *closure_data);
@@ -3627,6 +3832,10 @@ struct Keyring__V1__Admin_Service
                         const Keyring__V1__TenantUnlockRequest *input,
                         Keyring__V1__TenantUnlockReply_Closure closure,
                         void *closure_data);
+  void (*tenant_apply)(Keyring__V1__Admin_Service *service,
+                       const Keyring__V1__TenantApplyRequest *input,
+                       Keyring__V1__TenantApplyReply_Closure closure,
+                       void *closure_data);
 };
 typedef void (*Keyring__V1__Admin_ServiceDestroy)(Keyring__V1__Admin_Service *);
 void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
@@ -3661,7 +3870,8 @@ void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
       function_prefix__ ## instance_revoke,\
       function_prefix__ ## service_reload,\
       function_prefix__ ## tenant_lock,\
-      function_prefix__ ## tenant_unlock  }
+      function_prefix__ ## tenant_unlock,\
+      function_prefix__ ## tenant_apply  }
 void keyring__v1__admin__tenant_create(ProtobufCService *service,
                                        const Keyring__V1__TenantCreateRequest *input,
                                        Keyring__V1__TenantCreateReply_Closure closure,
@@ -3770,6 +3980,10 @@ void keyring__v1__admin__tenant_unlock(ProtobufCService *service,
                                        const Keyring__V1__TenantUnlockRequest *input,
                                        Keyring__V1__TenantUnlockReply_Closure closure,
                                        void *closure_data);
+void keyring__v1__admin__tenant_apply(ProtobufCService *service,
+                                      const Keyring__V1__TenantApplyRequest *input,
+                                      Keyring__V1__TenantApplyReply_Closure closure,
+                                      void *closure_data);
 
 /* --- descriptors --- */
 
@@ -3780,6 +3994,10 @@ extern const ProtobufCEnumDescriptor    keyring__v1__key_presence__descriptor;
 extern const ProtobufCEnumDescriptor    keyring__v1__finding_code__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_create_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_create_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_apply_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_apply_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_apply_result__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__setting_difference__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_list_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_list_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_summary__descriptor;

@@ -275,7 +275,8 @@ typedef enum {
   KEYRING__V1__REQUEST__CALL_SERVICE_RELOAD = 88,
   KEYRING__V1__REQUEST__CALL_TENANT_LOCK = 97,
   KEYRING__V1__REQUEST__CALL_TENANT_UNLOCK = 98,
-  KEYRING__V1__REQUEST__CALL_EXPLAIN = 96
+  KEYRING__V1__REQUEST__CALL_EXPLAIN = 96,
+  KEYRING__V1__REQUEST__CALL_TENANT_APPLY = 91
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REQUEST__CALL__CASE)
 } Keyring__V1__Request__CallCase;
 
@@ -347,6 +348,7 @@ struct  Keyring__V1__Request
     Keyring__V1__TenantLockRequest *tenant_lock;
     Keyring__V1__TenantUnlockRequest *tenant_unlock;
     Keyring__V1__ExplainRequest *explain;
+    Keyring__V1__TenantApplyRequest *tenant_apply;
   };
 };
 #define KEYRING__V1__REQUEST__INIT \
@@ -392,7 +394,8 @@ typedef enum {
   KEYRING__V1__REPLY__RESULT_SERVICE_RELOAD = 88,
   KEYRING__V1__REPLY__RESULT_TENANT_LOCK = 97,
   KEYRING__V1__REPLY__RESULT_TENANT_UNLOCK = 98,
-  KEYRING__V1__REPLY__RESULT_EXPLAIN = 96
+  KEYRING__V1__REPLY__RESULT_EXPLAIN = 96,
+  KEYRING__V1__REPLY__RESULT_TENANT_APPLY = 91
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REPLY__RESULT__CASE)
 } Keyring__V1__Reply__ResultCase;
 
@@ -454,6 +457,7 @@ struct  Keyring__V1__Reply
     Keyring__V1__TenantLockReply *tenant_lock;
     Keyring__V1__TenantUnlockReply *tenant_unlock;
     Keyring__V1__ExplainReply *explain;
+    Keyring__V1__TenantApplyReply *tenant_apply;
   };
 };
 #define KEYRING__V1__REPLY__INIT \

@@ -1,9 +1,9 @@
 internal import Yams
 
 /// A YAML mapping of which every key must be known, be there once, and hold what is expected; errors name file, line and column.
-struct StrictYAML {
+public struct StrictYAML {
   /// The longest configuration file, in bytes.
-  static let bytesMax = 64 * 1024
+  public static let bytesMax = 64 * 1024
 
   private let file: String
   private let path: String
@@ -11,9 +11,18 @@ struct StrictYAML {
   private let position: String
 
   /// Parses one document whose top level is a mapping.
-  init(_ text: String, file: String) throws(ConfigurationError) {
-    guard text.utf8.count <= Self.bytesMax else {
-      throw ConfigurationError("\(file): larger than \(Self.bytesMax) bytes")
+  ///
+  /// - Parameters:
+  ///   - file: for messages.
+  ///   - bytesMax: a longer text is refused.
+  /// - Throws: naming file, line and column.
+  public init(
+    _ text: String,
+    file: String,
+    bytesMax: Int = StrictYAML.bytesMax
+  ) throws(ConfigurationError) {
+    guard text.utf8.count <= bytesMax else {
+      throw ConfigurationError("\(file): larger than \(bytesMax) bytes")
     }
     let parser: Parser
     let node: Node?
@@ -77,12 +86,15 @@ struct StrictYAML {
   /// What a key is called in messages.
   private func full(_ name: String) -> String { path.isEmpty ? name : "\(path).\(name)" }
 
-  func error(_ what: String, at node: Node? = nil) -> ConfigurationError {
+  /// An error at this mapping's place.
+  public func error(_ what: String) -> ConfigurationError { error(what, at: nil) }
+
+  private func error(_ what: String, at node: Node?) -> ConfigurationError {
     ConfigurationError("\(node.map { Self.position($0, file) } ?? position): \(what)")
   }
 
   /// Takes a scalar and reads it with `read`, whose error text is put behind its place.
-  mutating func take<Value>(
+  public mutating func take<Value>(
     _ name: String,
     _ read: (String) throws(ConfigurationError) -> Value
   ) throws(ConfigurationError) -> Value? {
@@ -95,14 +107,16 @@ struct StrictYAML {
     }
   }
 
-  mutating func text(_ name: String) throws(ConfigurationError) -> String? {
+  /// Takes a text that is not empty.
+  public mutating func text(_ name: String) throws(ConfigurationError) -> String? {
     try take(name) { text throws(ConfigurationError) in
       guard !text.isEmpty else { throw ConfigurationError("has no value") }
       return text
     }
   }
 
-  mutating func number(_ name: String, _ range: ClosedRange<Int>) throws(ConfigurationError) -> Int? {
+  /// Takes a whole number of the range.
+  public mutating func number(_ name: String, _ range: ClosedRange<Int>) throws(ConfigurationError) -> Int? {
     try take(name) { text throws(ConfigurationError) in
       guard let number = Int(text), range.contains(number) else {
         throw ConfigurationError(
@@ -113,14 +127,16 @@ struct StrictYAML {
     }
   }
 
-  mutating func flag(_ name: String) throws(ConfigurationError) -> Bool? { try take(name, Self.flag) }
+  /// Takes `true` or `false`, as MySQL writes them too.
+  public mutating func flag(_ name: String) throws(ConfigurationError) -> Bool? { try take(name, Self.flag) }
 
-  mutating func duration(_ name: String) throws(ConfigurationError) -> Duration? {
+  /// Takes a time, as `duration(_:)` reads it.
+  public mutating func duration(_ name: String) throws(ConfigurationError) -> Duration? {
     try take(name, Self.duration)
   }
 
   /// Takes a list of words, each read by `read`; a single word gives a list of one.
-  mutating func words<Value>(
+  public mutating func words<Value>(
     _ name: String,
     _ read: (String) throws(ConfigurationError) -> Value
   ) throws(ConfigurationError) -> [Value]? {
@@ -146,13 +162,13 @@ struct StrictYAML {
   }
 
   /// An item of a list that has words and mappings.
-  enum Item {
+  public enum Item {
     case word(String)
     case mapping(StrictYAML)
   }
 
   /// Takes a list of words and mappings, each read by `read`; a single word gives a list of one.
-  mutating func items<Value>(
+  public mutating func items<Value>(
     _ name: String,
     _ read: (Item) throws(ConfigurationError) -> Value
   ) throws(ConfigurationError) -> [Value]? {
@@ -178,18 +194,20 @@ struct StrictYAML {
     return values
   }
 
-  mutating func mapping(_ name: String) throws(ConfigurationError) -> StrictYAML? {
+  /// Takes a mapping.
+  public mutating func mapping(_ name: String) throws(ConfigurationError) -> StrictYAML? {
     guard let node = entries.removeValue(forKey: name) else { return nil }
     return try StrictYAML(node, file: file, path: full(name))
   }
 
   /// The entries of a mapping whose keys are free, in order of their names.
-  mutating func takeAll() -> [(name: String, text: String?)] {
+  public mutating func takeAll() -> [(name: String, text: String?)] {
     defer { entries = [:] }
     return entries.sorted { $0.key < $1.key }.map { ($0.key, $0.value.scalar?.string) }
   }
 
-  mutating func list(_ name: String) throws(ConfigurationError) -> [StrictYAML]? {
+  /// Takes a list of mappings.
+  public mutating func list(_ name: String) throws(ConfigurationError) -> [StrictYAML]? {
     guard let node = entries.removeValue(forKey: name) else { return nil }
     guard case .sequence(let sequence) = node else { throw error("'\(full(name))' is a list", at: node) }
     var items: [StrictYAML] = []
@@ -198,7 +216,7 @@ struct StrictYAML {
   }
 
   /// Nothing may be left once all known keys are taken.
-  func finish(known: [String]) throws(ConfigurationError) {
+  public func finish(known: [String]) throws(ConfigurationError) {
     guard let (name, node) = entries.min(by: { $0.key < $1.key }) else { return }
     let close = known.first { $0.filter { $0 != "_" } == name.lowercased().filter { $0 != "_" && $0 != "-" } }
     throw error("unknown key '\(full(name))'" + (close.map { "; did you mean '\($0)'?" } ?? ""), at: node)
@@ -206,7 +224,8 @@ struct StrictYAML {
 
   // MARK: Values
 
-  static func flag(_ text: String) throws(ConfigurationError) -> Bool {
+  /// Reads `true`, `on`, `1`, `false`, `off`, `0`.
+  public static func flag(_ text: String) throws(ConfigurationError) -> Bool {
     switch text {
     case "true", "on", "ON", "1": return true
     case "false", "off", "OFF", "0": return false
@@ -218,7 +237,7 @@ struct StrictYAML {
   static let millisecondsMax: Int64 = 10 * 365 * 24 * 3_600_000
 
   /// `0`, `90s`, `5m`, `24h`, `500ms`.
-  static func duration(_ text: String) throws(ConfigurationError) -> Duration {
+  public static func duration(_ text: String) throws(ConfigurationError) -> Duration {
     let units: [(String, Int64)] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]
     if text == "0" { return .zero }
     for (unit, milliseconds) in units where text.hasSuffix(unit) {
@@ -238,7 +257,7 @@ extension String {
 
 extension Duration {
   /// As configuration has it.
-  var text: String {
+  public var text: String {
     let milliseconds = components.seconds * 1000 + components.attoseconds / 1_000_000_000_000_000
     for (unit, size) in [("h", Int64(3_600_000)), ("m", 60_000), ("s", 1000)]
     where milliseconds > 0 && milliseconds % size == 0 {
