@@ -248,6 +248,40 @@ private func expectThrottled(_ refusal: Status?, _ limit: String, hint: Bool = t
     }
   }
 
+  /// Counted from the announcement of a frame: of one tenant, then of all.
+  @Test func bytesInFlightAreLimitedForATenantAndForTheServer() async throws {
+    try await LimitFixture.use(["in_flight_bytes: 8388608"]) { fixture in
+      func announce(_ tenant: String, _ bytes: [UInt8]) async throws -> RawClient {
+        let client = try #require(await RawClient.connected(fixture.server, tenant))
+        try await client.send([Request(id: 1, call: .whoAmI)])
+        #expect(await client.reply()?.refusal == nil)
+        try await client.send([0] + bytes + [8])
+        return client
+      }
+      let (small, large): ([UInt8], [UInt8]) = ([0, 2, 0, 0], [0, 0x3f, 0, 0])  // 128 KiB, nearly 4 MiB
+      try await fixture.set("in_flight_bytes", "200000")
+      let one = try await announce("acme", small)
+      let two = try await announce("acme", small)
+      #expect(await two.reply()?.refusal?.reason == .throttled)
+      #expect(await two.isClosedWithoutReply())
+      let hits = try await fixture.status().limitsHit
+      #expect(hits == [LimitHit(limit: "in_flight_bytes", count: 1)])
+      try await fixture.set("in_flight_bytes", "unlimited")
+      let three = try await announce("acme", large)
+      let four = try await announce("globex", large)
+      let refusal = await four.reply()?.refusal
+      #expect(refusal?.reason == .throttled && (refusal?.retryAfterMilliseconds ?? 0) > 0)
+      #expect(try await fixture.metric("keyring_throttled_total{limit=\"server_in_flight_bytes\"}") == 1)
+      try await fixture.checkOther()
+      // What is gone is given back.
+      for client in [one, three] { await client.close() }
+      while try await fixture.metric("keyring_in_flight_bytes") != 0 { try Task.checkCancellation() }
+      let five = try await announce("globex", large)
+      while try await fixture.metric("keyring_in_flight_bytes") != 0x3f_0000 { try Task.checkCancellation() }
+      await five.close()
+    }
+  }
+
   // MARK: Variables
 
   @Test func whatIsPersistedSurvivesWhatIsNotDoesNotAndARefusalChangesNothing() async throws {
