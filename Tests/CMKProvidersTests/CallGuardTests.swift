@@ -17,7 +17,11 @@ final class ManualClock: Sendable {
     nanoseconds.add(UInt64(seconds * 1e9), ordering: .acquiringAndReleasing)
   }
 
-  func guarded(random: Double = 0.5, attempts: Int = RetryPolicy.attemptsMax) -> CallGuard {
+  func guarded(
+    random: Double = 0.5,
+    attempts: Int = RetryPolicy.attemptsMax,
+    budget: @escaping @Sendable (Bool) -> UInt32? = { _ in nil }
+  ) -> CallGuard {
     CallGuard(
       .init(
         now: { self.now },
@@ -27,7 +31,8 @@ final class ManualClock: Sendable {
         },
         random: { random }
       ),
-      attempts: attempts
+      attempts: attempts,
+      budget: budget
     )
   }
 }
@@ -268,6 +273,27 @@ private let url = "https://kms.eu-central-1.amazonaws.com/"
       gate.open()
       for await error in group { #expect(error == nil) }
     }
+  }
+
+  /// One caller's call is refused before it is made, with the time to come again; a confirmation, and a repeat, is made and counted.
+  @Test func callsOverTheBudgetAreNotMade() async {
+    let asked = Mutex<[Bool]>([])
+    let guarded = clock.guarded { isRefusable in
+      asked.withLock { $0.append(isRefusable) }
+      return isRefusable ? 1234 : nil
+    }
+    let script = Script([CallFailure(.throttled, "slower")])
+    await CallGuard.$deadline.withValue(.max) {
+      guard case .overloaded(let why, retryAfterMilliseconds: 1234) = await fails(guarded, script) else {
+        Issue.record("a call over the budget was made")
+        return
+      }
+      #expect(why.contains("limits.kms_calls_per_second"))
+    }
+    #expect(script.attempts == 0)
+    #expect(await fails(guarded, script) == nil)
+    #expect(script.attempts == 2)
+    #expect(asked.withLock { $0 } == [true, false, false])
   }
 
   @Test func confirmationsComeFirst() async {

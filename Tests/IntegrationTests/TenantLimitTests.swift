@@ -85,7 +85,8 @@ private func expectThrottled(_ refusal: Status?, _ limit: String, hint: Bool = t
         #expect(await client.reply()?.refusal == nil)
       }
       // On connections that are open.
-      try await fixture.set("requests_per_second", "5")
+      try await fixture.set("requests_burst", "5")
+      try await fixture.set("requests_per_second", "1")
       let began = ContinuousClock.now
       for client in clients {
         try await client.send(
@@ -100,14 +101,14 @@ private func expectThrottled(_ refusal: Status?, _ limit: String, hint: Bool = t
           let reply = try #require(await client.reply())
           if let refusal = reply.refusal {
             expectThrottled(refusal, "requests_per_second")
-            #expect(refusal.retryAfterMilliseconds <= 200)
+            #expect(refusal.retryAfterMilliseconds <= 1000)
           } else {
             passed += 1
           }
         }
       }
       let seconds = (ContinuousClock.now - began) / .seconds(1)
-      #expect(passed >= 5 && Double(passed) <= 6 + 5 * seconds, "\(passed) in \(seconds) s")
+      #expect(passed >= 5 && Double(passed) <= 6 + seconds, "\(passed) in \(seconds) s")
       try await fixture.checkOther()
       let hits = try await fixture.status().limitsHit
       #expect(hits == [LimitHit(limit: "requests_per_second", count: UInt64(40 - passed))])
@@ -127,8 +128,8 @@ private func expectThrottled(_ refusal: Status?, _ limit: String, hint: Bool = t
       let two = try fixture.server.instance("acme", "db2")
       _ = try await one.call(.generate(.shared("k")))
       try await fixture.set("writes_per_second", "1")
-      try await fixture.set("writes_burst", "4")
-      let changes = (0..<4).map { Change.generate(.shared("t\($0)"), type: "AES", length: 32) }
+      try await fixture.set("writes_burst", "100")
+      let changes = (0..<100).map { Change.generate(.shared("t\($0)"), type: "AES", length: 32) }
       // A transaction takes as many as it has.
       #expect(try await one.refusal(.transact(changes)) == nil)
       let refused = try await two.refusal(.transact(changes))
@@ -245,6 +246,40 @@ private func expectThrottled(_ refusal: Status?, _ limit: String, hint: Bool = t
       #expect(await four.reply()?.refusal == nil)
       for client in [one, two, three, four] { await client.close() }
       await own.close()
+    }
+  }
+
+  /// Counted from the announcement of a frame: of one tenant, then of all.
+  @Test func bytesInFlightAreLimitedForATenantAndForTheServer() async throws {
+    try await LimitFixture.use(["in_flight_bytes: 8388608"]) { fixture in
+      func announce(_ tenant: String, _ bytes: [UInt8]) async throws -> RawClient {
+        let client = try #require(await RawClient.connected(fixture.server, tenant))
+        try await client.send([Request(id: 1, call: .whoAmI)])
+        #expect(await client.reply()?.refusal == nil)
+        try await client.send([0] + bytes + [8])
+        return client
+      }
+      let (small, large): ([UInt8], [UInt8]) = ([0, 2, 0, 0], [0, 0x3f, 0, 0])  // 128 KiB, nearly 4 MiB
+      try await fixture.set("in_flight_bytes", "200000")
+      let one = try await announce("acme", small)
+      let two = try await announce("acme", small)
+      #expect(await two.reply()?.refusal?.reason == .throttled)
+      #expect(await two.isClosedWithoutReply())
+      let hits = try await fixture.status().limitsHit
+      #expect(hits == [LimitHit(limit: "in_flight_bytes", count: 1)])
+      try await fixture.set("in_flight_bytes", "unlimited")
+      let three = try await announce("acme", large)
+      let four = try await announce("globex", large)
+      let refusal = await four.reply()?.refusal
+      #expect(refusal?.reason == .throttled && (refusal?.retryAfterMilliseconds ?? 0) > 0)
+      #expect(try await fixture.metric("keyring_throttled_total{limit=\"server_in_flight_bytes\"}") == 1)
+      try await fixture.checkOther()
+      // What is gone is given back.
+      for client in [one, three] { await client.close() }
+      while try await fixture.metric("keyring_in_flight_bytes") != 0 { try Task.checkCancellation() }
+      let five = try await announce("globex", large)
+      while try await fixture.metric("keyring_in_flight_bytes") != 0x3f_0000 { try Task.checkCancellation() }
+      await five.close()
     }
   }
 
@@ -386,7 +421,7 @@ private func expectThrottled(_ refusal: Status?, _ limit: String, hint: Bool = t
 
   @Test func callsOfTheKMSAreLimited() async throws {
     try await serve(["acme", "globex"]) { server, kms, admin in
-      try await set(admin, "limits.kms_calls_per_second", "3")
+      try await set(admin, "limits.kms_calls_per_second", "1")
       let one = try server.instance("acme", "db1")
       let two = try server.instance("acme", "db2")
       let other = try server.instance("globex", "db1")
@@ -402,8 +437,7 @@ private func expectThrottled(_ refusal: Status?, _ limit: String, hint: Bool = t
       let seconds = (ContinuousClock.now - began) / .seconds(1)
       #expect(!refused.isEmpty)
       for refusal in refused { expectThrottled(refusal, "kms_calls_per_second") }
-      #expect(30 - refused.count >= 3)
-      #expect(Double(30 - refused.count) <= 4 + 3 * seconds)
+      #expect(Double(30 - refused.count) <= 2 + seconds)
       #expect(kms.calls.count == 15 + 30 - refused.count)
       // What needs no KMS goes on.
       #expect(try await one.refusal(.store(.own("s"), "text")) == nil)
@@ -417,7 +451,7 @@ private func expectThrottled(_ refusal: Status?, _ limit: String, hint: Bool = t
     try await serve(["acme"]) { server, kms, admin in
       try await set(admin, "outage_grace", "0")
       try await set(admin, "wrapping_key_ttl", "0")
-      try await set(admin, "limits.kms_calls_per_second", "2")
+      try await set(admin, "limits.kms_calls_per_second", "1")
       let client = try server.instance("acme", "db1")
       kms.forgetCalls()
       var (served, refused): (Int, [Status]) = (0, [])
@@ -428,7 +462,7 @@ private func expectThrottled(_ refusal: Status?, _ limit: String, hint: Bool = t
           served += 1
         }
       }
-      #expect(served >= 2 && !refused.isEmpty)
+      #expect(served >= 1 && !refused.isEmpty)
       for refusal in refused { expectThrottled(refusal, "kms_calls_per_second") }
       #expect(kms.calls.count == served)
       guard case .tenant(let status) = try await admin.call(.admin(.status("acme"))) else {

@@ -166,7 +166,10 @@ extension Compare {
         files,
         count,
         30,
-        { unsafe Unmanaged<Flag>.fromOpaque($0!).takeUnretainedValue().set() },
+        { flag in
+          guard let flag = unsafe flag else { return }
+          unsafe Unmanaged<Flag>.fromOpaque(flag).takeUnretainedValue().set()
+        },
         Unmanaged.passUnretained(areOpen).toOpaque(),
         &result
       )
