@@ -68,7 +68,7 @@ import WireProtocol
       ("set persist read_only true --tenant acme", ["TENANT_READ_ONLY"]),
       ("cmk disable acme \(cmk)", ["CMK_DISABLED"]),
       ("cmk schedule-deletion acme \(cmk) --days 7", ["CMK_PENDING_DELETION"]),
-      ("set global cmk_id \(other) --tenant acme", ["FORMER_CMK_NEEDED", "CMK_NOT_PERSISTED"]),
+      ("set global cmk_id \(other) --tenant acme", ["CMK_NOT_PERSISTED", "FORMER_CMK_NEEDED"]),
     ]
     try await set(admin, "outage_grace", "0")
     try await set(admin, "wrapping_key_ttl", "0")
@@ -77,8 +77,7 @@ import WireProtocol
       _ = try await client.refusal(.fetch(.own("k")))
       let found = try await report(ctl)
       #expect(found.codes.filter { $0 != "NOT_OPENED" } == expected, "\(command)")
-      // rotate-keys wants the CMK persisted first: the second of the two.
-      try await follow(expected.count == 2 ? found.commands.reversed() : found.commands, ctl)
+      try await follow(found.commands, ctl)
       // A tenant whose CMK was refused is asked for again after 30 s, or where an administrator says so.
       try await ctl.succeed("tenant reload acme", as: Keyringctl.admin)
       #expect(try await client.fetch(.own("k")) == value, "\(command)")
@@ -238,6 +237,18 @@ import WireProtocol
 
   // MARK: AWS
 
+  /// Fetches until the tenant is in a state: on a busy machine a reader is served from what is held before the KMS's answer is known.
+  private func fetch(_ fixture: AWSFixture, until state: TenantState) async throws -> Explanation {
+    for _ in 0..<400 {
+      _ = try await fixture.client.refusal(.fetch(.own("k")))
+      let explained = try await explain(fixture.admin)
+      if explained.summary.state == state { return explained }
+      try await Task.sleep(for: .milliseconds(50))
+    }
+    Issue.record("it never was \(state)")
+    return try await explain(fixture.admin)
+  }
+
   /// How the KMS refuses, with its request id, and what it takes.
   @Test func aRefusalOfKMSIsExplainedWithItsRequestID() async throws {
     try await AWSFixture.use { fixture in
@@ -246,9 +257,8 @@ import WireProtocol
       #expect(try await codes(admin) == [])
       kms.behave("Decrypt", .error("AccessDeniedException", "no kms:Decrypt for you"))
       try await fixture.expire()
-      _ = try await fixture.client.refusal(.fetch(.own("k")))
-      var explained = try await explain(admin)
-      #expect(explained.findings.map(\.code) == [.cmkRefused] && explained.summary.state == .locked)
+      var explained = try await fetch(fixture, until: .locked)
+      #expect(explained.findings.map(\.code) == [.cmkRefused])
       #expect(
         explained.findings[0].detail.contains("no kms:Decrypt for you") && explained.findings[0].count == 2
       )
@@ -275,8 +285,7 @@ import WireProtocol
       }
       kms.set(fixture.cmk, nil)
       try await fixture.expire()
-      _ = try await fixture.client.refusal(.fetch(.own("k")))
-      explained = try await explain(admin)
+      explained = try await fetch(fixture, until: .locked)
       #expect(
         explained.findings.map(\.code) == [.cmkRefused] && explained.findings[0].detail.contains("not found")
       )
@@ -305,9 +314,8 @@ import WireProtocol
       _ = try await fixture.client.call(.generate(.own("k")))
       kms.behave(.hangUp)
       try await fixture.expire()
-      _ = try await fixture.client.fetch(.own("k"))
-      var explained = try await explain(admin)
-      #expect(explained.findings.map(\.code) == [.kmsSilentInGrace] && explained.summary.state == .degraded)
+      var explained = try await fetch(fixture, until: .degraded)
+      #expect(explained.findings.map(\.code) == [.kmsSilentInGrace])
       let day: UInt64 = 86_400_000
       let left = explained.findings[0].untilMilliseconds - explained.nowMilliseconds
       #expect(left > day && left <= day + 300_000, "5 minutes of time to live and a day of grace")

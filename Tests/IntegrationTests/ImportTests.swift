@@ -402,7 +402,11 @@ import WireProtocol
     )
     await silent.accepted()
     let memory = ProcessMemory(id: process.id)
-    let scan = try memory.scan(ProcessMemory.Needle.of("canary", canary))
+    let obfuscated = zip(canary, Array("*305=Ljt0*!@$Hnm(*-9-w;:*305=Ljt".utf8)).map { $0 ^ $1 }
+    let needles =
+      ProcessMemory.Needle.of("canary", canary)
+      + ProcessMemory.Needle.of("as MySQL's plugin has it", obfuscated)
+    let scan = try memory.scan(needles)
     let hits = scan.hits.map(\.needle)
     #expect(hits.contains("canary, first half"), "the keys are there: the scan would see them")
     #expect(scan.hits.allSatisfy { $0.mapping.isNotDumped }, "\(scan.hits)")

@@ -98,8 +98,8 @@ import WireProtocol
     let found = facts([wrappingKey(), old], ("c", .known(.enabled)), ("d", .known(.enabled))) {
       $0.isCMKTransient = true
     }
-    #expect(found.map(\.code) == [.formerCMKNeeded, .cmkNotPersisted])
-    #expect(found[0].cmkID == "d" && found[0].count == 5 && found[1].cmkID == "c")
+    #expect(found.map(\.code) == [.cmkNotPersisted, .formerCMKNeeded])
+    #expect(found[1].cmkID == "d" && found[1].count == 5 && found[0].cmkID == "c")
     // What hinders comes first: rotate-keys needs the former CMK.
     let hindered = facts([wrappingKey(), old], ("c", .known(.enabled)), ("d", .known(.disabled)))
     #expect(hindered.map(\.code) == [.cmkDisabled, .formerCMKNeeded] && hindered[0].cmkID == "d")

@@ -118,7 +118,7 @@ struct ExplanationReport {
   private func lines(_ cmk: ExplainedCMK) -> [String] {
     let made = cmk.createdMilliseconds > 0 ? ", made \(age(cmk.createdMilliseconds)) ago" : ""
     let why = cmk.why.isEmpty ? "" : " (\(printable(cmk.why)))"
-    let head = "  CMK \(cmk.id) of \(cmk.provider): \(cmk.state)\(why)\(made), \(cmk.records) records"
+    let head = "  CMK \(cmk.id) of \(cmk.provider): \(cmk.state)\(why)\(made), \(recordsText(cmk.records))"
     let keys = explanation.wrappingKeys.filter { $0.key.cmkID == cmk.id }
     return [head + (cmk.isInForce ? ", in force" : "")] + keys.map(line)
   }
@@ -126,7 +126,8 @@ struct ExplanationReport {
   private func line(_ key: ExplainedWrappingKey) -> String {
     let since = key.sinceMilliseconds > 0 ? " for \(age(key.sinceMilliseconds))" : ""
     let made = "made \(age(key.key.createdMilliseconds)) ago"
-    return "    wrapping key \(key.key.id): \(key.key.state)\(since), \(made), \(key.key.records) records"
+    return
+      "    wrapping key \(key.key.id): \(key.key.state)\(since), \(made), \(recordsText(key.key.records))"
       + (key.key.isCurrent ? ", current" : "")
   }
 
@@ -208,6 +209,8 @@ struct ExplanationReport {
     ])
   }
 }
+
+private func recordsText(_ count: UInt64) -> String { count == 1 ? "1 record" : "\(count) records" }
 
 /// A length of time of this many milliseconds, in its largest unit or two.
 func durationText(_ milliseconds: UInt64) -> String {

@@ -31,7 +31,7 @@ extension Finding {
         "the tenant is read-only: every change is refused",
         "`keyringctl set persist read_only false --tenant \(tenant)`, if that is not meant"
       )
-    case .rotationUnderWay: ("rotate-keys is under way: \(count) records are done", nil)
+    case .rotationUnderWay: ("rotate-keys is under way: \(records) done", nil)
     case .notOpened: ("not opened since the server started: its first call opens it", nil)
     }
   }
@@ -63,6 +63,8 @@ extension Finding {
     }
   }
 
+  private var records: String { count == 1 ? "1 record is" : "\(count) records are" }
+
   private var since: String { sinceMilliseconds > 0 ? " since \(dateText(sinceMilliseconds))" : "" }
 
   private func storageWords(_ tenant: String) -> (String, String?) {
@@ -89,9 +91,10 @@ extension Finding {
   /// What depends on a CMK that is not to be had, and until when that is bridged.
   private var dependents: String {
     guard count > 0 else { return "no key depends on it, and none can be made under it" }
-    guard untilMilliseconds > 0 else { return "\(count) records depend on it, and cannot be read" }
+    let dependents = count == 1 ? "1 record depends on it" : "\(count) records depend on it"
+    guard untilMilliseconds > 0 else { return "\(dependents), and cannot be read" }
     return
-      "\(count) records depend on it; they are read until what is held must be confirmed, \(dateText(untilMilliseconds)) at the latest"
+      "\(dependents), and can be read until what is held must be confirmed, \(dateText(untilMilliseconds)) at the latest"
   }
 
   private func cmkWords(_ tenant: String) -> (String, String?) {
@@ -118,7 +121,7 @@ extension Finding {
       return ("the KMS refuses CMK \(id)\(since): \(dependents)", "\(allow); \(other)")
     case .kmsSilentInGrace:
       return (
-        "the KMS of CMK \(id) does not answer\(since); \(count) records are served from what is held, until \(dateText(untilMilliseconds)); nothing new can be made",
+        "the KMS of CMK \(id) does not answer\(since); \(records) served from what is held, until \(dateText(untilMilliseconds)); nothing new can be made",
         "look after the network, the endpoint and the credentials before then; more time: `keyringctl set global outage_grace 48h --tenant \(tenant)`"
       )
     default:  // of the five, the one left
@@ -135,7 +138,7 @@ extension Finding {
     switch code {
     case .formerCMKNeeded:
       return (
-        "\(count) records are still under CMK \(id), which is not the one in force",
+        "CMK \(id) is not in force any more, and \(records) still under it",
         "\(rotate) before that CMK is disabled or deleted; backups taken before go on needing it"
       )
     case .cmkNotPersisted:

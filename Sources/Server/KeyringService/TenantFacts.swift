@@ -159,16 +159,18 @@ extension TenantFacts {
   private func heldUntil(_ keys: [WrappingKey]) -> UInt64 { keys.map(\.heldUntilMilliseconds).max() ?? 0 }
 
   private var formerFindings: [Finding] {
-    var found = cmks.filter { !$0.isInForce && records(of: $0) > 0 }.map { cmk in
-      make(.formerCMKNeeded) {
-        $0.cmkID = cmk.id
-        $0.count = records(of: cmk)
-      }
-    }
+    var found: [Finding] = []
+    // First: rotate-keys refuses before it is persisted.
     if isCMKTransient {
       found.append(make(.cmkNotPersisted) { $0.cmkID = cmks.first(where: \.isInForce)?.id ?? "" })
     }
     return found
+      + cmks.filter { !$0.isInForce && records(of: $0) > 0 }.map { cmk in
+        make(.formerCMKNeeded) {
+          $0.cmkID = cmk.id
+          $0.count = records(of: cmk)
+        }
+      }
   }
 
   // MARK: The rest
