@@ -118,8 +118,9 @@ import Testing
       for _ in 0..<Int.random(in: 1...3, using: &generator) { Self.tamper(&copy, &generator) }
       guard copy != files else { continue }
       // In another order it is the same log.
-      guard copy.sorted(by: { $0.lexicographicallyPrecedes($1) })
-        != files.sorted(by: { $0.lexicographicallyPrecedes($1) })
+      guard
+        copy.sorted(by: { $0.lexicographicallyPrecedes($1) })
+          != files.sorted(by: { $0.lexicographicallyPrecedes($1) })
       else { continue }
       tried += 1
       #expect(try !LogFixture.verify(copy, key: key, head: head).isWhole, "seed \(seed)")

@@ -238,9 +238,10 @@ import Testing
       + ServiceConfiguration.localProviderKeys.map { "local_provider.\($0)" }
       + ServiceConfiguration.backupKeys.map { "backup.\($0)" }
       + ServiceConfiguration.awsKeys.map { "aws.\($0)" }
+      + AuditSettings.keys.map { "audit.\($0)" }
       + ServiceConfiguration.limitKeys.map { "limits.\($0)" }
     let tenant = TenantConfiguration.keys + TenantConfiguration.limitKeys.map { "limits.\($0)" }
-    #expect(service.count == 35 && tenant.count == 21)
+    #expect(service.count == 40 && tenant.count == 22)
     for key in service { #expect(parts[0].contains("\n| `\(key)` |"), "\(key)") }
     for key in tenant { #expect(parts[1].contains("\n| `\(key)` |"), "\(key)") }
     for variable in VariableName.allCases {

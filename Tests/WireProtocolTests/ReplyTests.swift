@@ -24,6 +24,7 @@ import WireProtocol
     status.states = TenantState.allCases.map { ($0, UInt32($0.rawValue)) }
     status.isMemoryLocked = true
     (status.secureBytesUsed, status.calls, status.callsFailed) = (5, 6, .max)
+    (status.auditWritten, status.auditDropped, status.auditFailure, status.syslogDropped) = (7, 8, "full", 9)
     return status
   }
 
@@ -36,6 +37,7 @@ import WireProtocol
     (status.sequence, status.keys, status.records, status.storageBytes) = (1, 2, 3, .max)
     status.wrappingKeys = [key, WrappingKeyStatus()]
     (status.connections, status.batchesUnverified, status.rotationDone, status.rotationTotal) = (4, 5, 6, 7)
+    (status.audit, status.auditWritten, status.auditDropped, status.auditFailure) = ("strict", 8, .max, "full")
     return status
   }
 
@@ -175,7 +177,7 @@ import WireProtocol
       guard case .failure(let decoded) = reply.outcome else { throw UnexpectedReply() }
       #expect(decoded == status)
     }
-    #expect(Reason.allCases.count == 34)
+    #expect(Reason.allCases.count == 35)
   }
 
   @Test func aStatusIsCutAt1024BytesAndStaysText() throws {

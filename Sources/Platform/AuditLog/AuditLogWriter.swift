@@ -240,7 +240,7 @@ public final class AuditLogWriter: Sendable {
       return (false, state.closing)
     }
     for (waiter, serial) in answered { waiter.resume(returning: .success(serial)) }
-    environment.export(appended.bytes, appended.lines)
+    environment.export(appended.lines)
     // Not in a loop: other logs have their turn.
     if goesOn { environment.run { self.writeBatch() } }
     writeHead(then: closing)
