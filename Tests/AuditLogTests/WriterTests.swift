@@ -102,7 +102,7 @@ import Testing
     let fixture = try LogFixture()
     let (disk, gate) = (Disk(), DispatchSemaphore(value: 0))
     var limits = LogFixture.quick
-    limits.patienceMilliseconds = 50
+    limits.patienceMilliseconds = 1000
     let directory = try fixture.open(limits: limits) { $0 == "stuck" ? disk.calls : SystemCalls() }
     let (stuck, free) = (try directory.log("stuck"), try directory.log("acme"))
     _ = try await stuck.write(LogFixture.record(0)).get()

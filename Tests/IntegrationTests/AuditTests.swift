@@ -55,7 +55,6 @@ import WireProtocol
       var auditing = Auditing()
       auditing.limits.gatherMilliseconds = 1
       auditing.limits.retryMilliseconds = 10
-      auditing.limits.patienceMilliseconds = 200
       auditing.calls = { name in
         guard name == log else { return SystemCalls() }
         return SystemCalls { call in
@@ -291,7 +290,9 @@ import WireProtocol
   /// A write that hangs: lenient calls go on, strict ones are refused in time, other tenants notice nothing, and the server ends.
   @Test func aDiskThatHangsHoldsNobody() async throws {
     let (disk, gate) = (Disk(), DispatchSemaphore(value: 0))
-    let server = try await TestServer(audit: [], auditing: disk.auditing("acme"))
+    var auditing = disk.auditing("acme")
+    auditing.limits.patienceMilliseconds = 1000
+    let server = try await TestServer(audit: [], auditing: auditing)
     for tenant in ["acme", "other"] { try await server.makeTenant(tenant) }
     let (admin, db) = (try server.client(.serviceAdmin), try server.instance("acme", "db1"))
     let other = try server.instance("other", "db1")

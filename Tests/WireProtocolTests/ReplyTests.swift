@@ -37,7 +37,9 @@ import WireProtocol
     (status.sequence, status.keys, status.records, status.storageBytes) = (1, 2, 3, .max)
     status.wrappingKeys = [key, WrappingKeyStatus()]
     (status.connections, status.batchesUnverified, status.rotationDone, status.rotationTotal) = (4, 5, 6, 7)
-    (status.audit, status.auditWritten, status.auditDropped, status.auditFailure) = ("strict", 8, .max, "full")
+    (status.audit, status.auditWritten, status.auditDropped, status.auditFailure) = (
+      "strict", 8, .max, "full"
+    )
     return status
   }
 
