@@ -198,6 +198,27 @@ import WireProtocol
     #expect(read > 5000)
   }
 
+  /// By which AWS knows what a call led to; its credentials are nowhere.
+  @Test func theRequestIDsOfTheKMSAreInTheEntryThatLedToThem() async throws {
+    let fixture = try await AWSFixture(audit: [])
+    _ = try await fixture.client.call(.generate(.own("k")))
+    #expect(try await fixture.client.fetch(.own("k")) != nil)
+    fixture.kms.refuse(fixture.tenant.accessKeyID, with: "AccessDeniedException")
+    #expect(try await fixture.client.refusal(.generate(.own("k2"))) != nil)
+    for client in [fixture.client, fixture.admin] { await client.close() }
+    await fixture.server.shutdown()
+    let outcomes = try Self.outcomes(fixture.server, "acme")
+    #expect(outcomes.map { $0["call"] as? String } == ["generate", "fetch", "generate"])
+    let ids = outcomes.map { $0["kms_request_ids"] as? [String] ?? [] }
+    // GenerateDataKey and GenerateRandom at least; none for what memory answers; and of the refusal too.
+    #expect(ids[0].count >= 2 && ids[1].isEmpty && !ids[2].isEmpty)
+    #expect(ids.joined().allSatisfy { $0.hasPrefix("scripted-") } && Set(ids.joined()).count == ids.joined().count)
+    #expect(outcomes[2]["status"] as? String != "OK")
+    let text = try Self.files(fixture.server, "acme").map { try String(contentsOfFile: $0, encoding: .utf8) }.joined()
+    #expect(!text.contains(fixture.tenant.secretAccessKey) && !text.contains(fixture.tenant.accessKeyID))
+    try await fixture.kms.shutdown()
+  }
+
   // MARK: Disks
 
   @Test func strictRefusesAndChangesNothingWhileOthersGoOn() async throws {

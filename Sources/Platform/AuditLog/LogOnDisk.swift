@@ -91,7 +91,7 @@ struct LogOnDisk: Sendable {
       if mustSign, builder.linesSinceCheckpoint > 0 { try builder.addCheckpoint(milliseconds) }
       try write(builder)
       swap(&appended.lines, &taken)
-      if linesSinceCheckpoint == 0 { appended.head = try head(milliseconds) }
+      if builder.endsWithCheckpoint { appended.head = try head(milliseconds) }
       return appended
     } catch {
       file = nil
