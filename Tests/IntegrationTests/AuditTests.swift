@@ -212,11 +212,41 @@ import WireProtocol
     let ids = outcomes.map { $0["kms_request_ids"] as? [String] ?? [] }
     // GenerateDataKey and GenerateRandom at least; none for what memory answers; and of the refusal too.
     #expect(ids[0].count >= 2 && ids[1].isEmpty && !ids[2].isEmpty)
-    #expect(ids.joined().allSatisfy { $0.hasPrefix("scripted-") } && Set(ids.joined()).count == ids.joined().count)
+    #expect(
+      ids.joined().allSatisfy { $0.hasPrefix("scripted-") } && Set(ids.joined()).count == ids.joined().count
+    )
     #expect(outcomes[2]["status"] as? String != "OK")
-    let text = try Self.files(fixture.server, "acme").map { try String(contentsOfFile: $0, encoding: .utf8) }.joined()
+    let text = try Self.files(fixture.server, "acme").map { try String(contentsOfFile: $0, encoding: .utf8) }
+      .joined()
     #expect(!text.contains(fixture.tenant.secretAccessKey) && !text.contains(fixture.tenant.accessKeyID))
     try await fixture.kms.shutdown()
+  }
+
+  /// A fetch that memory answers and one that a task does, each with its trace; and what is refused before it is executed.
+  @Test(arguments: ["lenient", "strict"])
+  func tracesAndRefusalsOfTheConnectionAreInIt(_ mode: String) async throws {
+    let server = try await TestServer(audit: [])
+    try await server.makeTenant("acme")
+    let admin = try server.client(.serviceAdmin)
+    _ = try await admin.call(Self.set("acme", mode))
+    let raw = try await RawClient(server, "acme")
+    let trace = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+    for id in 1...2 as ClosedRange<UInt64> {
+      try await raw.send([Request(id: id, traceparent: trace, call: .fetch(.own("k")))])
+      #expect(await raw.reply()?.id == id)
+    }
+    let large = KeyName(scope: .instance, owner: [], keyID: Array(repeating: 0x61, count: 70_000))
+    try await raw.send([Request(id: 3, call: .describe(large, version: 0))])
+    #expect(await raw.reply() != nil)
+    await raw.close()
+    await admin.close()
+    await server.shutdown()
+    let mine = try Self.outcomes(server, "acme").filter {
+      ($0["identity"] as? String)?.hasSuffix("db1") == true
+    }
+    #expect(mine.map { $0["call"] as? String } == ["fetch", "fetch", "describe"])
+    #expect(mine.map { $0["trace"] as? String } == [trace, trace, nil])
+    #expect(mine.last?["reason"] as? String == "MESSAGE_TOO_LARGE")
   }
 
   // MARK: Disks
