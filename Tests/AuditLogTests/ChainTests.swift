@@ -17,7 +17,9 @@ import Testing
     #expect(report.headSerial == report.lastSerial && report.lastSerial == report.lines)
     #expect(try fixture.numbers() == Array(0..<20))
     let first = lines(try fixture.bytes(1))[0]
-    #expect(String(decoding: first, as: UTF8.self).hasPrefix("{\"type\":\"begin\",\"log\":\"acme\",\"serial\":1,"))
+    #expect(
+      String(decoding: first, as: UTF8.self).hasPrefix("{\"type\":\"begin\",\"log\":\"acme\",\"serial\":1,")
+    )
     let attributes = try FileManager.default.attributesOfItem(atPath: fixture.folder("audit/checkpoint.key"))
     #expect(attributes[.posixPermissions] as? Int == 0o600)
   }
@@ -37,7 +39,9 @@ import Testing
     let fixture = try LogFixture()
     var limits = LogFixture.quick
     limits.fileBytesMax = 4096
-    for start in stride(from: 0, to: 60, by: 15) { try await fixture.write(start..<start + 15, limits: limits) }
+    for start in stride(from: 0, to: 60, by: 15) {
+      try await fixture.write(start..<start + 15, limits: limits)
+    }
     #expect(try fixture.files().count > 4)
     let report = try fixture.verify()
     #expect(report.faults == [] && report.entries == 60)
@@ -57,7 +61,9 @@ import Testing
     // The last of them is signed though nothing follows.
     while try fixture.head.map({ $0.serial < 100 }) ?? true { try await Task.sleep(for: .milliseconds(5)) }
     let report = try fixture.verify()
-    #expect(report.faults == [] && report.entries == 100 && report.checkpoints > 12 && report.linesUnsigned == 0)
+    #expect(
+      report.faults == [] && report.entries == 100 && report.checkpoints > 12 && report.linesUnsigned == 0
+    )
     await directory.close()
     #expect(try fixture.verify().isWhole)
   }
@@ -79,25 +85,25 @@ import Testing
       let copy = try LogFixture()
       try FileManager.default.copyItem(atPath: fixture.folder("audit"), toPath: copy.folder("audit"))
       try copy.put(Array(crashed[..<cut]), 1)
-      try await copy.write(100..<102)
+      try await copy.write(100..<101)
       let secondIsWhole = cut >= end - 1 - all[all.count - 1].count - 1
       let whole = cut >= end - 1 ? 4 : secondIsWhole ? 3 : 2
-      #expect(try copy.numbers() == Array(0..<whole) + [100, 101], "cut at \(cut - start)")
+      #expect(try copy.numbers() == Array(0..<whole) + [100], "cut at \(cut - start)")
       let report = try copy.verify()
       #expect(report.faults == [], "cut at \(cut - start)")
-      let isAtLine = cut == start || cut == end || cut == end - 1
+      let isAtLine =
+        cut == start || cut == end || cut == end - 1
         || cut == end - all[all.count - 1].count - 1 || cut == end - all[all.count - 1].count - 2
       #expect(report.notices.isEmpty == isAtLine, "cut at \(cut - start): \(report.notices)")
     }
   }
 
   /// What a crash leaves of a new file: nothing, or a part of its first line.
-  @Test(arguments: [0, 1, 50, 200]) func aFileThatWasOnlyBegunIsCompleted(_ count: Int) async throws {
+  @Test(arguments: [0, 1, 50, 120]) func aFileThatWasOnlyBegunIsCompleted(_ count: Int) async throws {
     let fixture = try LogFixture()
     try await fixture.write(0..<5)
     let begun = Array(try fixture.bytes(1).prefix(count))
     try fixture.folder.write("audit/acme.2.jsonl", "")
-    chmod(fixture.path(2), 0o600)
     try fixture.put(begun, 2)
     try await fixture.write(5..<8)
     #expect(try fixture.numbers() == Array(0..<8))
@@ -146,7 +152,8 @@ import Testing
     let directory = try fixture.open()
     let log = try directory.log("acme")
     let names: [[UInt8]] = [
-      Array("plain".utf8), Array("a\\b".utf8), Array("a\"b".utf8), Array("\\xff".utf8), [0xff], [0xc3], [0xe2, 0x82],
+      Array("plain".utf8), Array("a\\b".utf8), Array("a\"b".utf8), Array("\\xff".utf8), [0xff], [0xc3],
+      [0xe2, 0x82],
       Array("ключ".utf8), Array("🔑".utf8), [0, 10, 13, 0x7f], [0x61, 0x80, 0x62], [0xf0, 0x9f, 0x94],
     ]
     for name in names {

@@ -25,7 +25,8 @@ final class LogFixture: Sendable {
     syslog: SyslogAddress? = nil,
     calls: (@Sendable (String) -> SystemCalls)? = nil
   ) throws -> AuditDirectory {
-    let run: @Sendable (@escaping @Sendable () -> Void) -> Void = { work in Thread.detachNewThread { work() } }
+    let run: @Sendable (@escaping @Sendable () -> Void) -> Void = { work in Thread.detachNewThread { work() }
+    }
     return try AuditDirectory(
       path: folder("audit"),
       anchors: DirectoryDescriptor(path: folder("anchors"), create: true),
@@ -85,7 +86,9 @@ final class LogFixture: Sendable {
   }
 
   var key: VerifyingKey {
-    get throws { try VerifyingKey(pem: String(contentsOfFile: folder("audit/checkpoint.pub"), encoding: .utf8)) }
+    get throws {
+      try VerifyingKey(pem: String(contentsOfFile: folder("audit/checkpoint.pub"), encoding: .utf8))
+    }
   }
 
   var head: AuditHead? {
@@ -101,7 +104,9 @@ final class LogFixture: Sendable {
 
   static func verify(_ files: [[UInt8]], key: VerifyingKey, head: AuditHead?) throws -> AuditVerifier.Report {
     try AuditVerifier.verify(
-      files.enumerated().map { AuditVerifier.File(name: "file \($0.offset + 1)", source: Memory($0.element)) },
+      files.enumerated().map {
+        AuditVerifier.File(name: "file \($0.offset + 1)", source: Memory($0.element))
+      },
       key: key,
       head: head
     )

@@ -106,25 +106,26 @@ import Testing
     #expect(try !LogFixture.verify([oldFile], key: key, head: other.head).isWhole)
   }
 
-  /// Random changes of one to three kinds, thousands of times.
+  /// Random changes of one to three kinds, hundreds of times.
   @Test func randomTamperingIsAlwaysFound() async throws {
     let fixture = try await Self.log()
     let files = try fixture.files().map(\.bytes)
     let (key, head) = (try fixture.key, try fixture.head)
     var tried = 0
-    for seed in 0..<3000 {
+    for seed in 0..<400 {
       var generator = Seeded(seed: UInt64(seed))
       var copy = files
       for _ in 0..<Int.random(in: 1...3, using: &generator) { Self.tamper(&copy, &generator) }
       guard copy != files else { continue }
       // In another order it is the same log.
-      guard copy.sorted(by: { $0.lexicographicallyPrecedes($1) })
-        != files.sorted(by: { $0.lexicographicallyPrecedes($1) })
+      guard
+        copy.sorted(by: { $0.lexicographicallyPrecedes($1) })
+          != files.sorted(by: { $0.lexicographicallyPrecedes($1) })
       else { continue }
       tried += 1
       #expect(try !LogFixture.verify(copy, key: key, head: head).isWhole, "seed \(seed)")
     }
-    #expect(tried > 2500)
+    #expect(tried > 330)
   }
 
   private static func tamper(_ files: inout [[UInt8]], _ generator: inout Seeded) {

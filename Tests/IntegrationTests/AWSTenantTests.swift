@@ -15,11 +15,13 @@ struct AWSFixture {
   let client: TestClient
   let admin: TestClient
 
-  /// - Parameter lines: of the tenant's file.
-  init(_ lines: [String] = []) async throws {
+  /// - Parameters:
+  ///   - lines: of the tenant's file.
+  ///   - audit: of the server.
+  init(_ lines: [String] = [], audit: [String]? = nil) async throws {
     kms = try await ScriptedKMS()
     cmk = kms.makeKey()
-    server = try await TestServer()
+    server = try await TestServer(audit: audit)
     tenant = AWSTenant(cmkID: cmk, endpoint: kms.endpoint, lines: lines)
     try tenant.put(in: server.data("tenants"))
     client = try server.instance("acme", "db1")

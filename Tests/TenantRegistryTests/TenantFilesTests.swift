@@ -234,6 +234,7 @@ import Testing
       + ServiceConfiguration.localProviderKeys.map { "local_provider.\($0)" }
       + ServiceConfiguration.backupKeys.map { "backup.\($0)" }
       + ServiceConfiguration.awsKeys.map { "aws.\($0)" }
+      + AuditSettings.keys.map { "audit.\($0)" }
       + ServiceConfiguration.limitKeys.map { "limits.\($0)" }
     let tenant = TenantConfiguration.keys + TenantConfiguration.limitKeys.map { "limits.\($0)" }
     #expect(service.count >= 37 && tenant.count >= 21)

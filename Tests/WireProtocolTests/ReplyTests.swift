@@ -25,6 +25,7 @@ import WireProtocol
     status.isMemoryLocked = true
     (status.secureBytesUsed, status.calls, status.callsFailed) = (5, 6, .max)
     status.files = reloaded().files
+    (status.auditWritten, status.auditDropped, status.auditFailure, status.syslogDropped) = (7, 8, "full", 9)
     return status
   }
 
@@ -47,6 +48,9 @@ import WireProtocol
     status.wrappingKeys = [key, WrappingKeyStatus()]
     status.limitsHit = [LimitHit(limit: "keys", count: 3), LimitHit(limit: "", count: .max)]
     (status.connections, status.batchesUnverified, status.rotationDone, status.rotationTotal) = (4, 5, 6, 7)
+    (status.audit, status.auditWritten, status.auditDropped, status.auditFailure) = (
+      "strict", 8, .max, "full"
+    )
     return status
   }
 
@@ -251,7 +255,7 @@ import WireProtocol
       guard case .failure(let decoded) = reply.outcome else { throw UnexpectedReply() }
       #expect(decoded == status)
     }
-    #expect(Reason.allCases.count == 34)
+    #expect(Reason.allCases.count == 35)
   }
 
   @Test func aStatusIsCutAt1024BytesAndStaysText() throws {

@@ -55,9 +55,9 @@ struct AuditEnvironment: Sendable {
     }
   }
 
-  func export(_ bytes: [UInt8], _ lines: [Range<Int>]) {
+  func export(_ lines: [[UInt8]]) {
     guard let syslog else { return }
-    for line in lines { syslog.send(bytes[line]) }
+    for line in lines { syslog.send(line[...]) }
   }
 }
 
@@ -187,7 +187,8 @@ public final class AuditDirectory: Sendable {
       anchors: anchors,
       signer: signer,
       fileBytesMax: environment.limits.fileBytesMax,
-      checkpointLines: environment.limits.checkpointLines
+      checkpointLines: environment.limits.checkpointLines,
+      keepsTaken: syslog != nil
     )
     return logs.withLock { logs in
       if let first = logs[name] { return first }

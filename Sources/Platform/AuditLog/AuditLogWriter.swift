@@ -231,7 +231,7 @@ public final class AuditLogWriter: Sendable {
       }
       state.counts.lastFailure = ""
       if let head = appended.head { state.head = head }
-      if appended.head == nil, !batch.items.isEmpty { tick(&state) }
+      if !batch.items.isEmpty { tick(&state) }  // to sign it, or to let the file go
       if !state.queue.isEmpty || (!state.closing.isEmpty && !batch.isLast) { return (true, []) }
       state.isWriting = false
       guard batch.isLast else { return (false, []) }
@@ -240,7 +240,7 @@ public final class AuditLogWriter: Sendable {
       return (false, state.closing)
     }
     for (waiter, serial) in answered { waiter.resume(returning: .success(serial)) }
-    environment.export(appended.bytes, appended.lines)
+    environment.export(appended.lines)
     // Not in a loop: other logs have their turn.
     if goesOn { environment.run { self.writeBatch() } }
     writeHead(then: closing)

@@ -87,6 +87,8 @@ public struct AuditRecord: Sendable {
     case text(String)
     case number(UInt64)
     case flag(Bool)
+    /// Bytes that are text as a rule.
+    case name([UInt8])
   }
 
   /// Unix milliseconds.
@@ -152,6 +154,9 @@ public struct AuditRecord: Sendable {
       switch detail.value {
       case .text(let text): Self.append(detail.name, text, to: &bytes)
       case .number(let number): Self.append(detail.name, number, to: &bytes)
+      case .name(let name):
+        Self.appendName(detail.name, to: &bytes)
+        AuditText.append(name: name[...], to: &bytes)
       case .flag(let flag):
         Self.appendName(detail.name, to: &bytes)
         bytes += (flag ? "true" : "false").utf8

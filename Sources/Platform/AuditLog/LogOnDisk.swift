@@ -22,6 +22,9 @@ struct LogOnDisk: Sendable {
   var linesSinceCheckpoint: UInt64 = 0
   /// Nil between uses.
   var file: LogFile?
+  /// Lines that became durable and were not given out yet; kept where they are wanted elsewhere too.
+  var taken: [[UInt8]] = []
+  let keepsTaken: Bool
   /// A write failed: behind `size` there may be more.
   var isInDoubt = false
 
@@ -31,8 +34,11 @@ struct LogOnDisk: Sendable {
     anchors: DirectoryDescriptor,
     signer: SigningKey,
     fileBytesMax: Int,
-    checkpointLines: UInt64
+    checkpointLines: UInt64,
+    keepsTaken: Bool
   ) {
+    self.keepsTaken = keepsTaken
+
     self.log = log
     self.directory = directory
     self.anchors = anchors
@@ -51,9 +57,8 @@ struct LogOnDisk: Sendable {
   struct Appended {
     /// Of the items, in their order; a gap's own.
     var serials: [UInt64] = []
-    var bytes: [UInt8] = []
-    /// Of all lines in `bytes`.
-    var lines: [Range<Int>] = []
+    /// All lines, those of openings and rotations among them, where they are wanted elsewhere too.
+    var lines: [[UInt8]] = []
     /// Where the last line is a checkpoint.
     var head: AuditHead?
   }
@@ -85,8 +90,8 @@ struct LogOnDisk: Sendable {
       }
       if mustSign, builder.linesSinceCheckpoint > 0 { try builder.addCheckpoint(milliseconds) }
       try write(builder)
-      (appended.bytes, appended.lines) = (builder.bytes, builder.lines)
-      if linesSinceCheckpoint == 0 { appended.head = try head(milliseconds) }
+      swap(&appended.lines, &taken)
+      if builder.endsWithCheckpoint { appended.head = try head(milliseconds) }
       return appended
     } catch {
       file = nil
@@ -120,6 +125,7 @@ struct LogOnDisk: Sendable {
     end = builder.end
     size = offset + builder.bytes.count
     linesSinceCheckpoint = builder.linesSinceCheckpoint
+    if keepsTaken { taken += builder.lines.map { Array(builder.bytes[$0]) } }
   }
 
   private mutating func rotate(_ milliseconds: UInt64) throws {

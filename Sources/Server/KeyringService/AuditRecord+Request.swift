@@ -14,7 +14,9 @@ extension AuditRecord {
     case .transact(let changes): keys = changes.map { AuditKey($0, showsOperation: true) }
     case .list(let call):
       details = [("scope", .text("\(call.scope)"))]
-      if let owner = call.owner { details.append(("owner", .text(String(decoding: owner, as: UTF8.self)))) }
+      if let owner = call.owner {
+        details.append(("owner", .name(Array(owner.prefix(KeyIdentity.ownerBytesMax)))))
+      }
     case .importKeys(let imported):
       keys = imported.prefix(Self.importedKeysMax).map { AuditKey($0.name) }
       details = [("count", .number(UInt64(imported.count)))]
