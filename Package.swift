@@ -182,7 +182,8 @@ let testing: [Target] = [
     "KeyringTestSupport",
     "Testing",
     [
-      "Cryptography", "KeyringClient", "KeyringCore", "KeyringService", "KeyringStorage", "SecureMemory",
+      "COpenSSL", "Cryptography", "KeyringClient", "KeyringCore", "KeyringService", "KeyringStorage",
+      "SecureMemory",
       "TLSTransport", "TenantRegistry", "WireProtocol", logging, nioCore, nioHTTP1, nioPosix,
     ]
   ),
@@ -232,7 +233,10 @@ let tests: [Target] = [
   ),
   .tests(
     "TLSTransportTests",
-    ["COpenSSL", "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", nioCore]
+    [
+      "COpenSSL", "Cryptography", "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport",
+      nioCore,
+    ]
   ),
   .tests(
     "IntegrationTests",

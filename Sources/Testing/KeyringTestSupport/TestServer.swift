@@ -26,6 +26,7 @@ public final class TestServer: TestEndpoint {
   ///   - backupPassphrase: under which CMKs lie in backups; nil for none.
   ///   - rootKey: of a new folder: 64 hexadecimal digits.
   ///   - calls: its way to the disk, some of which a test makes fail.
+  ///   - revocationList: a file of the PKI's folder.
   public init(
     pki: TestPKI? = nil,
     data: TestDirectory? = nil,
@@ -33,7 +34,8 @@ public final class TestServer: TestEndpoint {
     port: Int = 0,
     backupPassphrase: String? = nil,
     rootKey: String = String(repeating: "5a", count: 32),
-    calls: SystemCalls = SystemCalls()
+    calls: SystemCalls = SystemCalls(),
+    revocationList: String? = nil
   ) async throws {
     let pki = try pki ?? TestPKI()
     let isNew = data == nil
@@ -45,7 +47,7 @@ public final class TestServer: TestEndpoint {
       listen: 127.0.0.1:\(port)
       health_listen: 'off'
       trust_domain: \(pki.trustDomain)
-      tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))}
+      tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))\(revocationList.map { ", client_crl: \(pki.directory($0))" } ?? "")}
       tenants_directory: tenants
       anchor_directory: anchors
       local_provider: {directory: cmks, root_key_file: root.key}
@@ -96,7 +98,20 @@ extension TestEndpoint {
     attempts: Int = 1,
     timeout: Duration = .seconds(30)
   ) throws -> TestClient {
-    let files = try pki.client(identity)
+    try client(files: try pki.client(identity), port: port, attempts: attempts, timeout: timeout)
+  }
+
+  /// A client that shows a certificate of the PKI's folder, by its name.
+  public func client(showing name: String) throws -> TestClient {
+    try client(files: pki.configuration(name), port: nil, attempts: 1, timeout: .seconds(30))
+  }
+
+  private func client(
+    files: TLSConfiguration,
+    port: Int?,
+    attempts: Int,
+    timeout: Duration
+  ) throws -> TestClient {
     var configuration = KeyringClientConfiguration(
       host: "localhost",
       port: port ?? self.port,
