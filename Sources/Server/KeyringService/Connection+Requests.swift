@@ -25,7 +25,11 @@ extension Connection {
       return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
     }
     if case .fetch(let name, let version) = request.call, let instance,
-      let keyring = tenant?.openKeyring(for: caller, needing: [.read, name.scope.access])
+      let keyring = tenant?.openKeyring(
+        for: instance,
+        notBefore: caller.notBefore,
+        needing: [.read, name.scope.access]
+      )
     {
       do throws(KeyringError) {
         let identity = try name.identity(for: instance)
@@ -46,10 +50,11 @@ extension Connection {
 
   /// Answers a fetch where it lies in its frame, if it is one and memory can answer it.
   func answerFetch(_ message: UnsafeRawBufferPointer, _ connection: TLSConnection) -> Bool {
-    guard let caller, let instance, let fetch = unsafe FetchView(message, instance: instance),
+    guard let instance, let fetch = unsafe FetchView(message, instance: instance),
       inFlight[fetch.id] == nil,
       let keyring = tenant?.openKeyring(
-        for: caller,
+        for: instance,
+        notBefore: caller?.notBefore ?? 0,
         needing: [.read, fetch.identity.scope == .shared ? .shared : .own]
       )
     else { return false }
