@@ -203,8 +203,8 @@ let testing: [Target] = [
     "KeyringTestSupport",
     "Testing",
     [
-      "AuditLog", "Cryptography", "KeyringClient", "KeyringCore", "KeyringService", "KeyringStorage",
-      "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol", logging, nioCore, nioHTTP1, nioPosix,
+      "AuditLog", "COpenSSL", "Cryptography", "KeyringClient", "KeyringCore", "KeyringService",
+      "KeyringStorage", "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol", logging, nioCore, nioHTTP1, nioPosix,
     ]
   ),
 ]
@@ -263,7 +263,10 @@ let tests: [Target] = [
   ),
   .tests(
     "TLSTransportTests",
-    ["COpenSSL", "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport", nioCore]
+    [
+      "COpenSSL", "Cryptography", "KeyringCore", "KeyringTestSupport", "SecureMemory", "TLSTransport",
+      nioCore,
+    ]
   ),
   .tests(
     "IntegrationTests",

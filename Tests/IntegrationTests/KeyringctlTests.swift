@@ -173,6 +173,60 @@ struct Keyringctl {
     }
   }
 
+  /// What an operator does about a stolen certificate, at once and with nothing but the commands.
+  @Test func aStolenCertificateIsReplacedByCommands() async throws {
+    let pki = try TestPKI()
+    try pki.directory.write("trust-domain", pki.trustDomain + "\n")
+    try pki.revoke([])
+    let server = try await TestServer(pki: pki, revocationList: "ca.crl")
+    try await server.makeTenant("acme")
+    let program = try TestProgram(product: "keyringctl")
+    func run(_ command: String, as name: String) async throws -> TestProgram.Outcome {
+      let files = pki.configuration(name)
+      let environment = [
+        "KEYRING_SERVER": "localhost:\(server.port)", "KEYRING_CERT": files.certificateFile,
+        "KEYRING_KEY": files.privateKeyFile, "KEYRING_CA": files.authorityFile,
+      ]
+      return try await program.run(command.split(separator: " ").map(String.init), environment: environment)
+    }
+    let directory = "--directory \(pki.directory.path)"
+    func succeed(_ command: String, as name: String = "admin") async throws -> String {
+      let outcome = try await run(command, as: name)
+      #expect(outcome.status == 0, "\(command): \(outcome.error)")
+      return outcome.text
+    }
+    _ = try await succeed("pki issue \(directory) instance acme db1")
+    for end in ["crt", "key"] {
+      let name = pki.directory("acme-db1.\(end)")
+      try pki.directory.write("stolen.\(end)", String(contentsOfFile: name, encoding: .utf8))
+      try FileManager.default.removeItem(atPath: name)
+    }
+    _ = try await succeed("key generate k", as: "stolen")
+    #expect(try await succeed("instance revoke acme db1").contains("may not call"))
+    #expect(try await succeed("instance list acme").contains("revoked"))
+    #expect(try await succeed("instance add acme db1").contains("only certificates that begin after that"))
+    _ = try await succeed("pki issue \(directory) instance acme db1")
+    _ = try await succeed("key fetch k", as: "acme-db1")
+    Self.expectOneLine(try await run("key fetch k", as: "stolen"), "key fetch k")
+    // And it goes onto the list: not even the handshake is left to it.
+    #expect(try await run("whoami", as: "stolen").status == 0)
+    #expect(try await succeed("pki revoke \(directory) \(pki.directory("stolen.crt"))").contains("ca.crl"))
+    #expect(try await succeed("reload").contains("client_crl"))
+    Self.expectOneLine(try await run("whoami", as: "stolen"), "whoami")
+    _ = try await succeed("key fetch k", as: "acme-db1")
+    // Not one of this CA; and what the server cannot take is said.
+    let other = try TestPKI()
+    Self.expectOneLine(
+      try await run("pki revoke \(directory) \(other.directory("server.crt"))", as: "admin"),
+      "pki revoke"
+    )
+    try pki.directory.write("ca.crl", "rubbish\n")
+    let refused = try await run("reload", as: "admin")
+    #expect(refused.status != 0 && refused.errorLines.count == 1 && refused.error.contains("client_crl"))
+    #expect(try await succeed("status").contains("NOT taken"))
+    await server.shutdown()
+  }
+
   // MARK: Key material
 
   @Test func materialGoesInAndOutInEachFormat() async throws {

@@ -1,5 +1,6 @@
 import COpenSSL
 import Glibc
+import KeyringTestSupport
 import NIOCore
 import SecureMemory
 import TLSTransport

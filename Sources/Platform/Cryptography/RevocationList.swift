@@ -113,12 +113,25 @@ extension CertificateAuthority {
       unsafe ASN1_INTEGER_get_int64(&last, known)
       unsafe ASN1_INTEGER_free(known)
     }
+    try unsafe identifyIssuer(of: list)
     let replace: UInt = 2  // X509V3_ADD_REPLACE
     guard unsafe X509_CRL_set1_lastUpdate(list, from) == 1, unsafe X509_CRL_set1_nextUpdate(list, to) == 1,
       unsafe ASN1_INTEGER_set_int64(number, last + 1) == 1,
       unsafe X509_CRL_add1_ext_i2d(list, NID_crl_number, number, 0, replace) == 1,
       unsafe X509_CRL_sort(list) == 1, unsafe X509_CRL_sign(list, key, EVP_sha256()) > 0
     else { throw .drained("revocation list") }
+  }
+
+  /// Says by which key it is signed, so that the lists of two CAs of one name, of which one comes after the other, are told apart.
+  private func identifyIssuer(of list: OpaquePointer) throws(CryptographyError) {
+    guard unsafe X509_CRL_get_ext_by_NID(list, NID_authority_key_identifier, -1) < 0 else { return }
+    var context = unsafe X509V3_CTX()
+    unsafe keyring_X509V3_set_ctx_nodb(&context)
+    unsafe X509V3_set_ctx(&context, certificate, nil, nil, list, 0)
+    guard let made = unsafe X509V3_EXT_conf_nid(nil, &context, NID_authority_key_identifier, "keyid:always")
+    else { throw .drained("revocation list") }
+    defer { unsafe X509_EXTENSION_free(made) }
+    guard unsafe X509_CRL_add_ext(list, made, -1) == 1 else { throw .drained("revocation list") }
   }
 
   private func pem(list: OpaquePointer) throws(CryptographyError) -> String {

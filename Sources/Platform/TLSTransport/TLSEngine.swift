@@ -87,7 +87,7 @@ public final class TLSEngine {
   }
 
   /// Why another context would refuse the peer's certificate now, dates left aside; nil where it would not.
-  func refusal(by other: TLSContext) -> String? {
+  public func refusal(by other: TLSContext) -> String? {
     // SAFETY: both belong to the SSL, which is live.
     guard let certificate = unsafe SSL_get0_peer_certificate(ssl) else { return "there is no certificate" }
     return unsafe other.refusal(of: certificate, SSL_get_peer_cert_chain(ssl))

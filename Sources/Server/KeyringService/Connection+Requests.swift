@@ -37,7 +37,11 @@ extension Connection {
       return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
     }
     if case .fetch(let name, let version) = request.call, let instance,
-      let keyring = tenant?.openKeyring(for: caller, needing: [.read, name.scope.access])
+      let keyring = tenant?.openKeyring(
+        for: instance,
+        notBefore: caller.notBefore,
+        needing: [.read, name.scope.access]
+      )
     {
       do throws(KeyringError) {
         let identity = try name.identity(for: instance)
@@ -77,7 +81,8 @@ extension Connection {
     guard let caller, let instance, let fetch = unsafe FetchView(message, instance: instance),
       inFlight[fetch.id] == nil, let tenant,
       let keyring = tenant.openKeyring(
-        for: caller,
+        for: instance,
+        notBefore: caller.notBefore,
         needing: [.read, fetch.identity.scope == .shared ? .shared : .own]
       )
     else { return false }

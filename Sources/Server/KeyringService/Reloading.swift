@@ -28,15 +28,17 @@ extension Service {
   func reload(_ occasion: ServerTLS.Occasion) async -> ReloadReport {
     await reloadTurns.run {
       var report = ReloadReport()
-      if let tls = tls.withLock({ $0 }), let device = tenants.device {
+      if !isShuttingDown.load(ordering: .relaxed), let tls = tls.withLock({ $0 }), let device = tenants.device
+      {
         let taken = await tls.reload(occasion, resources.flushPools, device: device)
         if taken.contains(.clientAuthorities) || taken.contains(.revocationLists) {
           live.examine(tls.context)
         }
         report.files = tls.files
       }
-      await lookForTenants()
-      await reloadTenants(occasion, &report)
+      // Nothing is begun any more on the threads of the disk while they end.
+      if !isShuttingDown.load(ordering: .relaxed) { await lookForTenants() }
+      if !isShuttingDown.load(ordering: .relaxed) { await reloadTenants(occasion, &report) }
       return report
     }
   }

@@ -36,10 +36,17 @@ extension Tenant {
   /// The keyring, if it can be read at this moment.
   var openKeyring: TenantKeyring? { state.withLock { readable(&$0) } }
 
-  /// The keyring, if it can be read at this moment and the instance may use it; for readers on an event loop.
-  func openKeyring(for caller: Caller, needing needs: InstanceAccess) -> TenantKeyring? {
+  /// The keyring, if it can be read at this moment and the instance may do so; for readers on an event loop.
+  ///
+  /// - Parameter notBefore: of its certificate, Unix seconds.
+  func openKeyring(
+    for instance: InstanceName,
+    notBefore: UInt64,
+    needing needs: InstanceAccess
+  ) -> TenantKeyring? {
     state.withLock { state in
-      guard let access = Self.access(of: caller, state), access.isSuperset(of: needs) else { return nil }
+      guard let access = state.rules.access(of: instance, notBefore: notBefore), access.isSuperset(of: needs)
+      else { return nil }
       return readable(&state)
     }
   }

@@ -49,6 +49,7 @@ public final class TestDaemon: TestEndpoint {
   ///   - environment: more variables.
   ///   - wrapper: a command that ends with executing its arguments.
   ///   - program: instead of the keyringd that is built beside the tests.
+  ///   - revocationList: a file of the PKI's folder.
   public init(
     pki: TestPKI? = nil,
     data: TestDirectory? = nil,
@@ -57,7 +58,8 @@ public final class TestDaemon: TestEndpoint {
     rootKey: String = String(repeating: "5a", count: 32),
     environment: [String: String] = [:],
     wrapper: [String] = [],
-    program: TestProgram? = nil
+    program: TestProgram? = nil,
+    revocationList: String? = nil
   ) async throws {
     let pki = try pki ?? TestPKI()
     let data = try data ?? TestDirectory()
@@ -66,7 +68,7 @@ public final class TestDaemon: TestEndpoint {
     let lines =
       [
         "listen: 127.0.0.1:0", "health_listen: 'off'", "trust_domain: \(pki.trustDomain)",
-        "tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))}",
+        "tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))\(revocationList.map { ", client_crl: \(pki.directory($0))" } ?? "")}",
         "tenants_directory: \(directories.tenants)", "anchor_directory: \(directories.anchors)",
         "local_provider: {directory: \(directories.cmks), root_key_file: root.key}",
       ] + configuration

@@ -32,6 +32,7 @@ public final class TestServer: TestEndpoint {
   ///   - calls: its way to the disk, some of which a test makes fail.
   ///   - audit: lines of the configuration's `audit` besides the directory, which is `audit`; nil for no audit logs.
   ///   - auditing: how the audit logs are kept.
+  ///   - revocationList: a file of the PKI's folder.
   public init(
     pki: TestPKI? = nil,
     data: TestDirectory? = nil,
@@ -43,7 +44,8 @@ public final class TestServer: TestEndpoint {
     rootKey: String = String(repeating: "5a", count: 32),
     calls: SystemCalls = SystemCalls(),
     audit: [String]? = nil,
-    auditing: Auditing = Auditing()
+    auditing: Auditing = Auditing(),
+    revocationList: String? = nil
   ) async throws {
     let pki = try pki ?? TestPKI()
     let isNew = data == nil
@@ -55,7 +57,7 @@ public final class TestServer: TestEndpoint {
       listen: 127.0.0.1:\(port)
       health_listen: '\(hasHealth ? "127.0.0.1:0" : "off")'
       trust_domain: \(pki.trustDomain)
-      tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))}
+      tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))\(revocationList.map { ", client_crl: \(pki.directory($0))" } ?? "")}
       tenants_directory: tenants
       anchor_directory: anchors
       local_provider: {directory: cmks, root_key_file: root.key}
@@ -109,7 +111,20 @@ extension TestEndpoint {
     attempts: Int = 1,
     timeout: Duration = .seconds(30)
   ) throws -> TestClient {
-    let files = try pki.client(identity)
+    try client(files: try pki.client(identity), port: port, attempts: attempts, timeout: timeout)
+  }
+
+  /// A client that shows a certificate of the PKI's folder, by its name.
+  public func client(showing name: String) throws -> TestClient {
+    try client(files: pki.configuration(name), port: nil, attempts: 1, timeout: .seconds(30))
+  }
+
+  private func client(
+    files: TLSConfiguration,
+    port: Int?,
+    attempts: Int,
+    timeout: Duration
+  ) throws -> TestClient {
     var configuration = KeyringClientConfiguration(
       host: "localhost",
       port: port ?? self.port,

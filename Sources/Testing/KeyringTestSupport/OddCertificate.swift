@@ -1,42 +1,57 @@
-import COpenSSL
-import KeyringTestSupport
-import TLSTransport
+internal import COpenSSL
 
 /// A certificate of any oddity, made with libcrypto: what `CertificateAuthority` rightly does not issue.
 @safe
-final class OddCertificate {
+public final class OddCertificate {
   /// What is odd about it.
-  struct Shape {
-    var commonName = "client"
+  public struct Shape {
+    /// Of the subject.
+    public var commonName = "client"
     /// Seconds from now.
-    var notBefore = -300
+    public var notBefore = -300
     /// Seconds from now.
-    var notAfter = 3600
-    var extensions: [(nid: Int32, value: String)] = []
+    public var notAfter = 3600
+    /// As X509V3_EXT_conf_nid reads them.
+    public var extensions: [(nid: Int32, value: String)] = []
+
+    /// Puts the parts together.
+    public init(commonName: String = "client", extensions: [(nid: Int32, value: String)] = []) {
+      self.commonName = commonName
+      self.extensions = extensions
+    }
 
     /// A client's certificate with these SANs, as X509V3_EXT_conf_nid reads them; none without.
-    static func client(_ names: String?) -> Shape {
+    public static func client(_ names: String?) -> Shape {
       Shape(
         extensions: [(NID_basic_constraints, "critical,CA:FALSE"), (NID_ext_key_usage, "clientAuth")]
           + (names.map { [(NID_subject_alt_name, $0)] } ?? [])
       )
     }
 
-    static let authority = Shape(
-      commonName: "CA",
-      extensions: [
-        (NID_basic_constraints, "critical,CA:TRUE"), (NID_key_usage, "critical,keyCertSign,cRLSign"),
-      ]
-    )
+    /// A CA's.
+    public static var authority: Shape {
+      Shape(
+        commonName: "CA",
+        extensions: [
+          (NID_basic_constraints, "critical,CA:TRUE"), (NID_key_usage, "critical,keyCertSign,cRLSign"),
+        ]
+      )
+    }
   }
 
-  struct OpenSSLFailure: Error {}
+  /// libcrypto refused.
+  public struct OpenSSLFailure: Error {
+    /// Nothing to add.
+    public init() {}
+  }
 
-  let certificate: OpaquePointer
-  let key: OpaquePointer
+  /// X509.
+  public let certificate: OpaquePointer
+  /// EVP_PKEY.
+  public let key: OpaquePointer
 
   /// Makes one with a new key, signed by `issuer`, or by itself.
-  init(_ shape: Shape, issuer: OddCertificate? = nil) throws {
+  public init(_ shape: Shape, issuer: OddCertificate? = nil) throws {
     guard let key = unsafe keyring_EVP_EC_gen("P-256"), let certificate = unsafe X509_new() else {
       throw OpenSSLFailure()
     }
@@ -69,6 +84,21 @@ final class OddCertificate {
     guard unsafe X509_sign(certificate, issuer?.key ?? key, EVP_sha256()) > 0 else { throw OpenSSLFailure() }
   }
 
+  /// The CA of files that are there already.
+  public init(readingFrom directory: TestDirectory, _ name: String) throws {
+    // SAFETY: the BIOs are freed when what is in them is read.
+    func read(_ path: String, _ next: (OpaquePointer) -> OpaquePointer?) throws -> OpaquePointer {
+      guard let bio = unsafe BIO_new_file(path, "r") else { throw OpenSSLFailure() }
+      defer { unsafe BIO_free(bio) }
+      guard let item = unsafe next(bio) else { throw OpenSSLFailure() }
+      return unsafe item
+    }
+    unsafe certificate = try read(directory("\(name).crt")) { unsafe PEM_read_bio_X509($0, nil, nil, nil) }
+    unsafe key = try read(directory("\(name).key")) {
+      unsafe PEM_read_bio_PrivateKey($0, nil, nil, nil)
+    }
+  }
+
   deinit {
     unsafe X509_free(certificate)
     unsafe EVP_PKEY_free(key)
@@ -85,7 +115,7 @@ final class OddCertificate {
   }
 
   /// Writes NAME.crt and NAME.key.
-  func write(_ name: String, _ directory: TestDirectory) throws {
+  public func write(_ name: String, _ directory: TestDirectory) throws {
     try directory.write(
       "\(name).crt",
       try unsafe text { bio in unsafe PEM_write_bio_X509(bio, certificate) }
@@ -103,63 +133,5 @@ final class OddCertificate {
     var data: UnsafeMutablePointer<CChar>?
     let count = unsafe keyring_BIO_get_mem_data(bio, &data)
     return unsafe String(decoding: UnsafeRawBufferPointer(start: data, count: count), as: UTF8.self)
-  }
-}
-
-/// A CA, and a server and a client in good order under it.
-struct OddPKI {
-  let directory: TestDirectory
-  let authority: OddCertificate
-  let server: TLSContext
-  static let trustDomain = "test.example"
-
-  init() throws {
-    directory = try TestDirectory()
-    authority = try OddCertificate(.authority)
-    try authority.write("ca", directory)
-    server = try OddPKI.makeServer(directory, authority, Self.serverShape())
-    try OddCertificate(.client("URI:spiffe://test.example/admin"), issuer: authority).write(
-      "client",
-      directory
-    )
-  }
-
-  static func serverShape(_ names: String = "DNS:localhost,IP:127.0.0.1") -> OddCertificate.Shape {
-    OddCertificate.Shape(
-      commonName: "localhost",
-      extensions: [
-        (NID_basic_constraints, "critical,CA:FALSE"), (NID_ext_key_usage, "serverAuth"),
-        (NID_subject_alt_name, names),
-      ]
-    )
-  }
-
-  private static func makeServer(
-    _ directory: TestDirectory,
-    _ authority: OddCertificate,
-    _ shape: OddCertificate.Shape
-  ) throws -> TLSContext {
-    try OddCertificate(shape, issuer: authority).write("server", directory)
-    return try TLSContext(files("server", directory), role: .server(trustDomain: trustDomain))
-  }
-
-  static func files(_ name: String, _ directory: TestDirectory) -> TLSConfiguration {
-    TLSConfiguration(
-      certificateFile: directory("\(name).crt"),
-      privateKeyFile: directory("\(name).key"),
-      authorityFile: directory("ca.crt")
-    )
-  }
-
-  /// Our client, with the good certificate.
-  func client() throws -> TLSContext { try TLSContext(Self.files("client", directory), role: .client) }
-
-  func issue(_ shape: OddCertificate.Shape) throws -> OddCertificate {
-    try OddCertificate(shape, issuer: authority)
-  }
-
-  /// A good client's certificate.
-  func good() throws -> OddCertificate {
-    try issue(.client("URI:spiffe://test.example/tenant/acme/instance/db1"))
   }
 }
