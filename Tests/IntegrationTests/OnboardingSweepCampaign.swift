@@ -110,7 +110,8 @@ import WireProtocol
         let wanted = pair.map { TenantCreateCall(tenant: $0, anyInstance: true) }
         let strace = try await kill(daemon, call, number)
         let admin = try daemon.client(.serviceAdmin)
-        _ = try? await admin.apply(wanted)  // it dies in the middle, or it does not: what is on the disk counts
+        // It dies in the middle, or it does not: what is on the disk counts.
+        _ = try? await admin.apply(wanted)
         let wasKilled = try await ended(daemon, strace)
         await admin.close()
         let place = "\(call) \(number)"
