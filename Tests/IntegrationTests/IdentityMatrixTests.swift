@@ -12,12 +12,14 @@ import WireProtocol
   /// Who may make a call.
   enum Right: CaseIterable {
     case instance, tenantAdministrator, serviceAdministrator, everybody
+    /// About a key: not the service's.
+    case tenantAdministratorAlone
   }
 
   /// The right that each call needs; without a default, so that a new call is not forgotten.
   static func right(_ call: Call) -> Right {
     switch call {
-    case .fetch, .describe, .change, .list, .transact: .instance
+    case .fetch, .describe, .change, .list, .transact, .importKeys: .instance
     case .whoAmI: .everybody
     case .admin(let call): right(call)
     }
@@ -25,9 +27,10 @@ import WireProtocol
 
   private static func right(_ call: AdminCall) -> Right {
     switch call {
-    case .tenantCreate, .tenantList, .tenantDisable, .tenantEnable, .tenantAccept, .instanceAdd,
+    case .tenantCreate, .tenantApply, .tenantList, .tenantDisable, .tenantEnable, .tenantAccept, .instanceAdd,
       .instanceRevoke, .tenantMove, .restore, .tenantLock, .tenantUnlock, .serviceReload:
       .serviceAdministrator
+    case .explain(let call): call.key == nil ? .tenantAdministrator : .tenantAdministratorAlone
     case .status(let tenant): tenant.isEmpty ? .serviceAdministrator : .tenantAdministrator
     case .tenantShow, .instanceList, .variablesSet, .variablesList, .rotateCMK, .rotateKeys, .cmk, .backup,
       .tenantReload:
@@ -39,7 +42,9 @@ import WireProtocol
   static func calls(_ tenant: String) throws -> [Call] {
     let id = TransferID(value: 1)
     let admin: [AdminCall] = [
-      .tenantCreate(TenantCreateCall(tenant: tenant)), .tenantList(pageSize: 0, after: ""),
+      .tenantCreate(TenantCreateCall(tenant: tenant)),
+      .tenantApply([TenantCreateCall(tenant: "intruder")]), .explain(ExplainCall(tenant: tenant)),
+      AuthorizationTests.explainKey(tenant), .tenantList(pageSize: 0, after: ""),
       .tenantShow(tenant), .tenantDisable(tenant), .tenantEnable(tenant),
       .instanceAdd(tenant: tenant, instance: "intruder"), .instanceRevoke(tenant: tenant, instance: "db1"),
       .instanceList(tenant), .variablesSet(tenant: tenant, name: "read_only", value: "true", .persist),
@@ -67,7 +72,8 @@ import WireProtocol
     case .list: 6
     case .transact: 7
     case .whoAmI: 8
-    case .admin(let call): 9 + kind(call)
+    case .importKeys: 9
+    case .admin(let call): 10 + kind(call)
     }
   }
 
@@ -95,10 +101,12 @@ import WireProtocol
     case .tenantLock: 19
     case .tenantUnlock: 20
     case .serviceReload: 21
+    case .tenantApply: 22
+    case .explain: 23
     }
   }
 
-  private static let kinds = 9 + 22
+  private static let kinds = 10 + 24
 
   /// Everything on the disk of the server.
   private func everything(_ server: TestServer) throws -> [String: Data] {
@@ -127,7 +135,10 @@ import WireProtocol
     // Of each: what it may do with acme.
     let identities: [(String, TestClient, Set<Right>)] = [
       ("the service's administrator", admin, [.serviceAdministrator, .tenantAdministrator]),
-      ("the tenant's administrator", try server.client(.tenantAdmin(acme)), [.tenantAdministrator]),
+      (
+        "the tenant's administrator", try server.client(.tenantAdmin(acme)),
+        [.tenantAdministrator, .tenantAdministratorAlone]
+      ),
       ("an instance", try server.instance("acme", "db1"), [.instance]),
       ("another tenant's administrator", try server.client(.tenantAdmin(globex)), []),
       ("an unknown tenant's administrator", try server.client(.tenantAdmin(TenantName("nobody"))), []),

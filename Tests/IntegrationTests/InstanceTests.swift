@@ -148,6 +148,7 @@ import WireProtocol
       return permissions.contains("read") && scopes.contains(call.scope == .shared ? "shared" : "own")
     case .change(let change): return permissions.contains("write") && has(change)
     case .transact(let changes): return permissions.contains("write") && changes.allSatisfy { has($0) }
+    case .importKeys(let keys): return permissions.contains("write") && keys.allSatisfy { has($0.name) }
     case .whoAmI: return true
     case .admin: return false
     }
@@ -161,6 +162,7 @@ import WireProtocol
       + [.list(ListCall(scope: .instance)), .list(ListCall(scope: .shared)), .whoAmI]
       + new.flatMap { name in
         try [
+          .importKeys([AuthorizationTests.imported(name, "x")]), .remove(name),
           Call.store(name, "x"), .remove(name), .generate(name), .transact([.remove(name)]),
           .transact([.generate(name, type: "AES", length: 16), .remove(name)]),
         ]
