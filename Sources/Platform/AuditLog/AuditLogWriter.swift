@@ -131,7 +131,8 @@ public final class AuditLogWriter: Sendable {
   private func start() {
     let mustStart = state.withLock { state in
       let isNeeded = !state.queue.isEmpty || state.isSigningDue || !state.closing.isEmpty
-      guard isNeeded, !state.isWriting else { return false }
+      // Closed: a timer that was set before must not touch what may be another server's by now.
+      guard isNeeded, !state.isWriting, !state.isClosed else { return false }
       state.isWriting = true
       return true
     }
