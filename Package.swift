@@ -204,7 +204,8 @@ let testing: [Target] = [
     "Testing",
     [
       "AuditLog", "COpenSSL", "Cryptography", "KeyringClient", "KeyringCore", "KeyringService",
-      "KeyringStorage", "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol", logging, nioCore, nioHTTP1, nioPosix,
+      "KeyringStorage", "SecureMemory", "TLSTransport", "TenantRegistry", "WireProtocol", logging, nioCore,
+      nioHTTP1, nioPosix,
     ]
   ),
 ]

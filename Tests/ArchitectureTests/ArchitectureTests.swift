@@ -10,7 +10,8 @@ import Testing
   private static let layers = [
     ["COpenSSL", "CProtobufC", "CLinux", "CCurl", "CMessages", "CBenchmark"],
     ["SecureMemory", "KeyringCore", "MessageEncoding", "WireProtocol"],
-    ["ConfigurationFiles", "Cryptography"], ["KeyringStorage"], ["AuditLog", "TLSTransport", "HTTPTransport", "CMKProviders"],
+    ["ConfigurationFiles", "Cryptography"], ["KeyringStorage"],
+    ["AuditLog", "TLSTransport", "HTTPTransport", "CMKProviders"],
     ["TenantRegistry"], ["KeyringService"], ["keyringd"],
     ["KeyringClient", "ImportFormats"], ["keyringctl"],
     ["KeyringTestSupport", "keyringbench", "FuzzTargets"],

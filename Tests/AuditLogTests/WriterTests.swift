@@ -132,8 +132,10 @@ import Testing
     let directory = try fixture.open()
     let log = try directory.log("acme")
     _ = try await log.write(LogFixture.record(0)).get()
-    let first = try fixture.bytes(1)
-    while try fixture.bytes(1) == first { try await Task.sleep(for: .milliseconds(5)) }  // signed, and let go
+    try await until {  // signed, and let go
+      let last = lines(try fixture.bytes(1)).last ?? []
+      return String(decoding: last, as: UTF8.self).contains("\"checkpoint\"")
+    }
     try await Task.sleep(for: .milliseconds(50))
     try FileManager.default.removeItem(atPath: fixture.path(1))
     _ = try await log.write(LogFixture.record(1)).get()

@@ -78,7 +78,9 @@ import Testing
       return .proceed
     }
     for size in sizes { try put("\(size)", size) }
-    try DirectoryDescriptor(path: folder.path, requirePrivate: false, calls: counting).shredDirectory("doomed")
+    try DirectoryDescriptor(path: folder.path, requirePrivate: false, calls: counting).shredDirectory(
+      "doomed"
+    )
     let all = count.withLock { $0 }
     #expect(all > 40)
     for failing in 0..<all {

@@ -167,7 +167,8 @@ extension AdminCall {
     case .status(let name): name.isEmpty ? nil : name
     case .tenantShow(let name), .tenantDisable(let name), .tenantEnable(let name),
       .instanceAdd(let name, _, _, _), .instanceRevoke(let name, _), .tenantLock(let name),
-      .tenantUnlock(let name), .instanceList(let name), .variablesSet(let name, _, _, _), .variablesList(let name),
+      .tenantUnlock(let name), .instanceList(let name), .variablesSet(let name, _, _, _),
+      .variablesList(let name),
       .rotateCMK(let name), .rotateKeys(let name, _), .tenantAccept(let name, _), .cmk(let name, _, _, _),
       .backup(let name, _), .restore(let name, _), .tenantReload(let name):
       name

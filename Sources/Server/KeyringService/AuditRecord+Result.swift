@@ -69,7 +69,8 @@ extension AuditRecord {
       details.append(("dry_run", .flag(report.isDryRun)))
     case .importKeys(let stored): details.append(("stored", .number(UInt64(stored))))
     case .instanceRevoke(let moment): details.append(("revoked_at", .number(moment)))
-    case .explain, .tenantLock, .tenantUnlock, .serviceReload, .remove, .whoAmI, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList,
+    case .explain, .tenantLock, .tenantUnlock, .serviceReload, .remove, .whoAmI, .tenantShow, .tenantDisable,
+      .tenantEnable, .instanceAdd, .instanceList,
       .variablesList, .service, .tenant, .tenantAccept, .backup, .restore, .tenantReload:
       break
     }

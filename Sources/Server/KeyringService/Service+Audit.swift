@@ -167,7 +167,8 @@ extension Call {
         .serviceReload, .restore(_, .end):
         true
       case .cmk(_, let action, _, _): action != .describe
-      case .backup, .restore, .tenantList, .tenantShow, .instanceList, .variablesList, .status, .explain: false
+      case .backup, .restore, .tenantList, .tenantShow, .instanceList, .variablesList, .status, .explain:
+        false
       }
     }
   }
