@@ -18,7 +18,16 @@ struct Keyringctl {
     // For `import`.
     try FileManager.default.createDirectory(atPath: folder("keys"), withIntermediateDirectories: false)
     try folder.write("keys/raw", String(repeating: "r", count: 16))
+    // For `tenant apply`.
     for round in 0..<2 { try folder.write("fleet\(round)", "tenants: [{name: u\(round), instances: any}]\n") }
+  }
+
+  /// What is in the folder beside what commands read; sorted.
+  func written() throws -> [String] {
+    try FileManager.default.contentsOfDirectory(atPath: folder.path).filter {
+      !["keys", "fleet0", "fleet1"].contains($0)
+    }
+    .sorted()
   }
 
   /// The environment that names the server and shows a certificate.
