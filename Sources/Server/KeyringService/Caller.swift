@@ -74,7 +74,9 @@ enum Authorization {
     case .tenantList, .tenantApply: (nil, true)
     case .tenantDisable(let name), .tenantEnable(let name), .tenantAccept(let name, _): (name, true)
     case .instanceAdd(let name, _, _, _), .instanceRevoke(let name, _): (name, true)
-    case .tenantLock(let name), .tenantUnlock(let name): (name, true)
+    case .tenantLock(let name), .tenantUnlock(let name), .tenantUndelete(let name), .tenantReceipt(let name):
+      (name, true)
+    case .tenantDelete(let call): (call.tenant, true)
     case .serviceReload: (nil, true)
     case .status(let name): name.isEmpty ? (nil, true) : (name, false)
     case .tenantShow(let name), .instanceList(let name), .variablesSet(let name, _, _, _),
