@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 
 /// What tells that a file is another one than it was, or has another content: looked at, not read.

@@ -20,7 +20,10 @@ struct Compare: AsyncParsableCommand {
   var rounds = 3
   @Option(name: .long, help: "Keys of the large keyring.")
   var keys = 100_000
-  @Option(name: .long, help: "Tenants whose KMS is down when keyringd starts.")
+  @Option(
+    name: .long,
+    help: "Tenants whose KMS is down when keyringd starts, and of a fleet that is onboarded."
+  )
   var tenants = 1000
   @Option(name: .long, help: "Connections that are silent, or send a byte a second.")
   var slow = 2000
@@ -32,7 +35,7 @@ struct Compare: AsyncParsableCommand {
   var only = Part.allCases
 
   enum Part: String, CaseIterable, ExpressibleByArgument {
-    case fetches, handshakes, stores, size, rotation, backup, isolation, outage, limits, scale
+    case fetches, handshakes, stores, size, rotation, backup, isolation, outage, limits, scale, apply
     case slowClients = "slowclients"
     case awsRotation = "aws-rotation"
   }
@@ -51,6 +54,7 @@ struct Compare: AsyncParsableCommand {
     if only.contains(.limits) { try await limits(bench) }
     if only.contains(.slowClients) { try await slowClients(bench) }
     if only.contains(.outage) { try await outage(bench) }
+    if only.contains(.apply) { try await apply(bench) }
     if only.contains(.scale) { try await scale(bench) }
     if only.contains(.awsRotation) { try await awsRotation(bench) }
   }
