@@ -101,6 +101,10 @@ final class Connection: TLSConnectionDelegate {
         "from": "\(String(describing: connection.remoteAddress))",
       ]
     )
+    // Whatever came into force since the connection began: its handshake may have been with another list, and nobody looked at it since.
+    if let tls = service.tls.withLock({ $0 }), service.live.examine(self, caller, connection, tls.context) {
+      return
+    }
     setEnd(peer.notAfter)
     startTicking(connection)
     findTenant(connection)
