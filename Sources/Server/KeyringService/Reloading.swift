@@ -24,7 +24,7 @@ extension Service {
     }
   }
 
-  /// Reads the service's own files anew, looks which tenants are there, and reloads those open ones whose files are others.
+  /// Reads the service's own files anew, looks which tenants are there, and reloads those whose files are others.
   func reload(_ occasion: ServerTLS.Occasion) async -> ReloadReport {
     await reloadTurns.run {
       var report = ReloadReport()
@@ -96,7 +96,7 @@ extension Service {
   @discardableResult
   private func reloadChanged(_ tenant: Tenant) async -> ServiceError? {
     do throws(ServiceError) {
-      _ = try await reload(tenant)
+      _ = try await tenant.use.run { () async throws(ServiceError) in try await reload(tenant) }
       tenant.watch.withLock { $0.retryAt = .max }
       tenant.logger.notice("the tenant's files were read anew")
       return nil
@@ -124,10 +124,10 @@ extension Tenant {
     ["tenant.yaml", credentials].map { FileSignature(path: "\(files.directory.path)/\($0)") }
   }
 
-  /// True if the files are to be read anew. Where nobody asks for it, only once they lay unchanged from one look to the next: what is
-  /// written at this moment is not read.
+  /// True if the files are to be read anew, of a tenant that closed in the meantime too: it opens again under the settings that it has in
+  /// memory. Where nobody asks for it, only once they lay unchanged from one look to the next: what is written at this moment is not read.
   func isReloadDue(_ occasion: ServerTLS.Occasion, now: UInt64) -> Bool {
-    guard openKeyring != nil else { return false }
+    guard isReloadable else { return false }
     let present = Self.signatures(files, settings.provider.credentialsFile)
     return watch.withLock { watch in
       defer { watch.seen = present }
@@ -137,6 +137,17 @@ extension Tenant {
       guard isSettled, isOther else { return false }
       watch.read = present
       return true
+    }
+  }
+
+  /// False where files are not taken whatever they say: nothing is proved of a tenant that may not open.
+  private var isReloadable: Bool {
+    state.withLock { state in
+      guard Self.barrier(state) == nil else { return false }
+      switch state.phase {
+      case .open, .cold, .closing, .opening, .recovering: return true
+      case .quarantined: return false
+      }
     }
   }
 }
@@ -178,12 +189,23 @@ extension Tenants {
     }
   }
 
-  /// The open tenants whose files are to be read anew.
+  /// Closed tenants that a look may open: the files of a whole fleet may change at one time.
+  private static let closedMax = 16
+
+  /// The tenants that were used since the start and whose files are to be read anew.
   func due(_ occasion: ServerTLS.Occasion, now: UInt64) async -> [Tenant] {
     guard let device else { return [] }
     let all = self.all
     return await resources.flushPools.value(device: device) {
-      all.filter { $0.isReloadDue(occasion, now: now) }
+      var closed = 0
+      return all.filter { tenant in
+        let isOpen = tenant.openKeyring != nil
+        guard isOpen || occasion == .request || closed < Self.closedMax,
+          tenant.isReloadDue(occasion, now: now)
+        else { return false }
+        if !isOpen { closed += 1 }
+        return true
+      }
     }
   }
 }
