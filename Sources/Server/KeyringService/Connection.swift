@@ -298,12 +298,7 @@ final class Connection: TLSConnectionDelegate {
     case .success(let request): execute(request, messageBytes: count, connection)
     case .failure(let error):
       guard error.requestID != 0 else { throw error }
-      reply(
-        Service.Answer(sequence: 0, outcome: .failure(.malformed(""))),
-        error.requestID,
-        connection,
-        status: error.status
-      )
+      answerMalformed(error, connection)
     }
     return true
   }

@@ -96,7 +96,8 @@ extension Connection {
       let error: ServiceError =
         request.doubt.isLeft(at: request.deadline)
         ? .outcomeUnknown("the connection was cut off") : .forbidden
-      reply(Service.Answer(sequence: 0, outcome: .failure(error)), id, connection)
+      // What the task comes to is audited.
+      reply(Service.Answer(sequence: 0, outcome: .failure(error), isAudited: true), id, connection)
     }
     connection.close(within: Self.lastBytesMax)
   }
