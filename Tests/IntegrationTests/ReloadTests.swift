@@ -216,6 +216,37 @@ import WireProtocol
     await server.shutdown()
   }
 
+  /// A reload that somebody asked for waits for a tenant's KMS; the lists do not.
+  @Test func aKMSThatDoesNotAnswerHoldsUpNoList() async throws {
+    let (pki, kms) = (try pkiWithList(), try await ScriptedKMS())
+    let server = try await TestServer(pki: pki, revocationList: "ca.crl")
+    var tenant = AWSTenant(cmkID: kms.makeKey(), endpoint: kms.endpoint)
+    tenant.name = "acme"
+    try tenant.put(in: server.data("tenants"))
+    let (client, admin) = (try server.instance("acme", "db1"), try server.client(.serviceAdmin))
+    _ = try await client.call(.generate(.own("k")))
+    let bad = try #require(try await RawClient.connected(server, "acme", "bad"))
+    kms.behave(.silence)
+    let asked = kms.calls.count
+    tenant.lines = ["read_only: true"]
+    try tenant.put(in: server.data("tenants"))
+    let end = End()
+    let reloading = Task {
+      let report = try await reload(admin)
+      end.isReached.withLock { $0 = true }
+      return report
+    }
+    #expect(try await eventually { kms.calls.count > asked })
+    try pki.revoke(["tenant-acme-instance-bad"])
+    #expect(await bad.isClosedWithoutReply())
+    #expect(end.isReached.withLock { !$0 })
+    #expect(try await reloading.value.tenantFailures.map(\.tenant) == ["acme"])
+    for client in [client, admin] { await client.close() }
+    await bad.close()
+    await server.shutdown()
+    try await kms.shutdown()
+  }
+
   // MARK: Under load
 
   /// A certificate and a list a hundred times, while clients connect and call all the time.

@@ -26,7 +26,7 @@ extension Service {
 
   /// Reads the service's own files anew, looks which tenants are there, and reloads those whose files are others.
   func reload(_ occasion: ServerTLS.Occasion) async -> ReloadReport {
-    await reloadTurns.run {
+    var report = await reloadTurns.run {
       var report = ReloadReport()
       if !isShuttingDown.load(ordering: .relaxed), let tls = tls.withLock({ $0 }), let device = tenants.device
       {
@@ -38,9 +38,11 @@ extension Service {
       }
       // Nothing is begun any more on the threads of the disk while they end.
       if !isShuttingDown.load(ordering: .relaxed) { await lookForTenants() }
-      if !isShuttingDown.load(ordering: .relaxed) { await reloadTenants(occasion, &report) }
       return report
     }
+    // Out of turn: whoever waits for a tenant's KMS keeps nobody from the next revocation list.
+    if !isShuttingDown.load(ordering: .relaxed) { await reloadTenants(occasion, &report) }
+    return report
   }
 
   // MARK: Tenants
@@ -95,6 +97,7 @@ extension Service {
 
   @discardableResult
   private func reloadChanged(_ tenant: Tenant) async -> ServiceError? {
+    defer { tenant.watch.withLock { $0.reloading -= 1 } }
     do throws(ServiceError) {
       _ = try await tenant.use.run { () async throws(ServiceError) in try await reload(tenant) }
       tenant.watch.withLock { $0.retryAt = .max }
@@ -116,6 +119,8 @@ struct TenantWatch: Sendable {
   var seen: [FileSignature?]
   /// Monotonic nanoseconds at which what was not taken is tried again; .max where it was taken.
   var retryAt = UInt64.max
+  /// How many reloads of it are under way: those of looks do not pile up behind a KMS that does not answer.
+  var reloading = 0
 }
 
 extension Tenant {
@@ -126,6 +131,7 @@ extension Tenant {
 
   /// True if the files are to be read anew, of a tenant that closed in the meantime too: it opens again under the settings that it has in
   /// memory. Where nobody asks for it, only once they lay unchanged from one look to the next: what is written at this moment is not read.
+  /// Where it is true, `reloadChanged` follows.
   func isReloadDue(_ occasion: ServerTLS.Occasion, now: UInt64) -> Bool {
     guard isReloadable else { return false }
     let present = Self.signatures(files, settings.provider.credentialsFile)
@@ -134,8 +140,9 @@ extension Tenant {
       let isSettled = occasion == .request || watch.seen == present
       let isOther =
         watch.read != present || now >= watch.retryAt || occasion == .request && watch.retryAt != .max
-      guard isSettled, isOther else { return false }
+      guard isSettled, isOther, occasion == .request || watch.reloading == 0 else { return false }
       watch.read = present
+      watch.reloading += 1
       return true
     }
   }
