@@ -89,6 +89,22 @@ import Testing
   }
 
   /// The end cut off at a checkpoint shows by the head alone, and the head of another time or key does not serve.
+  /// Numbers that nobody can count on from: found as anything else, by the server too.
+  @Test(arguments: [
+    ("\"serial\":1,", "\"serial\":\(UInt64.max),"), ("\"file\":1,", "\"file\":\(UInt64.max),"),
+  ])
+  func theHighestNumbersEndNobody(_ change: (from: String, to: String)) async throws {
+    let fixture = try LogFixture()
+    try await fixture.write(0..<1)
+    var forged = lines(try fixture.bytes(1))
+    forged[0] = Array(String(decoding: forged[0], as: UTF8.self).replacing(change.from, with: change.to).utf8)
+    try fixture.put(joined([forged[0]]), 1)
+    #expect(try !fixture.verify().isWhole)
+    try await fixture.write(1..<2)
+    #expect(try fixture.numbers() == [1])
+    #expect(try !fixture.verify().isWhole)
+  }
+
   @Test func theHeadFindsAnEndThatIsMissing() async throws {
     let fixture = try LogFixture()
     try await fixture.write(0..<5)
