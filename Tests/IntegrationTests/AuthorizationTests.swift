@@ -46,6 +46,8 @@ import WireProtocol
       .tenantCreate(TenantCreateCall(tenant: "epsilon")),
       .tenantApply([TenantCreateCall(tenant: tenant), TenantCreateCall(tenant: "epsilon")]),
       .tenantList(pageSize: 0, after: ""), .status(""),
+      .tenantDelete(TenantDeleteCall(tenant: tenant, afterSeconds: 0)), .tenantUndelete(tenant),
+      .tenantReceipt(tenant),
       .tenantDisable(tenant), .tenantEnable(tenant), .instanceAdd(tenant: tenant, instance: "x"),
       .tenantAccept(tenant, sequence: 1), .tenantMove(.init(tenant: tenant, cmkID: "x", settings: [])),
       .restore(tenant, .begin(RestoreBeginCall(bytes: 1, digest: .zero, acceptRollback: true))),

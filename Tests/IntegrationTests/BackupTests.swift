@@ -256,7 +256,10 @@ import WireProtocol
       let refusal = try #require(try await admin.restoreRefusal("acme", bytes))
       #expect(refusal.reason == .configurationInvalid, "\(refusal)")
       #expect(refusal.message.contains("passphrase"))
-      #expect(try FileManager.default.contentsOfDirectory(atPath: server.data("tenants")) == [".transfers"])
+      #expect(
+        try FileManager.default.contentsOfDirectory(atPath: server.data("tenants")).sorted()
+          == [".onboarding", ".transfers"]
+      )
       #expect(!FileManager.default.fileExists(atPath: server.data("cmks/acme")))
       if passphrase == nil {
         try await server.makeTenant("initech")

@@ -60,7 +60,7 @@ import WireProtocol
   }
 
   @Test func anIdleConnectionEnds() async throws {
-    try await serve(["idle_timeout: 1s"]) { server async throws in
+    try await serve(["idle_timeout: 5s"]) { server async throws in
       let client = try #require(await RawClient.connected(server, "acme"))
       #expect(try await isAnswered(client))
       guard case .closed(nil)? = await client.next() else { throw UnexpectedReply() }

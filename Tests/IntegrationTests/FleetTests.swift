@@ -66,7 +66,7 @@ import WireProtocol
     let folders = ServiceFolders(data: ctl.server.data)
     let before = folders.listing()
     let files: [(String, String)] = [
-      ("tenants: [{name: acme}, {name: delta, instances: any, variables: {limits.keys: 5}}]\n", "cannot be"),
+      ("tenants: [{name: acme}, {name: delta, instances: any, variables: {anchor: strict}}]\n", "cannot be"),
       (
         "tenants: [{name: acme}, {name: eps, cmk_id: local-\(String(repeating: "0", count: 32))}]\n",
         "cannot be"

@@ -28,7 +28,8 @@ import WireProtocol
   private static func right(_ call: AdminCall) -> Right {
     switch call {
     case .tenantCreate, .tenantApply, .tenantList, .tenantDisable, .tenantEnable, .tenantAccept, .instanceAdd,
-      .instanceRevoke, .tenantMove, .restore, .tenantLock, .tenantUnlock, .serviceReload:
+      .instanceRevoke, .tenantMove, .restore, .tenantLock, .tenantUnlock, .serviceReload,
+      .tenantDelete, .tenantUndelete, .tenantReceipt:
       .serviceAdministrator
     case .explain(let call): call.key == nil ? .tenantAdministrator : .tenantAdministratorAlone
     case .status(let tenant): tenant.isEmpty ? .serviceAdministrator : .tenantAdministrator
@@ -59,6 +60,8 @@ import WireProtocol
       .restore(tenant, .write(id, offset: 0, data: [1])), .restore(tenant, .end(id)), .tenantReload(tenant),
       .tenantMove(.init(tenant: tenant, cmkID: "x", settings: [])), .tenantLock(tenant),
       .tenantUnlock(tenant), .serviceReload,
+      .tenantDelete(TenantDeleteCall(tenant: tenant, afterSeconds: 0)), .tenantUndelete(tenant),
+      .tenantReceipt(tenant),
     ]
     return try AuthorizationTests.instanceCalls() + [.whoAmI] + admin.map { .admin($0) }
   }
@@ -106,10 +109,13 @@ import WireProtocol
     case .serviceReload: 21
     case .tenantApply: 22
     case .explain: 23
+    case .tenantDelete: 24
+    case .tenantUndelete: 25
+    case .tenantReceipt: 26
     }
   }
 
-  private static let kinds = 10 + 24
+  private static let kinds = 10 + 27
 
   /// Everything on the disk of the server.
   private func everything(_ server: TestServer) throws -> [String: Data] {

@@ -66,7 +66,7 @@ import WireProtocol
   /// A read that memory answers is a use, though no task has to do with it.
   @Test func aTenantThatIsReadStaysOpen() async throws {
     let kms = try await ScriptedKMS()
-    let server = try await TestServer(lines: ["idle_close: 2s"])
+    let server = try await TestServer(lines: ["idle_close: 5s"])
     let other = AWSTenant(cmkID: kms.makeKey(), endpoint: kms.endpoint)
     try other.put(in: server.data("tenants"))
     try await server.makeTenant("globex")

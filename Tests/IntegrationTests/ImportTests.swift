@@ -26,7 +26,11 @@ import WireProtocol
     try #require(JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
   }
 
+  /// Where the keyring stands; it is opened for that.
   private func sequence(_ ctl: Keyringctl) async throws -> Int {
+    let client = try ctl.server.instance("acme", "looks")
+    _ = try await client.call(.fetch(.own("anything")))
+    await client.close()
     let text = try await ctl.succeed("status acme --output json", as: Keyringctl.admin)
     return try #require(try json(text)["sequence"] as? Int)
   }

@@ -61,7 +61,7 @@ import Testing
       #expect(FileManager.default.contents(atPath: path) == Data("the operator's own".utf8), "\(name)")
       try? FileManager.default.removeItem(atPath: path)  // where it is gone, that was told
     }
-    let names = try FileManager.default.contentsOfDirectory(atPath: ctl.folder.path)
+    let names = try ctl.written()
     #expect(names == ["b"], "no part of a file is left: \(names)")
     await ctl.server.shutdown()
   }
@@ -89,8 +89,7 @@ import Testing
     let neither = try await run("nobody", "c", noLinks, noRenames)
     KeyringctlTests.expectOneLine(neither, "neither way")
     #expect(neither.error.contains("--force"), "\(neither.error)")
-    let names = try FileManager.default.contentsOfDirectory(atPath: ctl.folder.path)
-    #expect(names.sorted() == ["a", "b"])
+    #expect(try ctl.written() == ["a", "b"])
     await ctl.server.shutdown()
   }
 

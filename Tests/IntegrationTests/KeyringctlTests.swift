@@ -18,7 +18,16 @@ struct Keyringctl {
     // For `import`.
     try FileManager.default.createDirectory(atPath: folder("keys"), withIntermediateDirectories: false)
     try folder.write("keys/raw", String(repeating: "r", count: 16))
+    // For `tenant apply`.
     for round in 0..<2 { try folder.write("fleet\(round)", "tenants: [{name: u\(round), instances: any}]\n") }
+  }
+
+  /// What is in the folder beside what commands read; sorted.
+  func written() throws -> [String] {
+    try FileManager.default.contentsOfDirectory(atPath: folder.path).filter {
+      !["keys", "fleet0", "fleet1"].contains($0)
+    }
+    .sorted()
   }
 
   /// The environment that names the server and shows a certificate.
@@ -76,6 +85,9 @@ struct Keyringctl {
       ("tenant apply -f #/fleet@ --yes", admin, ""), ("tenant list", admin, ""),
       ("tenant show acme", tenantAdmin, ""), ("tenant disable t@", admin, ""),
       ("tenant enable t@", admin, ""), ("tenant reload acme", tenantAdmin, ""),
+      ("tenant delete t@ --confirm t@ --after 7d", admin, ""), ("tenant undelete t@", admin, ""),
+      ("tenant enable t@", admin, ""), ("tenant create d@", admin, ""),
+      ("tenant delete d@ --confirm d@ --now", admin, ""), ("tenant receipt d@", admin, ""),
       ("tenant lock t@", admin, ""), ("tenant unlock t@", admin, ""), ("reload", admin, ""),
       ("instance add acme r@ --permissions read --scopes own,shared", admin, ""),
       ("instance list acme", tenantAdmin, ""), ("instance revoke acme r@", admin, ""),
@@ -306,6 +318,10 @@ struct Keyringctl {
       ("key fetch present", admin, "FORBIDDEN"), ("tenant list", db1, "FORBIDDEN"),
       ("tenant create acme --profile general", admin, "TENANT_EXISTS"),
       ("tenant show nobody", admin, "TENANT_ABSENT"),
+      ("tenant delete acme --now", admin, "--confirm acme"),
+      ("tenant undelete acme", admin, "DELETION_REFUSED"),
+      ("tenant receipt acme", admin, "DELETION_REFUSED"),
+      ("tenant delete nobody --confirm nobody", admin, "TENANT_ABSENT"),
       ("set global cmk_id nothing --tenant acme", admin, "cmk"),
       ("set global nothing 1 --tenant acme", admin, "nothing"),
       ("set global limits.keys none --tenant acme", admin, "or unlimited (0)"),

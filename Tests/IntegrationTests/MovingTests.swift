@@ -166,7 +166,8 @@ import WireProtocol
         try await fixture.expire()
         #expect(try await client.fetch(.own("k")) != nil)
         _ = try await client.call(.generate(.own("with old after \(error)")))
-        #expect(Set(kms.calls.map(\.accessKeyID)) == [fixture.tenant.accessKeyID])
+        // The new ones may be tried again meanwhile; KMS refuses them.
+        #expect(kms.calls.contains { $0.accessKeyID == fixture.tenant.accessKeyID })
       }
       kms.refuse(next.accessKeyID, with: nil)
       guard case .tenantReload(let text) = try await admin.call(.admin(.tenantReload("acme"))) else {

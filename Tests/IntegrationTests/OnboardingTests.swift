@@ -74,7 +74,7 @@ import WireProtocol
     let calls: [(TenantCreateCall, Reason)] = [
       (settings("nothing", "1"), .requestMalformed), (settings("cmk_id", "x"), .requestMalformed),
       (settings("outage_grace", "1h\nprovider:"), .requestMalformed),
-      (settings("a: b\nc", "1"), .requestMalformed), (settings("limits.keys", "0"), .requestMalformed),
+      (settings("a: b\nc", "1"), .requestMalformed), (settings("limits.keys", "-1"), .requestMalformed),
       (settings("storage_file", "../keyring"), .requestMalformed),
       (settings("endpoint", "https://elsewhere.example"), .requestMalformed),
       (TenantCreateCall(tenant: "acme", profile: "none"), .requestMalformed),

@@ -180,7 +180,7 @@ import WireProtocol
     #expect(daemon.process.status == 0 && !daemon.process.isSignal)
   }
 
-  /// The keys of a tenant that is locked, vanished or disabled are wiped, out of locked memory, too.
+  /// The keys of a tenant that is locked, vanished, disabled or deleted are wiped, out of locked memory, too.
   private func expectWipedKeys(_ daemon: TestDaemon, _ needles: [ProcessMemory.Needle]) async throws {
     let memory = ProcessMemory(id: daemon.process.id)
     let admin = try daemon.client(.serviceAdmin)
@@ -202,7 +202,16 @@ import WireProtocol
           _ = try await admin.call(.admin(.serviceReload))
         }
       ),
-      ("disabled", { _ = try await admin.call(.admin(.tenantDisable("acme"))) }, {}),
+      (
+        "disabled", { _ = try await admin.call(.admin(.tenantDisable("acme"))) },
+        { _ = try await admin.call(.admin(.tenantEnable("acme"))) }
+      ),
+      (
+        "deleted",
+        {
+          _ = try await admin.call(.admin(.tenantDelete(TenantDeleteCall(tenant: "acme", afterSeconds: 0))))
+        }, {}
+      ),
     ]
     for (what, shut, open) in cases {
       _ = try await reader.refusal(.fetch(.own("any")))

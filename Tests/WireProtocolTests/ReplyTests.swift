@@ -118,7 +118,10 @@ import WireProtocol
     .tenant(TenantStatus(summary: summary)), .tenantAccept(sequence: .max),
     .tenantReload(credentials: "the file 'credentials'"), .tenantMove(cmkID: "alias/acme"),
     .cmk(id: "c", state: "enabled", version: 1),
-    .instanceRevoke(revokedAt: .max), .tenantLock, .tenantUnlock, .serviceReload(ReloadReport()),
+    .instanceRevoke(revokedAt: .max), .tenantLock, .tenantUnlock,
+    .tenantDelete(dueMilliseconds: .max, isDone: true), .tenantUndelete,
+    .tenantReceipt("{}\n{}\n", publicKey: "p"),
+    .serviceReload(ReloadReport()),
     .serviceReload(reloaded()),
     .backup(.begun(TransferID(value: 1), bytes: .max, digest: .zero, summary(""))),
     .backup(.begun(TransferID(value: .max), bytes: 0, digest: .zero, BackupSummary())),
@@ -198,7 +201,7 @@ import WireProtocol
         #expect(ReplyEncoder.bytes(id: id, sequence: sequence, decoded) == bytes)
       }
     }
-    #expect(Self.results.count == 55)
+    #expect(Self.results.count == 58)
   }
 
   @Test(arguments: [1, 127, 128, 16_384])
@@ -255,7 +258,7 @@ import WireProtocol
       guard case .failure(let decoded) = reply.outcome else { throw UnexpectedReply() }
       #expect(decoded == status)
     }
-    #expect(Reason.allCases.count == 35)
+    #expect(Reason.allCases.count == 36)
   }
 
   @Test func aStatusIsCutAt1024BytesAndStaysText() throws {

@@ -52,6 +52,8 @@ import WireProtocol
       .tenantDisable("acme"), .tenantEnable(""), .instanceAdd(tenant: "acme", instance: "db1"),
       .instanceAdd(tenant: "", instance: "", permissions: ["read", ""], scopes: ["own", "shared"]),
       .instanceRevoke(tenant: "acme", instance: "db1"), .tenantLock("acme"), .tenantUnlock(""),
+      .tenantDelete(TenantDeleteCall(tenant: "acme", afterSeconds: .max, cmkDays: .max)),
+      .tenantUndelete("acme"), .tenantReceipt(""),
       .serviceReload,
       .instanceList("acme"), .variablesSet(tenant: "acme", name: "cmk_id", value: "é", .global),
       .variablesSet(tenant: "acme", name: "", value: "", .persist),

@@ -9,6 +9,7 @@ struct TenantCommands: ParsableCommand {
     subcommands: [
       TenantCreate.self, TenantList.self, TenantShow.self, TenantDisable.self, TenantEnable.self,
       TenantLock.self, TenantUnlock.self, TenantAccept.self, TenantReload.self, TenantMove.self,
+      TenantDelete.self, TenantUndelete.self, TenantReceipt.self,
       TenantApply.self,
     ]
   )

@@ -99,10 +99,30 @@ public enum AdminCall: Sendable, Equatable {
   case tenantMove(TenantMoveCall)
   case tenantLock(String)
   case tenantUnlock(String)
+  case tenantDelete(TenantDeleteCall)
+  case tenantUndelete(String)
+  case tenantReceipt(String)
   case serviceReload
   case explain(ExplainCall)
   /// 1 to 200.
   case tenantApply([TenantCreateCall])
+}
+
+/// How a tenant is to be deleted.
+public struct TenantDeleteCall: Sendable, Equatable {
+  /// Which.
+  public let tenant: String
+  /// For how long that can be undone.
+  public let afterSeconds: UInt64
+  /// Days after which AWS KMS is to delete its CMKs; 0: they stay.
+  public let cmkDays: UInt32
+
+  /// Puts the parts together.
+  public init(tenant: String, afterSeconds: UInt64, cmkDays: UInt32 = 0) {
+    self.tenant = tenant
+    self.afterSeconds = afterSeconds
+    self.cmkDays = cmkDays
+  }
 }
 
 /// Where a tenant is to be moved.

@@ -271,6 +271,9 @@ public enum ReplyResult: Sendable {
   case tenantMove(cmkID: String)
   case tenantLock
   case tenantUnlock
+  case tenantDelete(dueMilliseconds: UInt64, isDone: Bool)
+  case tenantUndelete
+  case tenantReceipt(String, publicKey: String)
   case serviceReload(ReloadReport)
   case explain(Explanation)
   case tenantApply([TenantApplyResult])

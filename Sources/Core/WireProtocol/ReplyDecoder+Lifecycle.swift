@@ -14,6 +14,15 @@ extension ReplyDecoder {
       if let reply = unsafe message.service_reload?.pointee { return .serviceReload(unsafe report(reply)) }
     case KEYRING__V1__REPLY__RESULT_TENANT_LOCK: return .tenantLock
     case KEYRING__V1__REPLY__RESULT_TENANT_UNLOCK: return .tenantUnlock
+    case KEYRING__V1__REPLY__RESULT_TENANT_DELETE:
+      if let reply = unsafe message.tenant_delete?.pointee {
+        return unsafe .tenantDelete(dueMilliseconds: reply.due_ms, isDone: reply.done != 0)
+      }
+    case KEYRING__V1__REPLY__RESULT_TENANT_UNDELETE: return .tenantUndelete
+    case KEYRING__V1__REPLY__RESULT_TENANT_RECEIPT:
+      if let reply = unsafe message.tenant_receipt?.pointee {
+        return unsafe .tenantReceipt(text(reply.receipt), publicKey: text(reply.public_key))
+      }
     default: break  // a C enum
     }
     throw .malformed("the reply has no result that this client knows")

@@ -20,6 +20,17 @@ extension ReplyEncoder {
     case .instanceRevoke(let revokedAt): message.message(87) { $0.number(1, revokedAt) }
     case .tenantLock: message.message(97) { _ in }
     case .tenantUnlock: message.message(98) { _ in }
+    case .tenantDelete(let due, let isDone):
+      message.message(89) { inner in
+        inner.number(1, due)
+        inner.number(2, isDone ? 1 : 0)
+      }
+    case .tenantUndelete: message.message(90) { _ in }
+    case .tenantReceipt(let receipt, let publicKey):
+      message.message(92) { inner in
+        inner.bytes(1, receipt.utf8)
+        inner.bytes(2, publicKey.utf8)
+      }
     case .serviceReload(let report): message.message(88) { write(report, to: &$0) }
     case .instanceList(let instances, let anyInstance):
       message.message(70) { inner in

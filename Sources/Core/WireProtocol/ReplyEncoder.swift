@@ -100,6 +100,7 @@ public enum ReplyEncoder {
     case .tenantCreate, .tenantList, .tenantShow, .tenantDisable, .tenantEnable, .instanceAdd, .instanceList,
       .variablesSet, .variablesList, .rotateCMK, .rotateKeys, .service, .tenant, .tenantAccept, .cmk,
       .backup, .restore, .tenantReload, .tenantMove, .instanceRevoke, .tenantLock, .tenantUnlock,
+      .tenantDelete, .tenantUndelete, .tenantReceipt,
       .serviceReload, .explain, .tenantApply:
       writeAdmin(result, to: &message)
     }

@@ -15,6 +15,22 @@ extension RequestDecoder {
       if let call = unsafe message.tenant_lock { return .tenantLock(unsafe text(call.pointee.tenant)) }
     case KEYRING__V1__REQUEST__CALL_TENANT_UNLOCK:
       if let call = unsafe message.tenant_unlock { return .tenantUnlock(unsafe text(call.pointee.tenant)) }
+    case KEYRING__V1__REQUEST__CALL_TENANT_DELETE:
+      if let call = unsafe message.tenant_delete?.pointee {
+        return unsafe .tenantDelete(
+          TenantDeleteCall(
+            tenant: text(call.tenant),
+            afterSeconds: call.after_seconds,
+            cmkDays: call.cmk_days
+          )
+        )
+      }
+    case KEYRING__V1__REQUEST__CALL_TENANT_UNDELETE:
+      if let call = unsafe message.tenant_undelete {
+        return .tenantUndelete(unsafe text(call.pointee.tenant))
+      }
+    case KEYRING__V1__REQUEST__CALL_TENANT_RECEIPT:
+      if let call = unsafe message.tenant_receipt { return .tenantReceipt(unsafe text(call.pointee.tenant)) }
     default: break  // a C enum
     }
     throw .malformed("the request has no call that this server knows")

@@ -168,6 +168,13 @@ public enum RequestEncoder {
     case .tenantReload(let name): return tenant(84, name)
     case .tenantLock(let name): return tenant(97, name)
     case .tenantUnlock(let name): return tenant(98, name)
+    case .tenantDelete(let call):
+      return tenant(89, call.tenant) { inner in
+        inner.number(2, call.afterSeconds)
+        inner.number(3, UInt64(call.cmkDays))
+      }
+    case .tenantUndelete(let name): return tenant(90, name)
+    case .tenantReceipt(let name): return tenant(92, name)
     case .serviceReload: return message(88) { _ in }
     case .tenantMove(let call):
       return tenant(85, call.tenant) { inner in

@@ -17,7 +17,7 @@ public enum Reason: Int32, Sendable, CaseIterable {
     variableInvalid
   case tenantExists, shuttingDown, internalError, messageTooLarge, cmkTransient, providerRefused, tenantAbsent
   case configurationInvalid, backupInvalid, restoreRefused, transferExpired
-  case auditUnavailable = 40
+  case auditUnavailable = 40, deletionRefused
 
   /// As the contract spells it: `KEY_EXISTS`.
   public var name: String {
@@ -32,7 +32,8 @@ public enum Reason: Int32, Sendable, CaseIterable {
       .throttled, .wrappingKeyExhausted, .idempotencyMismatch, .stale, .listExpired, .timeout,
       .variableInvalid,
       .tenantExists, .shuttingDown, .internalError, .messageTooLarge, .providerRefused, .tenantAbsent,
-      .configurationInvalid, .backupInvalid, .restoreRefused, .transferExpired, .auditUnavailable:
+      .configurationInvalid, .backupInvalid, .restoreRefused, .transferExpired, .auditUnavailable,
+      .deletionRefused:
       return "\(self)".reduce(into: "") { text, letter in
         if letter.isUppercase { text += "_" }
         text += letter.uppercased()
@@ -52,7 +53,8 @@ public enum Reason: Int32, Sendable, CaseIterable {
     case .forbidden: .permissionDenied
     case .tenantLocked, .tenantDisabled, .kmsDenied, .wrappingKeyExhausted, .stale, .listExpired,
       .cmkTransient,
-      .providerRefused, .configurationInvalid, .restoreRefused, .transferExpired:
+      .providerRefused, .configurationInvalid, .restoreRefused, .transferExpired,
+      .deletionRefused:
       .failedPrecondition
     case .tenantQuarantined, .storageChanged: .dataLoss
     case .kmsUnreachable, .storageUnavailable, .shuttingDown, .auditUnavailable: .unavailable

@@ -139,27 +139,13 @@ public final class AuditDirectory: Sendable {
 
   /// The key, made at the first start.
   private static func signer(_ directory: DirectoryDescriptor) throws -> SigningKey {
-    try directory.removeLeftovers(of: [keyFile, publicKeyFile])
-    let signer: SigningKey
-    if try directory.status(of: keyFile) != nil {
-      signer = try SigningKey(privatePEM: directory.readSecret(keyFile, bytesMax: 4096))
-    } else {
+    try SigningKeyFile.load(keyFile, public: publicKeyFile, in: directory) {
       if let log = try directory.names().first(where: { $0.hasSuffix(".jsonl") }) {
-        throw AuditError.unusable(
+        throw SigningKeyFile.Failure.unusable(
           "\(directory.path)/\(keyFile) is not there, and \(log) is: put it back, or move the logs elsewhere, with their public key"
         )
       }
-      let made = try SigningKey.generate()
-      try directory.writeSecret(keyFile, made.privatePEM)
-      signer = made.key
     }
-    let pem = Array(signer.verifier.pem.utf8)
-    if try directory.status(of: publicKeyFile) == nil {
-      try AtomicFile.replace(publicKeyFile, in: directory, with: [pem])
-    } else if try directory.readFile(publicKeyFile, bytesMax: 4096, requirePrivate: false) != pem {
-      throw AuditError.unusable("\(directory.path)/\(publicKeyFile) is not of \(keyFile)")
-    }
-    return signer
   }
 
   /// What checks the signatures of its logs.

@@ -1,11 +1,11 @@
 internal import KeyringCore
 
 /// JSON of printable ASCII alone (RFC 8259), so that a line has one encoding and goes through any transport of text.
-enum AuditText {
+public enum AuditText {
   private static let digits = Array("0123456789abcdef".utf8)
 
   /// A string.
-  static func append(_ text: String, to bytes: inout [UInt8]) {
+  public static func append(_ text: String, to bytes: inout [UInt8]) {
     bytes.append(UInt8(ascii: "\""))
     for scalar in text.unicodeScalars { append(scalar, to: &bytes) }
     bytes.append(UInt8(ascii: "\""))
@@ -71,7 +71,7 @@ enum AuditText {
   /// Unix milliseconds as `2026-01-02T03:04:05.678Z` (RFC 3339), 24 bytes up to the year 9999.
   ///
   /// The calendar: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
-  static func date(_ milliseconds: UInt64) -> [UInt8] {
+  public static func date(_ milliseconds: UInt64) -> [UInt8] {
     let (days, rest) = (Int(milliseconds / 86_400_000), Int(milliseconds % 86_400_000))
     let shifted = days + 719_468
     let era = shifted / 146_097

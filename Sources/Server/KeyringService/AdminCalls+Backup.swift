@@ -175,7 +175,8 @@ extension Service {
     )
     do throws(ServiceError) {
       let report = try await tenants.claiming(name) { () async throws(ServiceError) in
-        try await restorer.restore(spool)
+        try checkThatNoDeletionStands(name)
+        return try await restorer.restore(spool)
       }
       if !report.isDryRun {
         logger.warning("restored: \(restorer.audit(report))", metadata: ["tenant": "\(name)"])

@@ -80,7 +80,7 @@ extension Service {
   }
 
   /// Waits until a second of the clock is over: a certificate that is issued once this call is answered begins in a later one.
-  private static func pass(_ second: UInt64) async {
+  static func pass(_ second: UInt64) async {
     let now = unixMilliseconds()
     guard now / 1000 == second else { return }
     do {

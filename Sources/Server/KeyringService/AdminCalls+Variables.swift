@@ -1,3 +1,4 @@
+internal import AuditLog
 internal import ConfigurationFiles
 internal import CMKProviders
 internal import KeyringCore
@@ -137,6 +138,13 @@ extension Tenant {
   func status() -> TenantStatus {
     var status = TenantStatus(summary: summary())
     status.reason = condition().reason
+    if let deletion = resources.deletions.standing(name) {
+      let due = String(decoding: AuditText.date(deletion.dueMilliseconds), as: UTF8.self)
+      let failure = resources.deletions.failure(name)
+      status.reason =
+        "it is to be deleted at \(due); `keyringctl tenant undelete \(name)` stops that"
+        + (failure.isEmpty ? "" : "; the last try failed: \(failure)")
+    }
     status.connections = UInt32(connections())
     status.credentials = providers.credentials(settings.provider).map(CredentialsStatus.init)
     let refused = admission.refused

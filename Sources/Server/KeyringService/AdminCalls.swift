@@ -26,6 +26,10 @@ extension Service {
     case .restore(_, let call):
       guard let name else { throw .forbidden }
       return .restore(try await restore(call, name, caller))
+    case .tenantDelete, .tenantUndelete, .tenantReceipt:
+      guard let name else { throw .forbidden }
+      logger.notice("\(call.name) by \(caller.uri)", metadata: ["tenant": "\(name)"])
+      return try await end(call, name, caller)
     case .explain(let call): return .explain(try await explain(call, name, caller))
     case .status(let text) where text.isEmpty: return .service(try await serviceStatus())
     case .serviceReload:
@@ -48,6 +52,8 @@ extension Service {
     guard let tenant = try await tenants.find(name) else {
       throw caller.identity == .serviceAdmin ? .tenantAbsent(name) : .forbidden
     }
+    // Of the tenant of this name before.
+    if caller.tenant != nil, caller.notBefore <= resources.deletions.tombstone(name) { throw .forbidden }
     return tenant
   }
 
@@ -63,6 +69,7 @@ extension Service {
       await shutOut(tenant)
       return .tenantDisable
     case .tenantEnable:
+      try checkThatNoDeletionStands(tenant.name)
       try await tenant.persist { $0.isDisabled = false }
       await tenant.close()  // a quarantined tenant is looked at anew
       return .tenantEnable
@@ -105,7 +112,8 @@ extension Service {
     case .cmk(_, let action, let cmkID, let days):
       let description = try await manage(action, cmkID, days, tenant)
       return .cmk(id: description.id.text, state: description.state.rawValue, version: description.version)
-    case .tenantCreate, .tenantApply, .tenantList, .backup, .restore, .serviceReload, .explain:
+    case .tenantCreate, .tenantApply, .tenantList, .backup, .restore, .serviceReload, .explain,
+      .tenantDelete, .tenantUndelete, .tenantReceipt:
       throw .defect("not a call about a tenant")
     }
   }
@@ -179,6 +187,9 @@ extension AdminCall {
     case .instanceRevoke: "instance revoke"
     case .tenantLock: "tenant lock"
     case .tenantUnlock: "tenant unlock"
+    case .tenantDelete: "tenant delete"
+    case .tenantUndelete: "tenant undelete"
+    case .tenantReceipt: "tenant receipt"
     case .serviceReload: "reload"
     case .instanceList: "instance list"
     case .variablesSet(_, let name, _, let persistence):

@@ -50,6 +50,9 @@ extension AuditRecord {
       if !permissions.isEmpty { add("permissions", permissions.joined(separator: ",")) }
       if !scopes.isEmpty { add("scopes", scopes.joined(separator: ",")) }
     case .instanceRevoke(_, let instance): add("instance", instance)
+    case .tenantDelete(let call):
+      details.append(("after_seconds", .number(call.afterSeconds)))
+      details.append(("cmk_days", .number(UInt64(call.cmkDays))))
     case .variablesSet(_, let name, _, let persistence):
       add("variable", name)
       details.append(("persistence", .text("\(persistence)")))
@@ -72,7 +75,8 @@ extension AuditRecord {
         add("provider", provider.value)
       }
     case .tenantList, .tenantShow, .tenantDisable, .tenantEnable, .instanceList, .variablesList, .rotateCMK,
-      .status, .explain, .tenantReload, .tenantLock, .tenantUnlock, .serviceReload, .backup, .restore:
+      .status, .explain, .tenantReload, .tenantLock, .tenantUnlock, .tenantUndelete,
+      .tenantReceipt, .serviceReload, .backup, .restore:
       break
     }
   }
@@ -154,6 +158,9 @@ extension AdminCall {
     case .tenantMove: "tenant-move"
     case .tenantLock: "tenant-lock"
     case .tenantUnlock: "tenant-unlock"
+    case .tenantDelete: "tenant-delete"
+    case .tenantUndelete: "tenant-undelete"
+    case .tenantReceipt: "tenant-receipt"
     case .serviceReload: "service-reload"
     case .explain: "explain"
     }
@@ -167,13 +174,15 @@ extension AdminCall {
     case .status(let name): name.isEmpty ? nil : name
     case .tenantShow(let name), .tenantDisable(let name), .tenantEnable(let name),
       .instanceAdd(let name, _, _, _), .instanceRevoke(let name, _), .tenantLock(let name),
-      .tenantUnlock(let name), .instanceList(let name), .variablesSet(let name, _, _, _),
+      .tenantUnlock(let name), .tenantUndelete(let name), .tenantReceipt(let name), .instanceList(let name),
+      .variablesSet(let name, _, _, _),
       .variablesList(let name),
       .rotateCMK(let name), .rotateKeys(let name, _), .tenantAccept(let name, _), .cmk(let name, _, _, _),
       .backup(let name, _), .restore(let name, _), .tenantReload(let name):
       name
     case .tenantMove(let call): call.tenant
     case .explain(let call): call.tenant
+    case .tenantDelete(let call): call.tenant
     }
   }
 }

@@ -69,7 +69,11 @@ extension AuditRecord {
       details.append(("dry_run", .flag(report.isDryRun)))
     case .importKeys(let stored): details.append(("stored", .number(UInt64(stored))))
     case .instanceRevoke(let moment): details.append(("revoked_at", .number(moment)))
-    case .explain, .tenantLock, .tenantUnlock, .serviceReload, .remove, .whoAmI, .tenantShow, .tenantDisable,
+    case .tenantDelete(let due, let isDone):
+      details.append(("due_ms", .number(due)))
+      details.append(("done", .flag(isDone)))
+    case .explain, .tenantLock, .tenantUnlock, .tenantUndelete, .tenantReceipt, .serviceReload, .remove,
+      .whoAmI, .tenantShow, .tenantDisable,
       .tenantEnable, .instanceAdd, .instanceList,
       .variablesList, .service, .tenant, .tenantAccept, .backup, .restore, .tenantReload:
       break

@@ -75,7 +75,9 @@ enum Authorization {
     case .tenantList, .tenantApply: (nil, true)
     case .tenantDisable(let name), .tenantEnable(let name), .tenantAccept(let name, _): (name, true)
     case .instanceAdd(let name, _, _, _), .instanceRevoke(let name, _): (name, true)
-    case .tenantLock(let name), .tenantUnlock(let name): (name, true)
+    case .tenantLock(let name), .tenantUnlock(let name), .tenantUndelete(let name), .tenantReceipt(let name):
+      (name, true)
+    case .tenantDelete(let call): (call.tenant, true)
     // A limit is there for everybody else.
     case .variablesSet(let name, let variable, _, _):
       (name, VariableName(rawValue: variable)?.limit != nil)

@@ -289,12 +289,13 @@ extension Call {
         case .tenantApply(let calls): calls.contains { !$0.isDryRun }
         case .tenantDisable, .tenantEnable, .instanceAdd, .instanceRevoke, .variablesSet, .rotateCMK,
           .rotateKeys,
-          .tenantAccept, .tenantReload, .tenantMove, .tenantLock, .tenantUnlock, .serviceReload:
+          .tenantAccept, .tenantReload, .tenantMove, .tenantLock, .tenantUnlock, .tenantDelete,
+          .tenantUndelete, .serviceReload:
           true
         case .cmk(_, let action, _, _): action != .describe
         case .restore(_, .end): true
         case .backup, .restore: false
-        case .tenantList, .tenantShow, .instanceList, .variablesList, .status, .explain: false
+        case .tenantList, .tenantShow, .instanceList, .variablesList, .status, .explain, .tenantReceipt: false
         }
       return isChange ? .always : .never
     }

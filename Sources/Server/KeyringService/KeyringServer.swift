@@ -17,6 +17,7 @@ public final class KeyringServer: Sendable {
   private let health: (any Channel)?
   private let expiring: Task<Void, Never>
   private let watching: Task<Void, Never>
+  private let deleting: Task<Void, Never>
 
   /// Listens.
   ///
@@ -62,6 +63,16 @@ public final class KeyringServer: Sendable {
     let tenants = service.tenants
     expiring = Task { await tenants.sweep() }
     watching = Task { await service.watchFiles() }
+    deleting = Task {
+      while !Task.isCancelled {
+        service.carryOutDeletions()
+        do {
+          try await Task.sleep(for: .seconds(1))
+        } catch {
+          return  // cancelled
+        }
+      }
+    }
   }
 
   private static func accept(
@@ -131,6 +142,7 @@ public final class KeyringServer: Sendable {
     }
     expiring.cancel()
     watching.cancel()
+    deleting.cancel()
     if let health { await close(health) }
     if await closeTenants() {
       await service.resources.flushPools.shutdown()

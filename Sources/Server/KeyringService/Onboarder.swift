@@ -157,6 +157,11 @@ final class Onboarder: Sendable {
 
   private func prepare(_ name: TenantName, _ call: TenantCreateCall) async -> Prepared {
     do throws(ServiceError) {
+      guard resources.deletions.standing(name) == nil else {
+        throw .deletionRefused(
+          "a tenant '\(name)' is being deleted, or is to be: `keyringctl tenant undelete \(name)` stops that"
+        )
+      }
       let wanted = try WantedTenant(call, name, resources)
       if try await tenants.isThere(name) {
         guard let present = try await tenants.find(name) else { throw .tenantAbsent(name) }

@@ -163,11 +163,13 @@ extension Call {
       case .tenantCreate(let call): !call.isDryRun
       case .tenantApply(let calls): calls.contains { !$0.isDryRun }
       case .tenantDisable, .tenantEnable, .instanceAdd, .variablesSet, .rotateCMK, .rotateKeys,
-        .tenantAccept, .tenantReload, .tenantMove, .instanceRevoke, .tenantLock, .tenantUnlock,
+        .tenantAccept, .tenantReload, .tenantMove, .instanceRevoke, .tenantLock, .tenantUnlock, .tenantDelete,
+        .tenantUndelete,
         .serviceReload, .restore(_, .end):
         true
       case .cmk(_, let action, _, _): action != .describe
-      case .backup, .restore, .tenantList, .tenantShow, .instanceList, .variablesList, .status, .explain:
+      case .backup, .restore, .tenantList, .tenantShow, .instanceList, .variablesList, .status, .explain,
+        .tenantReceipt:
         false
       }
     }

@@ -38,6 +38,8 @@ public enum ServiceError: Error, Sendable, Equatable {
   case storageUnavailable(String)
   /// The audit log cannot be written, and the tenant's is strict; nothing changed.
   case auditUnavailable(String)
+  /// A deletion waits, goes on, is done, or is not there.
+  case deletionRefused(String)
   /// The change may or may not have happened.
   case outcomeUnknown(String)
   /// Over a limit.

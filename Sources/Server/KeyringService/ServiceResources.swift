@@ -24,6 +24,7 @@ public struct ServiceResources: Sendable {
   let transferDevice: UInt64
   /// Where tenants lie on their way.
   let onboardings: DirectoryDescriptor
+  let deletions: DeletionIndex
   let flushPools: FlushPools
   let http: HTTPLoop
   let anchorWriter: AnchorWriter
@@ -60,6 +61,7 @@ public struct ServiceResources: Sendable {
         hasAuditLog: configuration.audit != nil
       )
       anchors = try DirectoryDescriptor(path: configuration.anchorDirectory, create: true, calls: calls)
+      deletions = try DeletionIndex(directory, logger)
       flushPools = FlushPools(threadsPerFileSystem: configuration.flushThreads)
       anchorWriter = AnchorWriter()
       admission = ServerAdmission(configuration.limits)

@@ -29,6 +29,7 @@ extension ServiceError {
         "the storage cannot be written; nothing changed",
         retryAfterMilliseconds: 1000
       )
+    case .deletionRefused(let why): Status(.deletionRefused, why)
     case .auditUnavailable:
       Status(
         .auditUnavailable,

@@ -36,6 +36,8 @@ final class Tenant: Sendable {
     /// Told of new limits whoever changes the settings, so that they count from the next request on.
     let admission: Admission
     let service: ServiceConfiguration.Limits
+    /// When a tenant of this name was deleted, Unix seconds: certificates that begin no later were that one's.
+    let tombstone: UInt64
     /// Who of the instances may do what, by both.
     private(set) var rules: InstanceRules
     /// An administrator locked the tenant; until the server ends.
@@ -49,18 +51,20 @@ final class Tenant: Sendable {
       settings: TenantSettings,
       persisted: PersistedState,
       admission: Admission,
-      service: ServiceConfiguration.Limits
+      service: ServiceConfiguration.Limits,
+      tombstone: UInt64
     ) {
       self.settings = settings
       self.persisted = persisted
       audit = settings.audit
       self.admission = admission
       self.service = service
-      rules = InstanceRules(file: settings.file.instances, persisted: persisted)
+      self.tombstone = tombstone
+      rules = InstanceRules(file: settings.file.instances, persisted: persisted, tombstone: tombstone)
     }
 
     private mutating func setRules() {
-      rules = InstanceRules(file: settings.file.instances, persisted: persisted)
+      rules = InstanceRules(file: settings.file.instances, persisted: persisted, tombstone: tombstone)
     }
   }
 
@@ -97,7 +101,10 @@ final class Tenant: Sendable {
     self.resources = resources
     // Looked at before they are read: what changes in between is read again.
     let yaml = FileSignature(path: "\(files.directory.path)/tenant.yaml")
-    let loaded = try files.load()
+    var loaded = try files.load()
+    let deletions = resources.deletions
+    // Whatever became of `persisted.json` when the deletion was asked for.
+    if deletions.standing(files.tenant) != nil { loaded.persisted.isDisabled = true }
     let credentials = loaded.settings.provider.credentialsFile
     let signatures = [yaml] + Self.signatures(files, credentials).dropFirst()
     watch = Mutex(TenantWatch(read: signatures, seen: signatures))
@@ -108,7 +115,8 @@ final class Tenant: Sendable {
         settings: loaded.settings,
         persisted: loaded.persisted,
         admission: admission,
-        service: limits
+        service: limits,
+        tombstone: deletions.tombstone(files.tenant)
       )
     )
     providers = TenantProviders(files.tenant, files, resources, admission)

@@ -67,6 +67,18 @@ final class Tenants: Sendable {
     known.withLock { known in if known[tenant.name] === tenant { known[tenant.name] = nil } }
   }
 
+  /// True if there is a directory of this name, whatever is in it, or the tenant is known.
+  func hasDirectory(_ name: TenantName) async throws(ServiceError) -> Bool {
+    if known(name) != nil { return true }
+    return try await onDisk { () throws(ConfigurationError) in
+      do {
+        return try self.resources.tenants.directory.status(of: name.text) != nil
+      } catch {
+        throw ConfigurationError("\(error)")
+      }
+    }
+  }
+
   /// Finds a tenant; nil where the directory has none of this name.
   func find(_ name: TenantName) async throws(ServiceError) -> Tenant? {
     if let tenant = known(name) { return tenant }
@@ -153,7 +165,8 @@ final class Tenants: Sendable {
 
   /// - Returns: false where the tenant is hidden.
   private func mayBeFound(_ name: TenantName) throws(ServiceError) -> Bool {
-    try onTheirWay.withLock { onTheirWay throws(ServiceError) in
+    if resources.deletions.standing(name)?.phase == .begun { return false }
+    return try onTheirWay.withLock { onTheirWay throws(ServiceError) in
       guard !onTheirWay.doubted.contains(name) else {
         throw .storageUnavailable(
           "whether the tenant '\(name)' was made is not settled: run its creation again"

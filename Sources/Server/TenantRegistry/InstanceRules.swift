@@ -58,9 +58,13 @@ public struct InstanceRules: Sendable, Equatable {
   private let access: [InstanceName: InstanceAccess]
   /// When names were revoked, Unix seconds; and whether they were added again.
   private let revoked: [InstanceName: (at: UInt64, isBack: Bool)]
+  private let tombstone: UInt64
 
   /// Puts together what the file lists and what was persisted. The persisted access of a name goes before the file's; a tombstone before both.
-  public init(file: AllowedInstances, persisted: PersistedState) {
+  ///
+  /// - Parameter tombstone: when a tenant of the same name was deleted, Unix seconds: no certificate that begins no later may call; 0: none was.
+  public init(file: AllowedInstances, persisted: PersistedState, tombstone: UInt64 = 0) {
+    self.tombstone = tombstone
     var access: [InstanceName: InstanceAccess] = [:]
     switch file {
     case .any: others = .all
@@ -81,6 +85,7 @@ public struct InstanceRules: Sendable, Equatable {
   /// - Parameter notBefore: start of its validity, Unix seconds. Of a name that was revoked only those that begin in a later second than that
   ///   count: what was issued within the same one may have been issued before.
   public func access(of instance: InstanceName, notBefore: UInt64) -> InstanceAccess? {
+    guard notBefore > tombstone || tombstone == 0 else { return nil }
     if !revoked.isEmpty, let tombstone = revoked[instance] {
       guard tombstone.isBack, notBefore > tombstone.at else { return nil }
     }
@@ -94,7 +99,7 @@ public struct InstanceRules: Sendable, Equatable {
 
   /// Field by field.
   public static func == (left: Self, right: Self) -> Bool {
-    left.others == right.others && left.access == right.access
+    left.others == right.others && left.tombstone == right.tombstone && left.access == right.access
       && left.revoked.mapValues { [$0.at, $0.isBack ? 1 : 0] }
         == right.revoked.mapValues { [$0.at, $0.isBack ? 1 : 0] }
   }

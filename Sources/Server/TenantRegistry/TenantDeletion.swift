@@ -1,4 +1,5 @@
 public import ConfigurationFiles
+public import Cryptography
 public import KeyringCore
 public import KeyringStorage
 
@@ -28,6 +29,8 @@ public struct TenantDeletion: Sendable, Equatable {
   public let cmkDays: Int?
   /// When all was destroyed, Unix milliseconds; 0 before.
   public var doneMilliseconds: UInt64 = 0
+  /// When a tenant of this name was deleted before, Unix milliseconds; 0 where none was.
+  public var formerMilliseconds: UInt64 = 0
 
   /// One that waits.
   public init(
@@ -46,6 +49,7 @@ public struct TenantDeletion: Sendable, Equatable {
 
   private static let keys = [
     "version", "tenant", "phase", "requested_by", "requested_ms", "due_ms", "cmk_days", "done_ms",
+    "former_ms",
   ]
 
   /// Reads the file; strict, as everything.
@@ -57,7 +61,7 @@ public struct TenantDeletion: Sendable, Equatable {
       let requestedBy = try document.text("requested_by"),
       let requested = try document.number("requested_ms", times),
       let due = try document.number("due_ms", times), let days = try document.number("cmk_days", 0...30),
-      let done = try document.number("done_ms", times)
+      let done = try document.number("done_ms", times), let former = try document.number("former_ms", times)
     else { throw document.error("this is no record of the deletion of '\(tenant)'") }
     try document.finish(known: Self.keys)
     self.init(
@@ -69,6 +73,7 @@ public struct TenantDeletion: Sendable, Equatable {
     )
     self.phase = phase
     doneMilliseconds = UInt64(done)
+    formerMilliseconds = UInt64(former)
   }
 
   var json: String {
@@ -81,7 +86,8 @@ public struct TenantDeletion: Sendable, Equatable {
       "requested_ms": \(requestedMilliseconds),
       "due_ms": \(dueMilliseconds),
       "cmk_days": \(cmkDays ?? 0),
-      "done_ms": \(doneMilliseconds)
+      "done_ms": \(doneMilliseconds),
+      "former_ms": \(formerMilliseconds)
     }
 
     """
@@ -101,6 +107,15 @@ public struct TenantDeletions: Sendable {
   public init(in tenants: DirectoryDescriptor) throws(FileError) {
     directory = try tenants.directory(Self.directoryName, create: true)
     try tenants.synchronize()
+  }
+
+  /// Opens it; nil where no tenant was ever to be deleted.
+  public init?(existingIn tenants: DirectoryDescriptor) throws(FileError) {
+    do throws(FileError) {
+      directory = try tenants.directory(Self.directoryName)
+    } catch .absent {
+      return nil
+    }
   }
 
   /// All there are; one that cannot be read is in its place.
@@ -152,6 +167,17 @@ public struct TenantDeletions: Sendable {
   public func remove(_ tenant: TenantName) throws(FileError) { try directory.removeFile("\(tenant).json") }
 
   // MARK: Receipts
+
+  private static let keyName = "receipt.key"
+  private static let publicKeyName = "receipt.pub"
+
+  /// What signs receipts; made with the first.
+  public func signer() throws(SigningKeyFile.Failure) -> SigningKey {
+    try SigningKeyFile.load(Self.keyName, public: Self.publicKeyName, in: directory)
+  }
+
+  /// What checks them, PEM; nil before the first.
+  public func publicKey() throws(FileError) -> [UInt8]? { try readReceipt(Self.publicKeyName) }
 
   /// A receipt that is being written: what was there, before it is destroyed.
   public func draft(_ deletion: TenantDeletion) throws(FileError) -> [UInt8]? {

@@ -50,6 +50,8 @@ enum RequestSeeds {
       .tenantEnable("acme"),
       .instanceAdd(tenant: "acme", instance: "a", permissions: ["read"], scopes: ["own"]),
       .instanceRevoke(tenant: "acme", instance: "a"), .tenantLock("acme"), .tenantUnlock("acme"),
+      .tenantDelete(TenantDeleteCall(tenant: "acme", afterSeconds: 1, cmkDays: 7)),
+      .tenantUndelete("acme"), .tenantReceipt("acme"),
       .serviceReload, .instanceList("acme"),
       .variablesSet(tenant: "acme", name: "profile", value: "any", .persist),
       .variablesSet(tenant: "acme", name: "read_only", value: "on", .global), .variablesList("acme"),

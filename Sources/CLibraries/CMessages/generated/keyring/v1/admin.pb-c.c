@@ -2032,6 +2032,276 @@ void   keyring__v1__tenant_reload_reply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__tenant_reload_reply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   keyring__v1__tenant_delete_request__init
+                     (Keyring__V1__TenantDeleteRequest         *message)
+{
+  static const Keyring__V1__TenantDeleteRequest init_value = KEYRING__V1__TENANT_DELETE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_delete_request__get_packed_size
+                     (const Keyring__V1__TenantDeleteRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_delete_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_delete_request__pack
+                     (const Keyring__V1__TenantDeleteRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_delete_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_delete_request__pack_to_buffer
+                     (const Keyring__V1__TenantDeleteRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_delete_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantDeleteRequest *
+       keyring__v1__tenant_delete_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantDeleteRequest *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_delete_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_delete_request__free_unpacked
+                     (Keyring__V1__TenantDeleteRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_delete_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_delete_reply__init
+                     (Keyring__V1__TenantDeleteReply         *message)
+{
+  static const Keyring__V1__TenantDeleteReply init_value = KEYRING__V1__TENANT_DELETE_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_delete_reply__get_packed_size
+                     (const Keyring__V1__TenantDeleteReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_delete_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_delete_reply__pack
+                     (const Keyring__V1__TenantDeleteReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_delete_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_delete_reply__pack_to_buffer
+                     (const Keyring__V1__TenantDeleteReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_delete_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantDeleteReply *
+       keyring__v1__tenant_delete_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantDeleteReply *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_delete_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_delete_reply__free_unpacked
+                     (Keyring__V1__TenantDeleteReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_delete_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_undelete_request__init
+                     (Keyring__V1__TenantUndeleteRequest         *message)
+{
+  static const Keyring__V1__TenantUndeleteRequest init_value = KEYRING__V1__TENANT_UNDELETE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_undelete_request__get_packed_size
+                     (const Keyring__V1__TenantUndeleteRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_undelete_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_undelete_request__pack
+                     (const Keyring__V1__TenantUndeleteRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_undelete_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_undelete_request__pack_to_buffer
+                     (const Keyring__V1__TenantUndeleteRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_undelete_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantUndeleteRequest *
+       keyring__v1__tenant_undelete_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantUndeleteRequest *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_undelete_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_undelete_request__free_unpacked
+                     (Keyring__V1__TenantUndeleteRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_undelete_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_undelete_reply__init
+                     (Keyring__V1__TenantUndeleteReply         *message)
+{
+  static const Keyring__V1__TenantUndeleteReply init_value = KEYRING__V1__TENANT_UNDELETE_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_undelete_reply__get_packed_size
+                     (const Keyring__V1__TenantUndeleteReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_undelete_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_undelete_reply__pack
+                     (const Keyring__V1__TenantUndeleteReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_undelete_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_undelete_reply__pack_to_buffer
+                     (const Keyring__V1__TenantUndeleteReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_undelete_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantUndeleteReply *
+       keyring__v1__tenant_undelete_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantUndeleteReply *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_undelete_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_undelete_reply__free_unpacked
+                     (Keyring__V1__TenantUndeleteReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_undelete_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_receipt_request__init
+                     (Keyring__V1__TenantReceiptRequest         *message)
+{
+  static const Keyring__V1__TenantReceiptRequest init_value = KEYRING__V1__TENANT_RECEIPT_REQUEST__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_receipt_request__get_packed_size
+                     (const Keyring__V1__TenantReceiptRequest *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_receipt_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_receipt_request__pack
+                     (const Keyring__V1__TenantReceiptRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_receipt_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_receipt_request__pack_to_buffer
+                     (const Keyring__V1__TenantReceiptRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_receipt_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantReceiptRequest *
+       keyring__v1__tenant_receipt_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantReceiptRequest *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_receipt_request__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_receipt_request__free_unpacked
+                     (Keyring__V1__TenantReceiptRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_receipt_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   keyring__v1__tenant_receipt_reply__init
+                     (Keyring__V1__TenantReceiptReply         *message)
+{
+  static const Keyring__V1__TenantReceiptReply init_value = KEYRING__V1__TENANT_RECEIPT_REPLY__INIT;
+  *message = init_value;
+}
+size_t keyring__v1__tenant_receipt_reply__get_packed_size
+                     (const Keyring__V1__TenantReceiptReply *message)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_receipt_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t keyring__v1__tenant_receipt_reply__pack
+                     (const Keyring__V1__TenantReceiptReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_receipt_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t keyring__v1__tenant_receipt_reply__pack_to_buffer
+                     (const Keyring__V1__TenantReceiptReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &keyring__v1__tenant_receipt_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Keyring__V1__TenantReceiptReply *
+       keyring__v1__tenant_receipt_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Keyring__V1__TenantReceiptReply *)
+     protobuf_c_message_unpack (&keyring__v1__tenant_receipt_reply__descriptor,
+                                allocator, len, data);
+}
+void   keyring__v1__tenant_receipt_reply__free_unpacked
+                     (Keyring__V1__TenantReceiptReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &keyring__v1__tenant_receipt_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   keyring__v1__tenant_lock_request__init
                      (Keyring__V1__TenantLockRequest         *message)
 {
@@ -6503,6 +6773,266 @@ const ProtobufCMessageDescriptor keyring__v1__tenant_reload_reply__descriptor =
   (ProtobufCMessageInit) keyring__v1__tenant_reload_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor keyring__v1__tenant_delete_request__field_descriptors[3] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantDeleteRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "after_seconds",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantDeleteRequest, after_seconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cmk_days",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantDeleteRequest, cmk_days),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_delete_request__field_indices_by_name[] = {
+  1,   /* field[1] = after_seconds */
+  2,   /* field[2] = cmk_days */
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__tenant_delete_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_delete_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantDeleteRequest",
+  "TenantDeleteRequest",
+  "Keyring__V1__TenantDeleteRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantDeleteRequest),
+  3,
+  keyring__v1__tenant_delete_request__field_descriptors,
+  keyring__v1__tenant_delete_request__field_indices_by_name,
+  1,  keyring__v1__tenant_delete_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_delete_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_delete_reply__field_descriptors[2] =
+{
+  {
+    "due_ms",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantDeleteReply, due_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "done",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantDeleteReply, done),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_delete_reply__field_indices_by_name[] = {
+  1,   /* field[1] = done */
+  0,   /* field[0] = due_ms */
+};
+static const ProtobufCIntRange keyring__v1__tenant_delete_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_delete_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantDeleteReply",
+  "TenantDeleteReply",
+  "Keyring__V1__TenantDeleteReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantDeleteReply),
+  2,
+  keyring__v1__tenant_delete_reply__field_descriptors,
+  keyring__v1__tenant_delete_reply__field_indices_by_name,
+  1,  keyring__v1__tenant_delete_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_delete_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_undelete_request__field_descriptors[1] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantUndeleteRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_undelete_request__field_indices_by_name[] = {
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__tenant_undelete_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_undelete_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantUndeleteRequest",
+  "TenantUndeleteRequest",
+  "Keyring__V1__TenantUndeleteRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantUndeleteRequest),
+  1,
+  keyring__v1__tenant_undelete_request__field_descriptors,
+  keyring__v1__tenant_undelete_request__field_indices_by_name,
+  1,  keyring__v1__tenant_undelete_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_undelete_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define keyring__v1__tenant_undelete_reply__field_descriptors NULL
+#define keyring__v1__tenant_undelete_reply__field_indices_by_name NULL
+#define keyring__v1__tenant_undelete_reply__number_ranges NULL
+const ProtobufCMessageDescriptor keyring__v1__tenant_undelete_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantUndeleteReply",
+  "TenantUndeleteReply",
+  "Keyring__V1__TenantUndeleteReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantUndeleteReply),
+  0,
+  keyring__v1__tenant_undelete_reply__field_descriptors,
+  keyring__v1__tenant_undelete_reply__field_indices_by_name,
+  0,  keyring__v1__tenant_undelete_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_undelete_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_receipt_request__field_descriptors[1] =
+{
+  {
+    "tenant",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantReceiptRequest, tenant),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_receipt_request__field_indices_by_name[] = {
+  0,   /* field[0] = tenant */
+};
+static const ProtobufCIntRange keyring__v1__tenant_receipt_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_receipt_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantReceiptRequest",
+  "TenantReceiptRequest",
+  "Keyring__V1__TenantReceiptRequest",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantReceiptRequest),
+  1,
+  keyring__v1__tenant_receipt_request__field_descriptors,
+  keyring__v1__tenant_receipt_request__field_indices_by_name,
+  1,  keyring__v1__tenant_receipt_request__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_receipt_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor keyring__v1__tenant_receipt_reply__field_descriptors[2] =
+{
+  {
+    "receipt",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantReceiptReply, receipt),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "public_key",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Keyring__V1__TenantReceiptReply, public_key),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned keyring__v1__tenant_receipt_reply__field_indices_by_name[] = {
+  1,   /* field[1] = public_key */
+  0,   /* field[0] = receipt */
+};
+static const ProtobufCIntRange keyring__v1__tenant_receipt_reply__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor keyring__v1__tenant_receipt_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "keyring.v1.TenantReceiptReply",
+  "TenantReceiptReply",
+  "Keyring__V1__TenantReceiptReply",
+  "keyring.v1",
+  sizeof(Keyring__V1__TenantReceiptReply),
+  2,
+  keyring__v1__tenant_receipt_reply__field_descriptors,
+  keyring__v1__tenant_receipt_reply__field_indices_by_name,
+  1,  keyring__v1__tenant_receipt_reply__number_ranges,
+  (ProtobufCMessageInit) keyring__v1__tenant_receipt_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCFieldDescriptor keyring__v1__tenant_lock_request__field_descriptors[1] =
 {
   {
@@ -8799,7 +9329,7 @@ const ProtobufCEnumDescriptor keyring__v1__finding_code__descriptor =
   keyring__v1__finding_code__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[28] =
+static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[31] =
 {
   { "TenantCreate", &keyring__v1__tenant_create_request__descriptor, &keyring__v1__tenant_create_reply__descriptor },
   { "TenantList", &keyring__v1__tenant_list_request__descriptor, &keyring__v1__tenant_list_reply__descriptor },
@@ -8826,6 +9356,9 @@ static const ProtobufCMethodDescriptor keyring__v1__admin__method_descriptors[28
   { "TenantMove", &keyring__v1__tenant_move_request__descriptor, &keyring__v1__tenant_move_reply__descriptor },
   { "InstanceRevoke", &keyring__v1__instance_revoke_request__descriptor, &keyring__v1__instance_revoke_reply__descriptor },
   { "ServiceReload", &keyring__v1__service_reload_request__descriptor, &keyring__v1__service_reload_reply__descriptor },
+  { "TenantDelete", &keyring__v1__tenant_delete_request__descriptor, &keyring__v1__tenant_delete_reply__descriptor },
+  { "TenantUndelete", &keyring__v1__tenant_undelete_request__descriptor, &keyring__v1__tenant_undelete_reply__descriptor },
+  { "TenantReceipt", &keyring__v1__tenant_receipt_request__descriptor, &keyring__v1__tenant_receipt_reply__descriptor },
   { "TenantLock", &keyring__v1__tenant_lock_request__descriptor, &keyring__v1__tenant_lock_reply__descriptor },
   { "TenantUnlock", &keyring__v1__tenant_unlock_request__descriptor, &keyring__v1__tenant_unlock_reply__descriptor },
   { "TenantApply", &keyring__v1__tenant_apply_request__descriptor, &keyring__v1__tenant_apply_reply__descriptor },
@@ -8847,16 +9380,19 @@ const unsigned keyring__v1__admin__method_indices_by_name[] = {
   24,        /* ServiceReload */
   12,        /* Status */
   13,        /* TenantAccept */
-  27,        /* TenantApply */
+  30,        /* TenantApply */
   0,        /* TenantCreate */
+  25,        /* TenantDelete */
   3,        /* TenantDisable */
   4,        /* TenantEnable */
   1,        /* TenantList */
-  25,        /* TenantLock */
+  28,        /* TenantLock */
   22,        /* TenantMove */
+  27,        /* TenantReceipt */
   20,        /* TenantReload */
   2,        /* TenantShow */
-  26,        /* TenantUnlock */
+  26,        /* TenantUndelete */
+  29,        /* TenantUnlock */
   8,        /* VariablesList */
   7         /* VariablesSet */
 };
@@ -8867,7 +9403,7 @@ const ProtobufCServiceDescriptor keyring__v1__admin__descriptor =
   "Admin",
   "Keyring__V1__Admin",
   "keyring.v1",
-  28,
+  31,
   keyring__v1__admin__method_descriptors,
   keyring__v1__admin__method_indices_by_name
 };
@@ -9071,13 +9607,37 @@ void keyring__v1__admin__service_reload(ProtobufCService *service,
   assert(service->descriptor == &keyring__v1__admin__descriptor);
   service->invoke(service, 24, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void keyring__v1__admin__tenant_delete(ProtobufCService *service,
+                                       const Keyring__V1__TenantDeleteRequest *input,
+                                       Keyring__V1__TenantDeleteReply_Closure closure,
+                                       void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 25, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__tenant_undelete(ProtobufCService *service,
+                                         const Keyring__V1__TenantUndeleteRequest *input,
+                                         Keyring__V1__TenantUndeleteReply_Closure closure,
+                                         void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 26, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void keyring__v1__admin__tenant_receipt(ProtobufCService *service,
+                                        const Keyring__V1__TenantReceiptRequest *input,
+                                        Keyring__V1__TenantReceiptReply_Closure closure,
+                                        void *closure_data)
+{
+  assert(service->descriptor == &keyring__v1__admin__descriptor);
+  service->invoke(service, 27, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void keyring__v1__admin__tenant_lock(ProtobufCService *service,
                                      const Keyring__V1__TenantLockRequest *input,
                                      Keyring__V1__TenantLockReply_Closure closure,
                                      void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 25, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 28, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__tenant_unlock(ProtobufCService *service,
                                        const Keyring__V1__TenantUnlockRequest *input,
@@ -9085,7 +9645,7 @@ void keyring__v1__admin__tenant_unlock(ProtobufCService *service,
                                        void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 26, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 29, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__tenant_apply(ProtobufCService *service,
                                       const Keyring__V1__TenantApplyRequest *input,
@@ -9093,7 +9653,7 @@ void keyring__v1__admin__tenant_apply(ProtobufCService *service,
                                       void *closure_data)
 {
   assert(service->descriptor == &keyring__v1__admin__descriptor);
-  service->invoke(service, 27, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 30, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
                                Keyring__V1__Admin_ServiceDestroy destroy)

@@ -1222,7 +1222,7 @@ void   keyring__v1__who_am_ireply__free_unpacked
   assert(message->base.descriptor == &keyring__v1__who_am_ireply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[43] =
+static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[46] =
 {
   {
     "id",
@@ -1693,6 +1693,30 @@ static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[43
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "tenant_delete",
+    89,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, tenant_delete),
+    &keyring__v1__tenant_delete_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenant_undelete",
+    90,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, tenant_undelete),
+    &keyring__v1__tenant_undelete_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "tenant_apply",
     91,
     PROTOBUF_C_LABEL_NONE,
@@ -1700,6 +1724,18 @@ static const ProtobufCFieldDescriptor keyring__v1__request__field_descriptors[43
     offsetof(Keyring__V1__Request, call_case),
     offsetof(Keyring__V1__Request, tenant_apply),
     &keyring__v1__tenant_apply_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenant_receipt",
+    92,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Request, call_case),
+    offsetof(Keyring__V1__Request, tenant_receipt),
+    &keyring__v1__tenant_receipt_request__descriptor,
     NULL,
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
@@ -1747,7 +1783,7 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   30,   /* field[30] = backup_read */
   28,   /* field[28] = cmk_manage */
   6,   /* field[6] = describe */
-  40,   /* field[40] = explain */
+  43,   /* field[43] = explain */
   5,   /* field[5] = fetch */
   8,   /* field[8] = generate */
   0,   /* field[0] = id */
@@ -1769,16 +1805,19 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   26,   /* field[26] = status */
   7,   /* field[7] = store */
   27,   /* field[27] = tenant_accept */
-  39,   /* field[39] = tenant_apply */
+  41,   /* field[41] = tenant_apply */
   15,   /* field[15] = tenant_create */
+  39,   /* field[39] = tenant_delete */
   18,   /* field[18] = tenant_disable */
   19,   /* field[19] = tenant_enable */
   16,   /* field[16] = tenant_list */
-  41,   /* field[41] = tenant_lock */
+  44,   /* field[44] = tenant_lock */
   36,   /* field[36] = tenant_move */
+  42,   /* field[42] = tenant_receipt */
   35,   /* field[35] = tenant_reload */
   17,   /* field[17] = tenant_show */
-  42,   /* field[42] = tenant_unlock */
+  40,   /* field[40] = tenant_undelete */
+  45,   /* field[45] = tenant_unlock */
   1,   /* field[1] = timeout_ms */
   2,   /* field[2] = traceparent */
   12,   /* field[12] = transact */
@@ -1786,15 +1825,14 @@ static const unsigned keyring__v1__request__field_indices_by_name[] = {
   22,   /* field[22] = variables_set */
   13,   /* field[13] = who_am_i */
 };
-static const ProtobufCIntRange keyring__v1__request__number_ranges[6 + 1] =
+static const ProtobufCIntRange keyring__v1__request__number_ranges[5 + 1] =
 {
   { 1, 0 },
   { 16, 5 },
   { 64, 15 },
   { 87, 37 },
-  { 91, 39 },
-  { 96, 40 },
-  { 0, 43 }
+  { 96, 43 },
+  { 0, 46 }
 };
 const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
 {
@@ -1804,14 +1842,14 @@ const ProtobufCMessageDescriptor keyring__v1__request__descriptor =
   "Keyring__V1__Request",
   "keyring.v1",
   sizeof(Keyring__V1__Request),
-  43,
+  46,
   keyring__v1__request__field_descriptors,
   keyring__v1__request__field_indices_by_name,
-  6,  keyring__v1__request__number_ranges,
+  5,  keyring__v1__request__number_ranges,
   (ProtobufCMessageInit) keyring__v1__request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[41] =
+static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[44] =
 {
   {
     "id",
@@ -2258,6 +2296,30 @@ static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[41] 
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "tenant_delete",
+    89,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, tenant_delete),
+    &keyring__v1__tenant_delete_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenant_undelete",
+    90,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, tenant_undelete),
+    &keyring__v1__tenant_undelete_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "tenant_apply",
     91,
     PROTOBUF_C_LABEL_NONE,
@@ -2265,6 +2327,18 @@ static const ProtobufCFieldDescriptor keyring__v1__reply__field_descriptors[41] 
     offsetof(Keyring__V1__Reply, result_case),
     offsetof(Keyring__V1__Reply, tenant_apply),
     &keyring__v1__tenant_apply_reply__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tenant_receipt",
+    92,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Keyring__V1__Reply, result_case),
+    offsetof(Keyring__V1__Reply, tenant_receipt),
+    &keyring__v1__tenant_receipt_reply__descriptor,
     NULL,
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
@@ -2312,7 +2386,7 @@ static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   28,   /* field[28] = backup_read */
   26,   /* field[26] = cmk_manage */
   4,   /* field[4] = describe */
-  38,   /* field[38] = explain */
+  41,   /* field[41] = explain */
   3,   /* field[3] = fetch */
   6,   /* field[6] = generate */
   0,   /* field[0] = id */
@@ -2334,30 +2408,32 @@ static const unsigned keyring__v1__reply__field_indices_by_name[] = {
   24,   /* field[24] = status_report */
   5,   /* field[5] = store */
   25,   /* field[25] = tenant_accept */
-  37,   /* field[37] = tenant_apply */
+  39,   /* field[39] = tenant_apply */
   13,   /* field[13] = tenant_create */
+  37,   /* field[37] = tenant_delete */
   16,   /* field[16] = tenant_disable */
   17,   /* field[17] = tenant_enable */
   14,   /* field[14] = tenant_list */
-  39,   /* field[39] = tenant_lock */
+  42,   /* field[42] = tenant_lock */
   34,   /* field[34] = tenant_move */
+  40,   /* field[40] = tenant_receipt */
   33,   /* field[33] = tenant_reload */
   15,   /* field[15] = tenant_show */
-  40,   /* field[40] = tenant_unlock */
+  38,   /* field[38] = tenant_undelete */
+  43,   /* field[43] = tenant_unlock */
   10,   /* field[10] = transact */
   21,   /* field[21] = variables_list */
   20,   /* field[20] = variables_set */
   11,   /* field[11] = who_am_i */
 };
-static const ProtobufCIntRange keyring__v1__reply__number_ranges[6 + 1] =
+static const ProtobufCIntRange keyring__v1__reply__number_ranges[5 + 1] =
 {
   { 1, 0 },
   { 16, 3 },
   { 64, 13 },
   { 87, 35 },
-  { 91, 37 },
-  { 96, 38 },
-  { 0, 41 }
+  { 96, 41 },
+  { 0, 44 }
 };
 const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
 {
@@ -2367,10 +2443,10 @@ const ProtobufCMessageDescriptor keyring__v1__reply__descriptor =
   "Keyring__V1__Reply",
   "keyring.v1",
   sizeof(Keyring__V1__Reply),
-  41,
+  44,
   keyring__v1__reply__field_descriptors,
   keyring__v1__reply__field_indices_by_name,
-  6,  keyring__v1__reply__number_ranges,
+  5,  keyring__v1__reply__number_ranges,
   (ProtobufCMessageInit) keyring__v1__reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -3797,7 +3873,7 @@ const ProtobufCEnumDescriptor keyring__v1__code__descriptor =
   keyring__v1__code__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCEnumValue keyring__v1__reason__enum_values_by_number[35] =
+static const ProtobufCEnumValue keyring__v1__reason__enum_values_by_number[36] =
 {
   { "REASON_UNSPECIFIED", "KEYRING__V1__REASON__REASON_UNSPECIFIED", 0 },
   { "KEY_EXISTS", "KEYRING__V1__REASON__KEY_EXISTS", 1 },
@@ -3834,16 +3910,18 @@ static const ProtobufCEnumValue keyring__v1__reason__enum_values_by_number[35] =
   { "RESTORE_REFUSED", "KEYRING__V1__REASON__RESTORE_REFUSED", 32 },
   { "TRANSFER_EXPIRED", "KEYRING__V1__REASON__TRANSFER_EXPIRED", 33 },
   { "AUDIT_UNAVAILABLE", "KEYRING__V1__REASON__AUDIT_UNAVAILABLE", 40 },
+  { "DELETION_REFUSED", "KEYRING__V1__REASON__DELETION_REFUSED", 41 },
 };
 static const ProtobufCIntRange keyring__v1__reason__value_ranges[] = {
-{0, 0},{40, 34},{0, 35}
+{0, 0},{40, 34},{0, 36}
 };
-static const ProtobufCEnumValueIndex keyring__v1__reason__enum_values_by_name[35] =
+static const ProtobufCEnumValueIndex keyring__v1__reason__enum_values_by_name[36] =
 {
   { "AUDIT_UNAVAILABLE", 34 },
   { "BACKUP_INVALID", 31 },
   { "CMK_TRANSIENT", 27 },
   { "CONFIGURATION_INVALID", 30 },
+  { "DELETION_REFUSED", 35 },
   { "FORBIDDEN", 7 },
   { "IDEMPOTENCY_MISMATCH", 18 },
   { "INTERNAL_ERROR", 25 },
@@ -3883,9 +3961,9 @@ const ProtobufCEnumDescriptor keyring__v1__reason__descriptor =
   "Reason",
   "Keyring__V1__Reason",
   "keyring.v1",
-  35,
+  36,
   keyring__v1__reason__enum_values_by_number,
-  35,
+  36,
   keyring__v1__reason__enum_values_by_name,
   2,
   keyring__v1__reason__value_ranges,

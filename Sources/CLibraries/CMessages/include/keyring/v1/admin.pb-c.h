@@ -60,6 +60,12 @@ typedef struct Keyring__V1__TenantAcceptRequest Keyring__V1__TenantAcceptRequest
 typedef struct Keyring__V1__TenantAcceptReply Keyring__V1__TenantAcceptReply;
 typedef struct Keyring__V1__TenantReloadRequest Keyring__V1__TenantReloadRequest;
 typedef struct Keyring__V1__TenantReloadReply Keyring__V1__TenantReloadReply;
+typedef struct Keyring__V1__TenantDeleteRequest Keyring__V1__TenantDeleteRequest;
+typedef struct Keyring__V1__TenantDeleteReply Keyring__V1__TenantDeleteReply;
+typedef struct Keyring__V1__TenantUndeleteRequest Keyring__V1__TenantUndeleteRequest;
+typedef struct Keyring__V1__TenantUndeleteReply Keyring__V1__TenantUndeleteReply;
+typedef struct Keyring__V1__TenantReceiptRequest Keyring__V1__TenantReceiptRequest;
+typedef struct Keyring__V1__TenantReceiptReply Keyring__V1__TenantReceiptReply;
 typedef struct Keyring__V1__TenantLockRequest Keyring__V1__TenantLockRequest;
 typedef struct Keyring__V1__TenantLockReply Keyring__V1__TenantLockReply;
 typedef struct Keyring__V1__TenantUnlockRequest Keyring__V1__TenantUnlockRequest;
@@ -1289,6 +1295,97 @@ struct  Keyring__V1__TenantReloadReply
 #define KEYRING__V1__TENANT_RELOAD_REPLY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_reload_reply__descriptor) \
     , (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__TenantDeleteRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+  /*
+   * For how long it can be undone, at most 2,592,000 (30 days); 0: not at all, and the reply comes when all is destroyed.
+   */
+  uint64_t after_seconds;
+  /*
+   * 7 to 30: AWS KMS is told to delete the tenant's CMKs after as many days, once the deletion is due; 0: they stay. CMKs of the provider
+   * `local` are destroyed in any case.
+   */
+  uint32_t cmk_days;
+};
+#define KEYRING__V1__TENANT_DELETE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_delete_request__descriptor) \
+    , (char *)protobuf_c_empty_string, 0, 0 }
+
+
+struct  Keyring__V1__TenantDeleteReply
+{
+  ProtobufCMessage base;
+  /*
+   * When it is carried out, Unix milliseconds.
+   */
+  uint64_t due_ms;
+  /*
+   * True where it is.
+   */
+  protobuf_c_boolean done;
+};
+#define KEYRING__V1__TENANT_DELETE_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_delete_reply__descriptor) \
+    , 0, 0 }
+
+
+struct  Keyring__V1__TenantUndeleteRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required.
+   */
+  char *tenant;
+};
+#define KEYRING__V1__TENANT_UNDELETE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_undelete_request__descriptor) \
+    , (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__TenantUndeleteReply
+{
+  ProtobufCMessage base;
+};
+#define KEYRING__V1__TENANT_UNDELETE_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_undelete_reply__descriptor) \
+     }
+
+
+struct  Keyring__V1__TenantReceiptRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Required: of a tenant that is deleted.
+   */
+  char *tenant;
+};
+#define KEYRING__V1__TENANT_RECEIPT_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_receipt_request__descriptor) \
+    , (char *)protobuf_c_empty_string }
+
+
+struct  Keyring__V1__TenantReceiptReply
+{
+  ProtobufCMessage base;
+  /*
+   * Two lines of JSON: what was destroyed, and the signature of the first line (docs/OPERATIONS.md).
+   */
+  char *receipt;
+  /*
+   * What checks it: Ed25519, SubjectPublicKeyInfo in PEM.
+   */
+  char *public_key;
+};
+#define KEYRING__V1__TENANT_RECEIPT_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&keyring__v1__tenant_receipt_reply__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
 
 
 struct  Keyring__V1__TenantLockRequest
@@ -2854,6 +2951,120 @@ Keyring__V1__TenantReloadReply *
 void   keyring__v1__tenant_reload_reply__free_unpacked
                      (Keyring__V1__TenantReloadReply *message,
                       ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantDeleteRequest methods */
+void   keyring__v1__tenant_delete_request__init
+                     (Keyring__V1__TenantDeleteRequest         *message);
+size_t keyring__v1__tenant_delete_request__get_packed_size
+                     (const Keyring__V1__TenantDeleteRequest   *message);
+size_t keyring__v1__tenant_delete_request__pack
+                     (const Keyring__V1__TenantDeleteRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_delete_request__pack_to_buffer
+                     (const Keyring__V1__TenantDeleteRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantDeleteRequest *
+       keyring__v1__tenant_delete_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_delete_request__free_unpacked
+                     (Keyring__V1__TenantDeleteRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantDeleteReply methods */
+void   keyring__v1__tenant_delete_reply__init
+                     (Keyring__V1__TenantDeleteReply         *message);
+size_t keyring__v1__tenant_delete_reply__get_packed_size
+                     (const Keyring__V1__TenantDeleteReply   *message);
+size_t keyring__v1__tenant_delete_reply__pack
+                     (const Keyring__V1__TenantDeleteReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_delete_reply__pack_to_buffer
+                     (const Keyring__V1__TenantDeleteReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantDeleteReply *
+       keyring__v1__tenant_delete_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_delete_reply__free_unpacked
+                     (Keyring__V1__TenantDeleteReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantUndeleteRequest methods */
+void   keyring__v1__tenant_undelete_request__init
+                     (Keyring__V1__TenantUndeleteRequest         *message);
+size_t keyring__v1__tenant_undelete_request__get_packed_size
+                     (const Keyring__V1__TenantUndeleteRequest   *message);
+size_t keyring__v1__tenant_undelete_request__pack
+                     (const Keyring__V1__TenantUndeleteRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_undelete_request__pack_to_buffer
+                     (const Keyring__V1__TenantUndeleteRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantUndeleteRequest *
+       keyring__v1__tenant_undelete_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_undelete_request__free_unpacked
+                     (Keyring__V1__TenantUndeleteRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantUndeleteReply methods */
+void   keyring__v1__tenant_undelete_reply__init
+                     (Keyring__V1__TenantUndeleteReply         *message);
+size_t keyring__v1__tenant_undelete_reply__get_packed_size
+                     (const Keyring__V1__TenantUndeleteReply   *message);
+size_t keyring__v1__tenant_undelete_reply__pack
+                     (const Keyring__V1__TenantUndeleteReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_undelete_reply__pack_to_buffer
+                     (const Keyring__V1__TenantUndeleteReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantUndeleteReply *
+       keyring__v1__tenant_undelete_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_undelete_reply__free_unpacked
+                     (Keyring__V1__TenantUndeleteReply *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantReceiptRequest methods */
+void   keyring__v1__tenant_receipt_request__init
+                     (Keyring__V1__TenantReceiptRequest         *message);
+size_t keyring__v1__tenant_receipt_request__get_packed_size
+                     (const Keyring__V1__TenantReceiptRequest   *message);
+size_t keyring__v1__tenant_receipt_request__pack
+                     (const Keyring__V1__TenantReceiptRequest   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_receipt_request__pack_to_buffer
+                     (const Keyring__V1__TenantReceiptRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantReceiptRequest *
+       keyring__v1__tenant_receipt_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_receipt_request__free_unpacked
+                     (Keyring__V1__TenantReceiptRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Keyring__V1__TenantReceiptReply methods */
+void   keyring__v1__tenant_receipt_reply__init
+                     (Keyring__V1__TenantReceiptReply         *message);
+size_t keyring__v1__tenant_receipt_reply__get_packed_size
+                     (const Keyring__V1__TenantReceiptReply   *message);
+size_t keyring__v1__tenant_receipt_reply__pack
+                     (const Keyring__V1__TenantReceiptReply   *message,
+                      uint8_t             *out);
+size_t keyring__v1__tenant_receipt_reply__pack_to_buffer
+                     (const Keyring__V1__TenantReceiptReply   *message,
+                      ProtobufCBuffer     *buffer);
+Keyring__V1__TenantReceiptReply *
+       keyring__v1__tenant_receipt_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   keyring__v1__tenant_receipt_reply__free_unpacked
+                     (Keyring__V1__TenantReceiptReply *message,
+                      ProtobufCAllocator *allocator);
 /* Keyring__V1__TenantLockRequest methods */
 void   keyring__v1__tenant_lock_request__init
                      (Keyring__V1__TenantLockRequest         *message);
@@ -3618,6 +3829,24 @@ typedef void (*Keyring__V1__TenantReloadRequest_Closure)
 typedef void (*Keyring__V1__TenantReloadReply_Closure)
                  (const Keyring__V1__TenantReloadReply *message,
                   void *closure_data);
+typedef void (*Keyring__V1__TenantDeleteRequest_Closure)
+                 (const Keyring__V1__TenantDeleteRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantDeleteReply_Closure)
+                 (const Keyring__V1__TenantDeleteReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantUndeleteRequest_Closure)
+                 (const Keyring__V1__TenantUndeleteRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantUndeleteReply_Closure)
+                 (const Keyring__V1__TenantUndeleteReply *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantReceiptRequest_Closure)
+                 (const Keyring__V1__TenantReceiptRequest *message,
+                  void *closure_data);
+typedef void (*Keyring__V1__TenantReceiptReply_Closure)
+                 (const Keyring__V1__TenantReceiptReply *message,
+                  void *closure_data);
 typedef void (*Keyring__V1__TenantLockRequest_Closure)
                  (const Keyring__V1__TenantLockRequest *message,
                   void *closure_data);
@@ -3824,6 +4053,18 @@ struct Keyring__V1__Admin_Service
                          const Keyring__V1__ServiceReloadRequest *input,
                          Keyring__V1__ServiceReloadReply_Closure closure,
                          void *closure_data);
+  void (*tenant_delete)(Keyring__V1__Admin_Service *service,
+                        const Keyring__V1__TenantDeleteRequest *input,
+                        Keyring__V1__TenantDeleteReply_Closure closure,
+                        void *closure_data);
+  void (*tenant_undelete)(Keyring__V1__Admin_Service *service,
+                          const Keyring__V1__TenantUndeleteRequest *input,
+                          Keyring__V1__TenantUndeleteReply_Closure closure,
+                          void *closure_data);
+  void (*tenant_receipt)(Keyring__V1__Admin_Service *service,
+                         const Keyring__V1__TenantReceiptRequest *input,
+                         Keyring__V1__TenantReceiptReply_Closure closure,
+                         void *closure_data);
   void (*tenant_lock)(Keyring__V1__Admin_Service *service,
                       const Keyring__V1__TenantLockRequest *input,
                       Keyring__V1__TenantLockReply_Closure closure,
@@ -3869,6 +4110,9 @@ void keyring__v1__admin__init (Keyring__V1__Admin_Service *service,
       function_prefix__ ## tenant_move,\
       function_prefix__ ## instance_revoke,\
       function_prefix__ ## service_reload,\
+      function_prefix__ ## tenant_delete,\
+      function_prefix__ ## tenant_undelete,\
+      function_prefix__ ## tenant_receipt,\
       function_prefix__ ## tenant_lock,\
       function_prefix__ ## tenant_unlock,\
       function_prefix__ ## tenant_apply  }
@@ -3972,6 +4216,18 @@ void keyring__v1__admin__service_reload(ProtobufCService *service,
                                         const Keyring__V1__ServiceReloadRequest *input,
                                         Keyring__V1__ServiceReloadReply_Closure closure,
                                         void *closure_data);
+void keyring__v1__admin__tenant_delete(ProtobufCService *service,
+                                       const Keyring__V1__TenantDeleteRequest *input,
+                                       Keyring__V1__TenantDeleteReply_Closure closure,
+                                       void *closure_data);
+void keyring__v1__admin__tenant_undelete(ProtobufCService *service,
+                                         const Keyring__V1__TenantUndeleteRequest *input,
+                                         Keyring__V1__TenantUndeleteReply_Closure closure,
+                                         void *closure_data);
+void keyring__v1__admin__tenant_receipt(ProtobufCService *service,
+                                        const Keyring__V1__TenantReceiptRequest *input,
+                                        Keyring__V1__TenantReceiptReply_Closure closure,
+                                        void *closure_data);
 void keyring__v1__admin__tenant_lock(ProtobufCService *service,
                                      const Keyring__V1__TenantLockRequest *input,
                                      Keyring__V1__TenantLockReply_Closure closure,
@@ -4037,6 +4293,12 @@ extern const ProtobufCMessageDescriptor keyring__v1__tenant_accept_request__desc
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_accept_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_reload_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_reload_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_delete_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_delete_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_undelete_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_undelete_reply__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_receipt_request__descriptor;
+extern const ProtobufCMessageDescriptor keyring__v1__tenant_receipt_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_lock_request__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_lock_reply__descriptor;
 extern const ProtobufCMessageDescriptor keyring__v1__tenant_unlock_request__descriptor;

@@ -213,7 +213,11 @@ typedef enum _Keyring__V1__Reason {
   /*
    * [UNAVAILABLE] The tenant's audit log is strict, and the entry of this call could not be written; nothing changed, and nothing was read.
    */
-  KEYRING__V1__REASON__AUDIT_UNAVAILABLE = 40
+  KEYRING__V1__REASON__AUDIT_UNAVAILABLE = 40,
+  /*
+   * [FAILED_PRECONDITION] A deletion of the tenant waits, or goes on, or was carried out, or does not; the message says which.
+   */
+  KEYRING__V1__REASON__DELETION_REFUSED = 41
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REASON)
 } Keyring__V1__Reason;
 /*
@@ -276,7 +280,10 @@ typedef enum {
   KEYRING__V1__REQUEST__CALL_TENANT_LOCK = 97,
   KEYRING__V1__REQUEST__CALL_TENANT_UNLOCK = 98,
   KEYRING__V1__REQUEST__CALL_EXPLAIN = 96,
-  KEYRING__V1__REQUEST__CALL_TENANT_APPLY = 91
+  KEYRING__V1__REQUEST__CALL_TENANT_DELETE = 89,
+  KEYRING__V1__REQUEST__CALL_TENANT_UNDELETE = 90,
+  KEYRING__V1__REQUEST__CALL_TENANT_APPLY = 91,
+  KEYRING__V1__REQUEST__CALL_TENANT_RECEIPT = 92
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REQUEST__CALL__CASE)
 } Keyring__V1__Request__CallCase;
 
@@ -348,7 +355,10 @@ struct  Keyring__V1__Request
     Keyring__V1__TenantLockRequest *tenant_lock;
     Keyring__V1__TenantUnlockRequest *tenant_unlock;
     Keyring__V1__ExplainRequest *explain;
+    Keyring__V1__TenantDeleteRequest *tenant_delete;
+    Keyring__V1__TenantUndeleteRequest *tenant_undelete;
     Keyring__V1__TenantApplyRequest *tenant_apply;
+    Keyring__V1__TenantReceiptRequest *tenant_receipt;
   };
 };
 #define KEYRING__V1__REQUEST__INIT \
@@ -395,7 +405,10 @@ typedef enum {
   KEYRING__V1__REPLY__RESULT_TENANT_LOCK = 97,
   KEYRING__V1__REPLY__RESULT_TENANT_UNLOCK = 98,
   KEYRING__V1__REPLY__RESULT_EXPLAIN = 96,
-  KEYRING__V1__REPLY__RESULT_TENANT_APPLY = 91
+  KEYRING__V1__REPLY__RESULT_TENANT_DELETE = 89,
+  KEYRING__V1__REPLY__RESULT_TENANT_UNDELETE = 90,
+  KEYRING__V1__REPLY__RESULT_TENANT_APPLY = 91,
+  KEYRING__V1__REPLY__RESULT_TENANT_RECEIPT = 92
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(KEYRING__V1__REPLY__RESULT__CASE)
 } Keyring__V1__Reply__ResultCase;
 
@@ -457,7 +470,10 @@ struct  Keyring__V1__Reply
     Keyring__V1__TenantLockReply *tenant_lock;
     Keyring__V1__TenantUnlockReply *tenant_unlock;
     Keyring__V1__ExplainReply *explain;
+    Keyring__V1__TenantDeleteReply *tenant_delete;
+    Keyring__V1__TenantUndeleteReply *tenant_undelete;
     Keyring__V1__TenantApplyReply *tenant_apply;
+    Keyring__V1__TenantReceiptReply *tenant_receipt;
   };
 };
 #define KEYRING__V1__REPLY__INIT \
