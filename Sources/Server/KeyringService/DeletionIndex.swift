@@ -10,18 +10,24 @@ final class DeletionIndex: Sendable {
   private struct State {
     var files: TenantDeletions?
     var known: [TenantName: TenantDeletion] = [:]
-    /// Why the last try to carry one out failed.
-    var failures: [TenantName: String] = [:]
-    /// Monotonic nanoseconds before which it is not tried again.
-    var notBefore: [TenantName: UInt64] = [:]
+    var failures: [TenantName: Failure] = [:]
+  }
+
+  /// Why the last try to carry one out failed, and when the next comes.
+  private struct Failure {
+    let why: String
+    /// Nanoseconds.
+    let pause: UInt64
+    /// Monotonic nanoseconds.
+    let retryAt: UInt64
   }
 
   /// The tenants directory.
   private let tenants: DirectoryDescriptor
   private let state = Mutex(State())
 
-  /// After a try that failed, nanoseconds to the next.
-  private static let pauseNanoseconds: UInt64 = 60_000_000_000
+  /// After a try that failed, nanoseconds to the next: doubled each time.
+  private static let pauses: ClosedRange<UInt64> = 2_000_000_000...60_000_000_000
 
   /// Reads them all.
   init(_ tenants: DirectoryDescriptor, _ logger: Logger) throws(FileError) {
@@ -58,14 +64,14 @@ final class DeletionIndex: Sendable {
   }
 
   /// Why the last try to carry it out failed; empty where none did.
-  func failure(_ name: TenantName) -> String { state.withLock { $0.failures[name] ?? "" } }
+  func failure(_ name: TenantName) -> String { state.withLock { $0.failures[name]?.why ?? "" } }
 
   /// Those whose time has come, and which are not put off.
   func due(nowMilliseconds: UInt64, now: UInt64) -> [TenantDeletion] {
     state.withLock { state in
       state.known.values.filter { deletion in
         deletion.phase != .done && deletion.dueMilliseconds <= nowMilliseconds
-          && state.notBefore[deletion.tenant, default: 0] <= now
+          && state.failures[deletion.tenant].map { $0.retryAt <= now } ?? true
       }
     }
   }
@@ -73,8 +79,11 @@ final class DeletionIndex: Sendable {
   /// Puts one off that failed.
   func failed(_ name: TenantName, _ why: String) {
     state.withLock { state in
-      state.failures[name] = why
-      state.notBefore[name] = monotonicNanoseconds() + Self.pauseNanoseconds
+      let pause = min(
+        state.failures[name].map { 2 * $0.pause } ?? Self.pauses.lowerBound,
+        Self.pauses.upperBound
+      )
+      state.failures[name] = Failure(why: why, pause: pause, retryAt: monotonicNanoseconds() + pause)
     }
   }
 
@@ -93,8 +102,7 @@ final class DeletionIndex: Sendable {
     try files().write(deletion)
     state.withLock { state in
       state.known[deletion.tenant] = deletion
-      state.failures[deletion.tenant] = nil
-      state.notBefore[deletion.tenant] = nil
+      if deletion.phase != .begun { state.failures[deletion.tenant] = nil }
     }
   }
 

@@ -32,10 +32,12 @@ extension Service {
   /// - Throws: where a deletion waits, or goes on.
   func checkThatNoDeletionStands(_ name: TenantName) throws(ServiceError) {
     guard let standing = resources.deletions.standing(name) else { return }
+    let failure = resources.deletions.failure(name)
     throw .deletionRefused(
-      standing.phase == .waiting
+      (standing.phase == .waiting
         ? "the tenant '\(name)' is to be deleted: `keyringctl tenant undelete \(name)` first"
-        : "the tenant '\(name)' is being deleted"
+        : "the tenant '\(name)' is being deleted")
+        + (failure.isEmpty ? "" : "; the last try failed: \(failure)")
     )
   }
 
