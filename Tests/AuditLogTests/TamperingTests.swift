@@ -89,6 +89,22 @@ import Testing
   }
 
   /// The end cut off at a checkpoint shows by the head alone, and the head of another time or key does not serve.
+  /// Numbers that nobody can count on from: found as anything else, by the server too.
+  @Test(arguments: [
+    ("\"serial\":1,", "\"serial\":\(UInt64.max),"), ("\"file\":1,", "\"file\":\(UInt64.max),"),
+  ])
+  func theHighestNumbersEndNobody(_ change: (from: String, to: String)) async throws {
+    let fixture = try LogFixture()
+    try await fixture.write(0..<1)
+    var forged = lines(try fixture.bytes(1))
+    forged[0] = Array(String(decoding: forged[0], as: UTF8.self).replacing(change.from, with: change.to).utf8)
+    try fixture.put(joined([forged[0]]), 1)
+    #expect(try !fixture.verify().isWhole)
+    try await fixture.write(1..<2)
+    #expect(try fixture.numbers() == [1])
+    #expect(try !fixture.verify().isWhole)
+  }
+
   @Test func theHeadFindsAnEndThatIsMissing() async throws {
     let fixture = try LogFixture()
     try await fixture.write(0..<5)
@@ -107,6 +123,25 @@ import Testing
   }
 
   /// Random changes of one to three kinds, hundreds of times.
+  /// A log that is closed when its next line would begin a file: the head knows that file, and the entries before it.
+  @Test func theHeadKnowsAFileThatWasBegunAtTheEnd() async throws {
+    let fixture = try LogFixture()
+    var limits = LogFixture.quick
+    (limits.fileBytesMax, limits.checkpointMilliseconds) = (4096, 60_000)
+    let directory = try fixture.open(limits: limits)
+    let log = try directory.log("acme")
+    var number = 0
+    repeat {
+      _ = try await log.write(LogFixture.record(number)).get()
+      number += 1
+    } while try fixture.bytes(1).count < 4096
+    await directory.close()
+    #expect(try fixture.verify().isWhole && fixture.head?.serial == fixture.verify().lastSerial)
+    let first = try fixture.bytes(1)
+    #expect(try !Self.check(fixture, [first]).isEmpty)
+    #expect(try !Self.check(fixture, [joined(lines(first).dropLast(2))]).isEmpty)
+  }
+
   @Test func randomTamperingIsAlwaysFound() async throws {
     let fixture = try await Self.log()
     let files = try fixture.files().map(\.bytes)

@@ -53,6 +53,40 @@ import Testing
     #expect(refused == 0 || fixture.notices.withLock { !$0.isEmpty })
   }
 
+  /// However many were refused, and however many entries come: the disk is tried once in a while, and once for each who waits.
+  @Test func aFailingDiskIsNotTriedMoreOftenTheMoreItFails() async throws {
+    let fixture = try LogFixture()
+    let disk = Disk()
+    let tries = Atomic(0)
+    var limits = LogFixture.quick
+    (limits.retryMilliseconds, limits.batchItems) = (100, 4)
+    let directory = try fixture.open(limits: limits, calls: { _ in disk.calls })
+    let log = try directory.log("acme")
+    _ = try await log.write(LogFixture.record(0)).get()
+    disk.set { call in
+      guard call == .write else { return .proceed }
+      tries.add(1, ordering: .relaxed)
+      return .fail(ENOSPC)
+    }
+    for number in 1...200 {
+      guard case .failure = await log.write(LogFixture.record(number)) else { throw UnexpectedSuccess() }
+    }
+    tries.store(0, ordering: .relaxed)
+    for number in 0..<50 {
+      log.note(LogFixture.record(1000 + number))
+      try await Task.sleep(for: .milliseconds(10))
+    }
+    // 500 ms, or more on a busy machine.
+    #expect(tries.load(ordering: .relaxed) <= 25)
+    disk.set(nil)
+    _ = try await log.write(LogFixture.record(20)).get()
+    try await until { log.counts.lastFailure.isEmpty }
+    await directory.close()
+    #expect(try fixture.verify().faults == [])
+  }
+
+  private struct UnexpectedSuccess: Error {}
+
   /// A torn write of a batch, then success: nothing of it stays.
   @Test func aShortWriteLeavesNothingBehind() async throws {
     let fixture = try LogFixture()

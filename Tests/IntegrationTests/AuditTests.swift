@@ -249,6 +249,41 @@ import WireProtocol
     #expect(mine.last?["reason"] as? String == "MESSAGE_TOO_LARGE")
   }
 
+  /// Each refusal says what was asked: of requests that nobody can read, too, which count like others.
+  @Test func whatALimitRefusesIsInItByName() async throws {
+    let server = try await TestServer(audit: [])
+    try await server.makeTenant("acme")
+    let admin = try server.client(.serviceAdmin)
+    let raw = try await RawClient(server, "acme")
+    try await raw.send([Request(id: 1, call: .generate(.own("k")))])
+    #expect(await raw.reply()?.refusal == nil)
+    for (name, value) in [("limits.requests_per_second", "1"), ("limits.requests_burst", "1")] {
+      _ = try await admin.call(
+        .admin(.variablesSet(tenant: "acme", name: name, value: value, .global))
+      )
+    }
+    // The first takes what there is.
+    let trace = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+    let calls = [
+      Request(id: 2, call: .fetch(.own("k"))), Request(id: 3, call: .fetch(.own("k"))),
+      Request(id: 4, traceparent: trace, call: .fetch(.own("k"))), Request(id: 5, call: .remove(.own("k"))),
+    ]
+    var unreadable = Request(id: 6, traceparent: String(repeating: "x", count: 65), call: .whoAmI).frame
+    unreadable += Request(id: 7, call: .whoAmI).frame
+    try await raw.send(calls.flatMap(\.frame) + unreadable)
+    for id in 2...7 as ClosedRange<UInt64> {
+      let reply = await raw.reply()
+      #expect(reply?.id == id)
+      if id > 2 { #expect(reply?.refusal?.reason == .throttled, "\(id)") }
+    }
+    for client in [admin] { await client.close() }
+    await raw.close()
+    await server.shutdown()
+    let refused = try Self.outcomes(server, "acme").filter { $0["reason"] as? String == "THROTTLED" }
+    #expect(refused.map { $0["call"] as? String } == ["fetch", "fetch", "remove", "unknown", "whoami"])
+    #expect(refused.first?["key"] != nil && refused[1]["trace"] as? String == trace)
+  }
+
   // MARK: Disks
 
   @Test func strictRefusesAndChangesNothingWhileOthersGoOn() async throws {

@@ -10,8 +10,13 @@ final class CuttingProxy: Sendable {
   let cuts = Atomic<Int>(0)
   let connections = Atomic<Int>(0)
 
+  private let held: Mutex<[any Channel]?>
+
   /// Listens on loopback, and passes on to `port`.
-  init(to port: Int) async throws {
+  ///
+  /// - Parameter holds: what clients send is passed on from `release` on only; connections are made at once.
+  init(to port: Int, holds: Bool = false) async throws {
+    held = Mutex(holds ? [] : nil)
     let made = try await ServerBootstrap(group: group)
       .childChannelOption(.autoRead, value: false)
       .childChannelInitializer { [self] client in
@@ -21,8 +26,12 @@ final class CuttingProxy: Sendable {
           .channelInitializer { server in server.pipeline.addHandler(toClient) }
           .connect(host: "127.0.0.1", port: port)
           .flatMap { server in
-            client.pipeline.addHandler(Passing(to: server) { false }).flatMap {
-              client.setOption(.autoRead, value: true)
+            client.pipeline.addHandler(Passing(to: server) { false }).flatMap { [self] in
+              let isHeld = held.withLock { held in
+                held?.append(client)
+                return held != nil
+              }
+              return client.setOption(.autoRead, value: !isHeld)
             }
           }
       }
@@ -33,6 +42,15 @@ final class CuttingProxy: Sendable {
   var port: Int { channel.withLock { $0?.localAddress?.port } ?? 0 }
 
   func arm() { armed.withLock { $0 = true } }
+
+  /// Passes on what clients sent.
+  func release() async throws {
+    let channels = held.withLock { held in
+      defer { held = nil }
+      return held ?? []
+    }
+    for channel in channels { try await channel.setOption(.autoRead, value: true).get() }
+  }
 
   private func mustCut() -> Bool {
     let isArmed = armed.withLock { armed in

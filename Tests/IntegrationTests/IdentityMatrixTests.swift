@@ -33,7 +33,9 @@ import WireProtocol
       .serviceAdministrator
     case .explain(let call): call.key == nil ? .tenantAdministrator : .tenantAdministratorAlone
     case .status(let tenant): tenant.isEmpty ? .serviceAdministrator : .tenantAdministrator
-    case .tenantShow, .instanceList, .variablesSet, .variablesList, .rotateCMK, .rotateKeys, .cmk, .backup,
+    case .variablesSet(_, let name, _, _):
+      name.hasPrefix("limits.") ? .serviceAdministrator : .tenantAdministrator
+    case .tenantShow, .instanceList, .variablesList, .rotateCMK, .rotateKeys, .cmk, .backup,
       .tenantReload:
       .tenantAdministrator
     }
@@ -49,6 +51,7 @@ import WireProtocol
       .tenantShow(tenant), .tenantDisable(tenant), .tenantEnable(tenant),
       .instanceAdd(tenant: tenant, instance: "intruder"), .instanceRevoke(tenant: tenant, instance: "db1"),
       .instanceList(tenant), .variablesSet(tenant: tenant, name: "read_only", value: "true", .persist),
+      .variablesSet(tenant: tenant, name: "limits.weight", value: "10000", .persist),
       .variablesList(tenant), .rotateCMK(tenant), .rotateKeys(tenant, allowTransient: true), .status(""),
       .status(tenant), .tenantAccept(tenant, sequence: 1),
       .cmk(tenant: tenant, .create, cmkID: "", days: 0), .backup(tenant, .begin(allowUnproved: true)),

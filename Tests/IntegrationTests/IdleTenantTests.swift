@@ -1,3 +1,4 @@
+import Foundation
 import KeyringTestSupport
 import TLSTransport
 import Testing
@@ -33,6 +34,31 @@ import WireProtocol
     _ = try await client.call(.generate(.own("more")))
     #expect(try await client.fetch(.own("more")) != nil)
     for client in [client, admin] { await client.close() }
+    await server.shutdown()
+    try await kms.shutdown()
+  }
+
+  /// It closed with one file and opens with another: the settings of before are not in force for a moment once a reload is over.
+  @Test func aClosedTenantsFilesAreReadAnew() async throws {
+    let kms = try await ScriptedKMS()
+    let server = try await TestServer(lines: ["idle_close: 1s"])
+    var tenant = AWSTenant(cmkID: kms.makeKey(), endpoint: kms.endpoint)
+    tenant.name = "acme"
+    try tenant.put(in: server.data("tenants"))
+    let (one, two) = (try server.instance("acme", "db1"), try server.instance("acme", "db2"))
+    let admin = try server.client(.serviceAdmin)
+    for client in [one, two] { _ = try await client.call(.generate(.own("k"))) }
+    try await untilCold(admin)
+    let file = "tenants/acme/tenant.yaml"
+    let text = try String(contentsOfFile: server.data(file), encoding: .utf8)
+    try server.data.write(file, text.replacing("instances: any", with: "instances: [db1]"))
+    guard case .serviceReload(let report) = try await admin.call(.admin(.serviceReload)) else {
+      throw UnexpectedReply()
+    }
+    #expect(report.failures.isEmpty && report.tenantsReloaded == 1)
+    #expect(try await two.refusal(.fetch(.own("k")))?.code == .permissionDenied)
+    #expect(try await one.fetch(.own("k")) != nil)
+    for client in [one, two, admin] { await client.close() }
     await server.shutdown()
     try await kms.shutdown()
   }

@@ -186,6 +186,67 @@ import WireProtocol
     await server.shutdown()
   }
 
+  /// A connection that began before the list changed, and shakes hands after it: it is refused by the list in force then.
+  @Test func aListCountsForConnectionsThatBeganBeforeIt() async throws {
+    let pki = try pkiWithList()
+    let server = try await TestServer(pki: pki, revocationList: "ca.crl")
+    try await server.makeTenant("acme")
+    let (proxy, admin) = (
+      try await CuttingProxy(to: server.port, holds: true), try server.client(.serviceAdmin)
+    )
+    let late = ["bad", "good"]
+    let clients = try late.map { name in
+      try server.client(
+        .instance(TenantName("acme"), InstanceName(name)),
+        port: proxy.port,
+        timeout: .seconds(5)
+      )
+    }
+    let calls = clients.map { client in
+      Task { do { return try await client.refusal(.generate(.own("k"))) == nil } catch { return false } }
+    }
+    #expect(try await eventually { try await status(admin).connectionsUnauthenticated == 2 })
+    try pki.revoke(["tenant-acme-instance-bad"])
+    #expect(try await reload(admin).failures.isEmpty)
+    try await proxy.release()
+    #expect(await calls[0].value == false)
+    #expect(await calls[1].value == true)
+    for client in clients + [admin] { await client.close() }
+    try await proxy.close()
+    await server.shutdown()
+  }
+
+  /// A reload that somebody asked for waits for a tenant's KMS; the lists do not.
+  @Test func aKMSThatDoesNotAnswerHoldsUpNoList() async throws {
+    let (pki, kms) = (try pkiWithList(), try await ScriptedKMS())
+    let server = try await TestServer(pki: pki, revocationList: "ca.crl")
+    var tenant = AWSTenant(cmkID: kms.makeKey(), endpoint: kms.endpoint)
+    tenant.name = "acme"
+    try tenant.put(in: server.data("tenants"))
+    let (client, admin) = (try server.instance("acme", "db1"), try server.client(.serviceAdmin))
+    _ = try await client.call(.generate(.own("k")))
+    let bad = try #require(try await RawClient.connected(server, "acme", "bad"))
+    kms.behave(.silence)
+    let asked = kms.calls.count
+    tenant.lines = ["read_only: true"]
+    try tenant.put(in: server.data("tenants"))
+    let end = End()
+    let reloading = Task {
+      let report = try await reload(admin)
+      end.isReached.withLock { $0 = true }
+      return report
+    }
+    #expect(try await eventually { kms.calls.count > asked })
+    try pki.revoke(["tenant-acme-instance-bad"])
+    #expect(await bad.isClosedWithoutReply())
+    #expect(end.isReached.withLock { !$0 })
+    #expect(try await reloading.value.tenantFailures.map(\.tenant) == ["acme"])
+    for client in [client, admin] { await client.close() }
+    await bad.close()
+    await server.shutdown()
+    try await kms.shutdown()
+  }
+
   // MARK: Under load
 
   /// A certificate and a list a hundred times, while clients connect and call all the time.

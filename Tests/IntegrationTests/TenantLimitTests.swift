@@ -285,6 +285,21 @@ private func expectThrottled(_ refusal: Status?, _ limit: String, hint: Bool = t
 
   // MARK: Variables
 
+  /// What protects others from a tenant is not for the tenant to lift; what concerns itself alone is its own.
+  @Test func aTenantsAdministratorSetsNoLimits() async throws {
+    try await LimitFixture.use { fixture in
+      let admin = try fixture.server.client(.tenantAdmin(TenantName("acme")))
+      for persistence in [Persistence.global, .persist, .reset] {
+        let call = AdminCall.variablesSet(tenant: "acme", name: "limits.weight", value: "10000", persistence)
+        #expect(try await admin.refusal(.admin(call))?.reason == .forbidden)
+      }
+      #expect(try await fixture.variable("weight", admin).source == "default")
+      let own = AdminCall.variablesSet(tenant: "acme", name: "read_only", value: "true", .global)
+      #expect(try await admin.refusal(.admin(own)) == nil)
+      await admin.close()
+    }
+  }
+
   @Test func whatIsPersistedSurvivesWhatIsNotDoesNotAndARefusalChangesNothing() async throws {
     let fixture = try await LimitFixture()
     try await fixture.set("keys", "7", .persist)

@@ -26,22 +26,14 @@ extension ReplyEncoder {
         inner.number(2, isDone ? 1 : 0)
       }
     case .tenantUndelete: message.message(90) { _ in }
-    case .tenantReceipt(let receipt, let publicKey):
-      message.message(92) { inner in
-        inner.bytes(1, receipt.utf8)
-        inner.bytes(2, publicKey.utf8)
-      }
+    case .tenantReceipt(let receipt, let key): message.message(92) { write(receipt, key, to: &$0) }
     case .serviceReload(let report): message.message(88) { write(report, to: &$0) }
     case .instanceList(let instances, let anyInstance):
       message.message(70) { inner in
         for instance in instances { inner.message(1) { write(instance, to: &$0) } }
         inner.number(2, anyInstance ? 1 : 0)
       }
-    case .variablesSet(let old, let new):
-      message.message(71) { inner in
-        inner.bytes(1, old.utf8)
-        inner.bytes(2, new.utf8)
-      }
+    case .variablesSet(let old, let new): message.message(71) { write(old, new, to: &$0) }
     case .variablesList(let variables):
       message.message(72) { inner in
         for variable in variables { inner.message(1) { write(variable, to: &$0) } }
@@ -73,6 +65,11 @@ extension ReplyEncoder {
     case .fetch, .describe, .store, .generate, .remove, .rotate, .list, .transact, .importKeys, .whoAmI:
       preconditionFailure("not an administrator's reply")
     }
+  }
+
+  private static func write(_ first: String, _ second: String, to message: inout MessageWriter) {
+    message.bytes(1, first.utf8)
+    message.bytes(2, second.utf8)
   }
 
   static func write(_ summary: TenantSummary, to message: inout MessageWriter) {

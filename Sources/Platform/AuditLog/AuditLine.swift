@@ -94,6 +94,8 @@ struct Recovery: Equatable, Sendable {
 enum AuditLine {
   /// The longest line that is read, in bytes.
   static let bytesMax = 1 << 20
+  /// The highest number that is read, of lines and files among others: no log comes to it, and there is room behind it to count on.
+  static let numberMax: UInt64 = 1 << 62
   /// Lines between two checkpoints, at most.
   static let checkpointLinesMax: UInt64 = 1024
 
@@ -250,7 +252,7 @@ private struct LineScanner {
     let digits = bytes[index...].prefix(21).prefix { (0x30...0x39).contains($0) }
     guard !digits.isEmpty, digits.count == 1 || digits.first != 0x30 else { return nil }
     index += digits.count
-    return UInt64(String(decoding: digits, as: UTF8.self))
+    return UInt64(String(decoding: digits, as: UTF8.self)).flatMap { $0 <= AuditLine.numberMax ? $0 : nil }
   }
 
   mutating func header() -> LineHeader? {

@@ -32,6 +32,8 @@ public final class AuditLogWriter: Sendable {
     var isGathering = false
     var isSweeping = false
     var isTicking = false
+    /// The disk failed, and is tried again in a while: only those who wait have it tried before.
+    var isRetrying = false
     var isSigningDue = false
     /// The newest head that is to be written, and whether one is being written.
     var head: AuditHead?
@@ -64,7 +66,7 @@ public final class AuditLogWriter: Sendable {
   public func note(_ record: AuditRecord) {
     let isDue = state.withLock { state in
       enqueue(record, waiter: nil, &state)
-      guard !state.isWriting, !state.isClosed else { return false }
+      guard !state.isWriting, !state.isRetrying, !state.isClosed else { return false }
       if state.queue.count >= environment.limits.batchItems { return true }
       gather(&state)
       return false
@@ -283,7 +285,20 @@ public final class AuditLogWriter: Sendable {
     for waiter in closing { waiter.resume() }
     guard closing.isEmpty else { return }
     if isWaitedFor { start() }
-    environment.after(environment.limits.retryMilliseconds) { self.start() }
+    retry()
+  }
+
+  /// Has the disk tried again in a while: once, however often it fails until then.
+  private func retry() {
+    let isFirst = state.withLock { state in
+      defer { state.isRetrying = true }
+      return !state.isRetrying
+    }
+    guard isFirst else { return }
+    environment.after(environment.limits.retryMilliseconds) {
+      self.state.withLock { $0.isRetrying = false }
+      self.start()
+    }
   }
 
   // MARK: The head

@@ -11,7 +11,6 @@ struct ChainBuilder {
   /// Where each line lies in `bytes`, without its newline.
   private(set) var lines: [Range<Int>] = []
   private(set) var linesSinceCheckpoint: UInt64
-  private(set) var endsWithCheckpoint = false
 
   init(log: String, signer: SigningKey, end: ChainEnd, linesSinceCheckpoint: UInt64) {
     self.log = log
@@ -38,7 +37,6 @@ struct ChainBuilder {
     bytes += line
     bytes.append(UInt8(ascii: "\n"))
     linesSinceCheckpoint += 1
-    endsWithCheckpoint = false
   }
 
   /// - Returns: its serial.
@@ -62,7 +60,6 @@ struct ChainBuilder {
     let content = ParsedLine.Content.checkpoint(key: signer.verifier.name, signature: signature)
     try add(AuditLine.encode(header, content), serial: header.serial)
     linesSinceCheckpoint = 0
-    endsWithCheckpoint = true
   }
 
   /// The first line of a file, or what was found at an opening; a checkpoint follows it at once.

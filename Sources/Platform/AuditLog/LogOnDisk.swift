@@ -74,6 +74,7 @@ struct LogOnDisk: Sendable {
     mustSign: Bool,
     milliseconds: UInt64
   ) throws(AuditError) -> Appended {
+    let before = end
     do {
       try prepare(milliseconds)
       if size >= fileBytesMax { try rotate(milliseconds) }
@@ -91,7 +92,8 @@ struct LogOnDisk: Sendable {
       if mustSign, builder.linesSinceCheckpoint > 0 { try builder.addCheckpoint(milliseconds) }
       try write(builder)
       swap(&appended.lines, &taken)
-      if builder.endsWithCheckpoint { appended.head = try head(milliseconds) }
+      // Also where it is the checkpoint of a file that was just begun.
+      if linesSinceCheckpoint == 0, end != before { appended.head = try head(milliseconds) }
       return appended
     } catch {
       file = nil

@@ -88,6 +88,7 @@ public final class TLSEngine {
 
   /// Why another context would refuse the peer's certificate now, dates left aside; nil where it would not.
   public func refusal(by other: TLSContext) -> String? {
+    guard other !== context else { return nil }  // it let it in
     // SAFETY: both belong to the SSL, which is live.
     guard let certificate = unsafe SSL_get0_peer_certificate(ssl) else { return "there is no certificate" }
     return unsafe other.refusal(of: certificate, SSL_get_peer_cert_chain(ssl))

@@ -1,6 +1,7 @@
 internal import AuditLog
 internal import KeyringCore
 internal import TLSTransport
+internal import TenantRegistry
 internal import WireProtocol
 
 /// Who is calling: what the certificate of the connection says.
@@ -77,10 +78,12 @@ enum Authorization {
     case .tenantLock(let name), .tenantUnlock(let name), .tenantUndelete(let name), .tenantReceipt(let name):
       (name, true)
     case .tenantDelete(let call): (call.tenant, true)
+    // A limit is there for everybody else.
+    case .variablesSet(let name, let variable, _, _):
+      (name, VariableName(rawValue: variable)?.limit != nil)
     case .serviceReload: (nil, true)
     case .status(let name): name.isEmpty ? (nil, true) : (name, false)
-    case .tenantShow(let name), .instanceList(let name), .variablesSet(let name, _, _, _),
-      .variablesList(let name),
+    case .tenantShow(let name), .instanceList(let name), .variablesList(let name),
       .rotateCMK(let name), .rotateKeys(let name, _), .cmk(let name, _, _, _), .backup(let name, _):
       (name, false)
     case .restore(let name, _): (name, true)

@@ -12,6 +12,16 @@ extension Connection {
   func execute(_ request: Request, messageBytes: Int, _ connection: TLSConnection) {
     guard let caller else { return connection.close() }
     service.calls.add(1, ordering: .relaxed)
+    do throws(ServiceError) {
+      try takeRates(Admission.demand(of: request.call, isAdministrator: isAdministrator))
+    } catch {
+      return reply(
+        Service.Answer(sequence: 0, outcome: .failure(error)),
+        request.id,
+        connection,
+        request: request
+      )
+    }
     if messageBytes > Frame.messageBytesDefault, !mayBeLarge(request.call) {
       let error = WireError.tooLarge(bytes: messageBytes, max: Frame.messageBytesDefault)
       return reply(
@@ -30,11 +40,6 @@ extension Connection {
         connection,
         request: request
       )
-    }
-    do throws(ServiceError) {
-      try takeRates(request.call)
-    } catch {
-      return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
     }
     if case .fetch(let name, let version) = request.call, let instance,
       let keyring = tenant?.openKeyring(
@@ -59,13 +64,24 @@ extension Connection {
   }
 
   /// Before anything else is done for a request: what it needs of the rates, unless `answerFetch` took that for it.
-  private func takeRates(_ call: Call) throws(ServiceError) {
+  private func takeRates(_ demand: RequestDemand) throws(ServiceError) {
     guard !hasTaken else {
       hasTaken = false
       return
     }
-    let demand = Admission.demand(of: call, isAdministrator: isAdministrator)
     try admission.take(demand, now: lastRequest)
+  }
+
+  /// Answers a request that cannot be understood; it counts against the rates as any other.
+  func answerMalformed(_ malformed: WireError, _ connection: TLSConnection) {
+    var status = malformed.status
+    do throws(ServiceError) {
+      try takeRates(isAdministrator ? .administration : .read)
+    } catch {
+      status = error.status
+    }
+    let answer = Service.Answer(sequence: 0, outcome: .failure(.malformed("")))
+    reply(answer, malformed.requestID, connection, status: status)
   }
 
   private func mayBeLarge(_ call: Call) -> Bool {
@@ -90,7 +106,8 @@ extension Connection {
       try tenant.admission.take(.read, now: lastRequest)
     } catch {
       service.calls.add(1, ordering: .relaxed)
-      reply(Service.Answer(sequence: 0, outcome: .failure(error)), fetch.id, connection)
+      audit(FetchRequest(fetch), refused: error)
+      reply(Service.Answer(sequence: 0, outcome: .failure(error), isAudited: true), fetch.id, connection)
       return true
     }
     let isAnswered = self.fetch(FetchRequest(fetch), keyring, connection)
@@ -157,7 +174,12 @@ extension Connection {
     do throws(ServiceError) {
       held = try hold(request.call, caller, messageBytes)
     } catch {
-      return reply(Service.Answer(sequence: 0, outcome: .failure(error)), request.id, connection)
+      return reply(
+        Service.Answer(sequence: 0, outcome: .failure(error)),
+        request.id,
+        connection,
+        request: request
+      )
     }
     let timeout = request.timeoutMilliseconds == 0 ? 30_000 : min(Int64(request.timeoutMilliseconds), 600_000)
     let deadline = RequestDeadline(

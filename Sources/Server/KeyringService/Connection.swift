@@ -101,6 +101,10 @@ final class Connection: TLSConnectionDelegate {
         "from": "\(String(describing: connection.remoteAddress))",
       ]
     )
+    // Whatever came into force since the connection began: its handshake may have been with another list, and nobody looked at it since.
+    if let tls = service.tls.withLock({ $0 }), service.live.examine(self, caller, connection, tls.context) {
+      return
+    }
     setEnd(peer.notAfter)
     startTicking(connection)
     findTenant(connection)
@@ -294,12 +298,7 @@ final class Connection: TLSConnectionDelegate {
     case .success(let request): execute(request, messageBytes: count, connection)
     case .failure(let error):
       guard error.requestID != 0 else { throw error }
-      reply(
-        Service.Answer(sequence: 0, outcome: .failure(.malformed(""))),
-        error.requestID,
-        connection,
-        status: error.status
-      )
+      answerMalformed(error, connection)
     }
     return true
   }

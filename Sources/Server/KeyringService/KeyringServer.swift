@@ -97,12 +97,19 @@ public final class KeyringServer: Sendable {
       return channel.eventLoop.makeFailedFuture(TooManyConnections())
     }
     return channel.eventLoop.makeCompletedFuture {
-      let connection = TLSConnection(
-        try TLSEngine(tls),
-        delegate: Connection(service),
-        handshakeTimeout: timeout
-      )
-      try channel.pipeline.syncOperations.addHandler(connection)
+      do {
+        let connection = TLSConnection(
+          try TLSEngine(tls),
+          delegate: Connection(service),
+          handshakeTimeout: timeout
+        )
+        try channel.pipeline.syncOperations.addHandler(connection)
+      } catch {
+        // Nobody else will count it out.
+        service.connections.subtract(1, ordering: .relaxed)
+        service.connectionsUnauthenticated.subtract(1, ordering: .relaxed)
+        throw error
+      }
     }
   }
 
@@ -113,7 +120,7 @@ public final class KeyringServer: Sendable {
   /// The port of health and metrics; nil where that is off.
   public var healthPort: Int? { health?.localAddress?.port }
 
-  /// Reads certificates, revocation lists and open tenants' files anew, and looks which tenants are there: what cannot be used is in the log, and
+  /// Reads certificates, revocation lists and used tenants' files anew, and looks which tenants are there: what cannot be used is in the log, and
   /// the last good one stays in force.
   public func reload() async {
     service.logger.notice("reloading, as a signal asks")

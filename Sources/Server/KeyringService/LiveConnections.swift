@@ -57,14 +57,25 @@ final class LiveConnections: Sendable {
     for entry in all {
       entry.eventLoop.execute {
         let (connection, tls) = entry.connection.value
-        guard let why = tls.refusal(by: context) else { return }
-        connection.service.logger.notice(
-          "a connection is closed, its certificate is not good any more: \(why)",
-          metadata: ["caller": "\(entry.caller.uri)", "certificate": "\(entry.caller.fingerprint)"]
-        )
-        connection.cutOff(tls)
+        self.examine(connection, entry.caller, tls, context)
       }
     }
+  }
+
+  /// Cuts one off if `context` would not let it in; on its event loop.
+  ///
+  /// - Returns: true where it is cut off.
+  @discardableResult
+  func examine(_ connection: Connection, _ caller: Caller, _ tls: TLSConnection, _ context: TLSContext)
+    -> Bool
+  {
+    guard let why = tls.refusal(by: context) else { return false }
+    connection.service.logger.notice(
+      "a connection is closed, its certificate is not good any more: \(why)",
+      metadata: ["caller": "\(caller.uri)", "certificate": "\(caller.fingerprint)"]
+    )
+    connection.cutOff(tls)
+    return true
   }
 }
 
@@ -85,7 +96,8 @@ extension Connection {
       let error: ServiceError =
         request.doubt.isLeft(at: request.deadline)
         ? .outcomeUnknown("the connection was cut off") : .forbidden
-      reply(Service.Answer(sequence: 0, outcome: .failure(error)), id, connection)
+      // What the task comes to is audited.
+      reply(Service.Answer(sequence: 0, outcome: .failure(error), isAudited: true), id, connection)
     }
     connection.close(within: Self.lastBytesMax)
   }

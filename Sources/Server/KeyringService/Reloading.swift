@@ -24,9 +24,9 @@ extension Service {
     }
   }
 
-  /// Reads the service's own files anew, looks which tenants are there, and reloads those open ones whose files are others.
+  /// Reads the service's own files anew, looks which tenants are there, and reloads those whose files are others.
   func reload(_ occasion: ServerTLS.Occasion) async -> ReloadReport {
-    await reloadTurns.run {
+    var report = await reloadTurns.run {
       var report = ReloadReport()
       if !isShuttingDown.load(ordering: .relaxed), let tls = tls.withLock({ $0 }), let device = tenants.device
       {
@@ -38,9 +38,11 @@ extension Service {
       }
       // Nothing is begun any more on the threads of the disk while they end.
       if !isShuttingDown.load(ordering: .relaxed) { await lookForTenants() }
-      if !isShuttingDown.load(ordering: .relaxed) { await reloadTenants(occasion, &report) }
       return report
     }
+    // Out of turn: whoever waits for a tenant's KMS keeps nobody from the next revocation list.
+    if !isShuttingDown.load(ordering: .relaxed) { await reloadTenants(occasion, &report) }
+    return report
   }
 
   // MARK: Tenants
@@ -95,8 +97,9 @@ extension Service {
 
   @discardableResult
   private func reloadChanged(_ tenant: Tenant) async -> ServiceError? {
+    defer { tenant.watch.withLock { $0.reloading -= 1 } }
     do throws(ServiceError) {
-      _ = try await reload(tenant)
+      _ = try await tenant.use.run { () async throws(ServiceError) in try await reload(tenant) }
       tenant.watch.withLock { $0.retryAt = .max }
       tenant.logger.notice("the tenant's files were read anew")
       return nil
@@ -116,6 +119,8 @@ struct TenantWatch: Sendable {
   var seen: [FileSignature?]
   /// Monotonic nanoseconds at which what was not taken is tried again; .max where it was taken.
   var retryAt = UInt64.max
+  /// How many reloads of it are under way: those of looks do not pile up behind a KMS that does not answer.
+  var reloading = 0
 }
 
 extension Tenant {
@@ -124,19 +129,32 @@ extension Tenant {
     ["tenant.yaml", credentials].map { FileSignature(path: "\(files.directory.path)/\($0)") }
   }
 
-  /// True if the files are to be read anew. Where nobody asks for it, only once they lay unchanged from one look to the next: what is
-  /// written at this moment is not read.
+  /// True if the files are to be read anew, of a tenant that closed in the meantime too: it opens again under the settings that it has in
+  /// memory. Where nobody asks for it, only once they lay unchanged from one look to the next: what is written at this moment is not read.
+  /// Where it is true, `reloadChanged` follows.
   func isReloadDue(_ occasion: ServerTLS.Occasion, now: UInt64) -> Bool {
-    guard openKeyring != nil else { return false }
+    guard isReloadable else { return false }
     let present = Self.signatures(files, settings.provider.credentialsFile)
     return watch.withLock { watch in
       defer { watch.seen = present }
       let isSettled = occasion == .request || watch.seen == present
       let isOther =
         watch.read != present || now >= watch.retryAt || occasion == .request && watch.retryAt != .max
-      guard isSettled, isOther else { return false }
+      guard isSettled, isOther, occasion == .request || watch.reloading == 0 else { return false }
       watch.read = present
+      watch.reloading += 1
       return true
+    }
+  }
+
+  /// False where files are not taken whatever they say: nothing is proved of a tenant that may not open.
+  private var isReloadable: Bool {
+    state.withLock { state in
+      guard Self.barrier(state) == nil else { return false }
+      switch state.phase {
+      case .open, .cold, .closing, .opening, .recovering: return true
+      case .quarantined: return false
+      }
     }
   }
 }
@@ -178,12 +196,23 @@ extension Tenants {
     }
   }
 
-  /// The open tenants whose files are to be read anew.
+  /// Closed tenants that a look may open: the files of a whole fleet may change at one time.
+  private static let closedMax = 16
+
+  /// The tenants that were used since the start and whose files are to be read anew.
   func due(_ occasion: ServerTLS.Occasion, now: UInt64) async -> [Tenant] {
     guard let device else { return [] }
     let all = self.all
     return await resources.flushPools.value(device: device) {
-      all.filter { $0.isReloadDue(occasion, now: now) }
+      var closed = 0
+      return all.filter { tenant in
+        let isOpen = tenant.openKeyring != nil
+        guard isOpen || occasion == .request || closed < Self.closedMax,
+          tenant.isReloadDue(occasion, now: now)
+        else { return false }
+        if !isOpen { closed += 1 }
+        return true
+      }
     }
   }
 }

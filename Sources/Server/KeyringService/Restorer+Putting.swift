@@ -60,11 +60,10 @@ extension Restorer {
       let place = Place(tenant)
       try await put(proved, place, &report)
       if !call.isDryRun {
-        let isMore = tenant.take(
+        tenant.take(
           proved.configuration.settings,
           proved.configuration.persisted.replacing(place.persisted)
         )
-        if isMore { try await tenant.persist { _ in } }
         try await openOnce(tenant, proved)
       }
       outcome = .success(())

@@ -104,7 +104,10 @@ public final class Service: Sendable {
     guard !isShuttingDown.load(ordering: .relaxed) else { throw .shuttingDown }
     switch request.call {
     case .whoAmI: return (0, .whoAmI(await identity(of: caller)))
-    case .admin(let call): return (0, try await administrate(call, caller))
+    case .admin(let call):
+      // Not begun after a strict audit log's disk took all the time, or by whoever was cut off meanwhile.
+      guard deadline.isAhead else { throw .timeout }
+      return (0, try await administrate(call, caller))
     case .fetch, .describe, .change, .list, .transact, .importKeys:
       guard case .instance(let name, let instance) = caller.identity, let needs = request.call.needs else {
         throw .forbidden

@@ -194,17 +194,13 @@ final class Tenant: Sendable {
   }
 
   /// Takes the settings that a restore wrote; what was global is over, and what was refused meanwhile stays refused.
-  ///
-  /// - Returns: true where `persisted.json` lacks some of that.
-  func take(_ settings: TenantSettings, _ persisted: PersistedState) -> Bool {
-    let isMore = state.withLock { state in
-      let next = persisted.replacing(state.persisted)
+  /// For whoever has the turn of `settingsTurns`.
+  func take(_ settings: TenantSettings, _ persisted: PersistedState) {
+    state.withLock { state in
       state.settings = settings
-      state.persisted = next
-      return next != persisted
+      state.persisted = persisted.replacing(state.persisted)
     }
     providers.forget()
-    return isMore
   }
 
   private func write(_ next: PersistedState) async throws(ServiceError) {
@@ -256,7 +252,10 @@ final class Tenant: Sendable {
   }
 
   func releaseConnection(_ instance: InstanceName?) {
-    state.withLock { $0.connections[instance, default: 1] -= 1 }
+    state.withLock { state in
+      let rest = state.connections[instance, default: 1] - 1
+      state.connections[instance] = rest == 0 ? nil : rest
+    }
   }
 
   func connections(of instance: InstanceName? = nil) -> Int {
