@@ -270,17 +270,28 @@ import WireProtocol
     ]
     var unreadable = Request(id: 6, traceparent: String(repeating: "x", count: 65), call: .whoAmI).frame
     unreadable += Request(id: 7, call: .whoAmI).frame
-    try await raw.send(calls.flatMap(\.frame) + unreadable)
-    for id in 2...7 as ClosedRange<UInt64> {
+    // A flood has as many entries as there may be a second, and the next says how many have none.
+    let flood = (8...60).map { Request(id: $0, call: .fetch(.own("k"))) }
+    try await raw.send(calls.flatMap(\.frame) + unreadable + flood.flatMap(\.frame))
+    for id in 2...60 as ClosedRange<UInt64> {
       let reply = await raw.reply()
       #expect(reply?.id == id)
       if id > 2 { #expect(reply?.refusal?.reason == .throttled, "\(id)") }
     }
+    try await Task.sleep(for: .milliseconds(1100))
+    var later = [Request(id: 61, call: .fetch(.own("k"))), Request(id: 62, call: .fetch(.own("k")))]
+    later.append(Request(id: 63, call: .remove(.own("k"))))
+    try await raw.send(later.flatMap(\.frame))
+    for _ in later { _ = await raw.reply() }
     for client in [admin] { await client.close() }
     await raw.close()
     await server.shutdown()
     let refused = try Self.outcomes(server, "acme").filter { $0["reason"] as? String == "THROTTLED" }
-    #expect(refused.map { $0["call"] as? String } == ["fetch", "fetch", "remove", "unknown", "whoami"])
+    #expect(
+      refused.prefix(5).map { $0["call"] as? String } == ["fetch", "fetch", "remove", "unknown", "whoami"]
+    )
+    let unwritten = refused.compactMap { $0["unwritten_before"] as? Int }
+    #expect(refused.count <= 18 && (unwritten.first ?? 0) >= 40, "\(refused.count), \(unwritten)")
     #expect(refused.first?["key"] != nil && refused[1]["trace"] as? String == trace)
   }
 

@@ -32,6 +32,8 @@ final class Connection: TLSConnectionDelegate {
   private var frameBytesAnnounced = 0
   private var frameStarted: UInt64 = 0
   var lastRequest = monotonicNanoseconds()
+  /// Those by limits that are written to the audit log.
+  var refusals = LimitRefusals()
   private var ends: UInt64 = .max
   var isEnding = false
   var isClosed = false
