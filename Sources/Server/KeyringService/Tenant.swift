@@ -185,18 +185,13 @@ final class Tenant: Sendable {
     }
   }
 
-  /// Takes the settings that a restore wrote; what was global is over, and what was refused meanwhile stays refused.
-  ///
-  /// - Returns: true where `persisted.json` lacks some of that.
-  func take(_ settings: TenantSettings, _ persisted: PersistedState) -> Bool {
-    let isMore = state.withLock { state in
-      let next = persisted.replacing(state.persisted)
+  /// Takes the settings that a restore wrote, in its turn of `settingsTurns`; what was global is over.
+  func take(_ settings: TenantSettings, _ persisted: PersistedState) {
+    state.withLock { state in
       state.settings = settings
-      state.persisted = next
-      return next != persisted
+      state.persisted = persisted
     }
     providers.forget()
-    return isMore
   }
 
   private func write(_ next: PersistedState) async throws(ServiceError) {
