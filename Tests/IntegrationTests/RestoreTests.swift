@@ -116,6 +116,39 @@ import WireProtocol
     await server.shutdown()
   }
 
+  /// What the server remembers of it is not there: not "as it was asked for", and nothing that a restart would be needed for.
+  @Test func aTenantWhoseDirectoryWentAwayIsRestoredWhileTheServerRuns() async throws {
+    let (server, admin, instance) = try await BackupTests.filled(1)
+    _ = try await admin.call(.admin(.instanceRevoke(tenant: "acme", instance: "db2")))
+    let bytes = try await admin.backup("acme").bytes
+    _ = try await admin.call(.admin(.instanceRevoke(tenant: "acme", instance: "db3")))
+    try FileManager.default.removeItem(atPath: server.data("tenants/acme"))
+    #expect(try await admin.refusal(admin.create("acme"))?.reason == .configurationInvalid)
+    // Known again only once it is there; and gone again.
+    #expect(try await admin.restore("acme", bytes).summary.keys == 1)
+    let later = try server.instance("acme", "db1")
+    #expect(try await BackupTests.fetch(later, 0))
+    try FileManager.default.removeItem(atPath: server.data("tenants/acme"))
+    _ = try await admin.restore("acme", bytes)
+    for client in [instance, later] { await client.close() }
+    let last = try server.instance("acme", "db1")
+    #expect(try await BackupTests.fetch(last, 0))
+    guard case .instanceList(let instances, _) = try await admin.call(.admin(.instanceList("acme"))) else {
+      throw UnexpectedReply()
+    }
+    // Revoked after the backup was taken, and known to this server.
+    #expect(Set(instances.filter { $0.source == "revoked" }.map(\.name)) == ["db2", "db3"])
+    // It is really over: removed with its anchor, it can be made anew.
+    for path in ["tenants/acme", "anchors/acme.anchor"] {
+      try FileManager.default.removeItem(atPath: server.data(path))
+    }
+    #expect(try await admin.refusal(admin.create("acme")) == nil)
+    let new = try server.instance("acme", "db1")
+    #expect(try await new.refusal(try .store(.shared("k"), "v")) == nil)
+    for client in [admin, last, new] { await client.close() }
+    await server.shutdown()
+  }
+
   @Test(arguments: ["tenant.yaml", "persisted.json"])
   func aTenantWhoseConfigurationDoesNotLoadStaysDisabled(_ file: String) async throws {
     let (server, admin, instance) = try await BackupTests.filled(1)
@@ -143,8 +176,14 @@ import WireProtocol
       toPath: server.data("tenants/aside")
     )
     try Self.makeDirectory(server.data("tenants/acme"))
-    let refusal = try await admin.restoreRefusal("acme", bytes)
-    #expect(refusal?.reason == .restoreRefused && refusal?.message.contains("restart") == true)
+    let aside = server.data("tenants/aside/keyring")
+    let before = try Data(contentsOf: URL(fileURLWithPath: aside))
+    _ = try await admin.restore("acme", bytes)
+    #expect(try Data(contentsOf: URL(fileURLWithPath: aside)) == before)
+    #expect(FileManager.default.fileExists(atPath: server.data("tenants/acme/keyring")))
+    let later = try server.instance("acme", "db1")
+    #expect(try await BackupTests.fetch(later, 0))
+    await later.close()
     for client in [admin, instance] { await client.close() }
     await server.shutdown()
   }

@@ -1,4 +1,5 @@
 import KeyringCore
+import SecureMemory
 import Testing
 import WireProtocol
 
@@ -23,6 +24,10 @@ import WireProtocol
     #expect(Call.change(.generate(name, type: "AES", length: .max)).secretBytes == 16_384)
     #expect(Call.transact([.rotate(name), .remove(name)]).secretBytes == 16_384)
     #expect(Call.fetch(name, version: 0).secretBytes == 0)
+    var create = TenantCreateCall(tenant: "acme")
+    #expect(Call.admin(.tenantCreate(create)).secretBytes == 0)
+    create.credentials = try unsafe Secret(count: 100) { _ in }
+    #expect(Call.admin(.tenantApply([create, create])).secretBytes == 256)
   }
 
   /// The clock is read before the lock is had: another thread may have noted a later time meanwhile.

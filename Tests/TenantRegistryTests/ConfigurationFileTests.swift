@@ -110,7 +110,7 @@ import Testing
 
   @Test(arguments: [
     "a/b", "../keyring", "/etc/passwd", ".", "..", ".keyring", "a b", "é", "a\\u0000b", "tenant.yaml",
-    "persisted.json",
+    "persisted.json", "backups.json",
     "keyring.new", "keyring.lock", "tenant.yaml.new", String(repeating: "a", count: 201),
   ])
   func aHostileFileName(_ name: String) {

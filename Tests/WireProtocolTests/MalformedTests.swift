@@ -244,6 +244,20 @@ import WireProtocol
     #expect(unsafe !keyring_arena_starved(arena))
   }
 
+  /// Credentials of many tenants are counted before the first of them is copied into locked memory, which is everybody's.
+  @Test func aBatchOfTenantsTakesNoMoreLockedMemoryThanItMay() throws {
+    let longest = try secret([UInt8](repeating: 7, count: TenantCreateCall.credentialsBytesMax))
+    let most = TenantApplyCall.lockedBytesMax / TenantCreateCall.credentialsBytesMax
+    func message(_ count: Int) -> [UInt8] {
+      let calls = (0..<count).map { TenantCreateCall(tenant: "t\($0)", credentials: longest) }
+      return Request(id: 7, call: .admin(.tenantApply(calls + [TenantCreateCall(tenant: "last")]))).message
+    }
+    #expect(RequestDecoder().refusal(message(most)) == nil)
+    let refusal = RequestDecoder().refusal(message(most + 1))
+    guard case .malformed(let why, 7) = refusal else { throw UnexpectedReply() }
+    #expect(why.contains("of locked memory"))
+  }
+
   /// The largest transaction that can succeed is within the budget.
   @Test func theLargestTransactionIsRead() throws {
     let name = KeyName(

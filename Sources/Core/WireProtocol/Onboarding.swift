@@ -66,6 +66,8 @@ public struct TenantCreateCall: Sendable, Equatable {
 public enum TenantApplyCall {
   /// Of one call.
   public static let tenantsMax = 200
+  /// Locked memory that the credentials of one call may take together, in bytes.
+  public static let lockedBytesMax = 1 << 20
 }
 
 /// How a tenant that is there differs from what was asked for.

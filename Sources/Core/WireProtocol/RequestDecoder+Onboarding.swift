@@ -34,6 +34,16 @@ extension RequestDecoder {
     guard unsafe (1...TenantApplyCall.tenantsMax).contains(call.n_tenants) else {
       throw .malformed("1 to \(TenantApplyCall.tenantsMax) tenants are applied at once")
     }
+    // Before the first of them is copied: locked memory is everybody's.
+    let locked = (0..<(unsafe call.n_tenants)).reduce(0) { sum, index in
+      let bytes = unsafe call.tenants[index]?.pointee.credentials.len ?? 0
+      return bytes > 0 ? sum + ImportLimits.lockedBytes(bytes) : sum
+    }
+    guard locked <= TenantApplyCall.lockedBytesMax else {
+      throw .malformed(
+        "the credentials of one call take up to \(TenantApplyCall.lockedBytesMax) bytes of locked memory, each the next power of two, and these take \(locked)"
+      )
+    }
     var calls: [TenantCreateCall] = []
     for index in 0..<(unsafe call.n_tenants) {
       guard let item = unsafe call.tenants[index]?.pointee else { throw .malformed("a tenant is empty") }

@@ -166,22 +166,23 @@ extension Service {
     _ name: TenantName,
     _ caller: Caller
   ) async throws(ServiceError) -> RestoreReport {
-    let restorer = Restorer(
-      name: name,
-      resources: resources,
-      tenants: tenants,
-      call: call,
-      caller: caller.uri
-    )
     do throws(ServiceError) {
-      let report = try await tenants.claiming(name) { () async throws(ServiceError) in
+      return try await tenants.claiming(name) { () async throws(ServiceError) in
         try checkThatNoDeletionStands(name)
-        return try await restorer.restore(spool)
-      }
-      if !report.isDryRun {
+        let restorer = Restorer(
+          name: name,
+          resources: resources,
+          tenants: tenants,
+          call: call,
+          caller: caller.uri,
+          former: try await letGoIfGone(name)
+        )
+        let report = try await restorer.restore(spool)
+        guard !report.isDryRun else { return report }
         logger.warning("restored: \(restorer.audit(report))", metadata: ["tenant": "\(name)"])
+        if let tenant = tenants.known(name) { await applyRules(tenant) }
+        return report
       }
-      return report
     } catch {
       logger.error("a restore by \(caller.uri) failed: \(error)", metadata: ["tenant": "\(name)"])
       throw error

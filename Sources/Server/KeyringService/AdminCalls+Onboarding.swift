@@ -7,7 +7,10 @@ extension Service {
   func create(_ call: TenantCreateCall, _ name: TenantName) async throws(ServiceError) -> ReplyResult {
     let outcomes = await onboarder.onboard([call])
     switch outcomes[0] {
-    case .made(let id), .checked(.some(let id)): return .tenantCreate(cmkID: id.text, isUnchanged: false)
+    case .made(let id):
+      await letGoOfFormer(call.tenant)
+      return .tenantCreate(cmkID: id.text, isUnchanged: false)
+    case .checked(.some(let id)): return .tenantCreate(cmkID: id.text, isUnchanged: false)
     case .checked(.none): return .tenantCreate(cmkID: "", isUnchanged: false)
     case .unchanged(let id): return .tenantCreate(cmkID: id.text, isUnchanged: true)
     case .differs(let differences): throw .tenantExists(Self.text(name.text, differences))
@@ -19,6 +22,9 @@ extension Service {
   func apply(_ calls: [TenantCreateCall], _ caller: Caller) async -> ReplyResult {
     logger.info("tenant apply of \(calls.count) by \(caller.uri)")
     let outcomes = await onboarder.onboard(calls)
+    for (call, outcome) in zip(calls, outcomes) {
+      if case .made = outcome { await letGoOfFormer(call.tenant) }
+    }
     return .tenantApply(
       zip(calls, outcomes).map { call, outcome in
         var result = TenantApplyResult(tenant: call.tenant)
@@ -37,6 +43,15 @@ extension Service {
         return result
       }
     )
+  }
+
+  /// Of a tenant that was made in the place of one whose directory went away.
+  private func letGoOfFormer(_ tenant: String) async {
+    do {
+      try await letGoIfGone(TenantName(tenant))
+    } catch {
+      logger.warning("\(error)")  // the disk does not tell, and is looked at again in a moment
+    }
   }
 
   private static func text(_ tenant: String, _ differences: [SettingDifference]) -> String {

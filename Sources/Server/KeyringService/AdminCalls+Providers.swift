@@ -122,7 +122,7 @@ extension Service {
       guard now == present, tenant.persisted == persisted else { throw Self.changedMeanwhile }
       return read.settings
     }
-    if read.persisted.isDisabled { await shutOut(tenant) } else { enforce(tenant) }
+    await applyRules(tenant)
     tenant.openKeyring?.expireGrants()
     tenant.openKeyring?.forgetRefusals()
     let credentials = tenant.providers.credentials(read.settings.provider).map(CredentialsStatus.init)

@@ -14,7 +14,7 @@ struct ExecutionHold: Sendable {
 
   /// Gives all of it back: once, when the request is no longer being executed, answered or not.
   func giveBack() {
-    if let owner, secretBytes > 0 { shares.give(secretBytes, owner) }
+    if secretBytes > 0 { shares.give(secretBytes, owner) }
     admission.release(messageBytes)
     admission.end(isAdministrator: isAdministrator)
   }
@@ -42,7 +42,7 @@ extension Connection {
       owner: caller.tenant,
       shares: service.secretShares
     )
-    if let owner = caller.tenant, hold.secretBytes > 0, !service.secretShares.take(hold.secretBytes, owner) {
+    if hold.secretBytes > 0, !service.secretShares.take(hold.secretBytes, caller.tenant) {
       admission.release(large)
       admission.end(isAdministrator: isAdministrator)
       admission.count(.secretMemory)

@@ -56,7 +56,8 @@ struct WantedTenant: Sendable {
           anyInstance: call.anyInstance,
           settings: call.settings.map { ($0.name, $0.value) }
         ),
-        allowedEndpoints: resources.configuration.allowedEndpoints
+        allowedEndpoints: resources.configuration.allowedEndpoints,
+        hasAuditLog: resources.configuration.audit != nil
       )
     } catch {
       throw .malformed("\(error)")

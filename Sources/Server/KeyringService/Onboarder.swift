@@ -63,7 +63,9 @@ final class Onboarder: Sendable {
         tenants.doubt(Set(journal.entries.map(\.tenant)))
       }
       for name in left.strange {
-        logger.error("\(files.staging.path)/\(name) is no journal of this service: it was left as it is")
+        logger.error(
+          "\(files.staging.path)/\(name) is no journal of this service, or a tenant's files without one: it was left as it is"
+        )
       }
     }
   }
@@ -125,6 +127,8 @@ final class Onboarder: Sendable {
     for journal in state.withLock({ $0.unsettled }) {
       let files = self.files
       await turns.run {
+        // Another call may have done it meanwhile, and its names be in doubt for another reason by now.
+        guard state.withLock({ $0.unsettled.contains(journal) }) else { return }
         let result = await onDisk { try files.settle(journal) }
         guard case .success = result else { return }
         state.withLock { state in state.unsettled.removeAll { $0 == journal } }
@@ -163,8 +167,7 @@ final class Onboarder: Sendable {
         )
       }
       let wanted = try WantedTenant(call, name, resources)
-      if try await tenants.isThere(name) {
-        guard let present = try await tenants.find(name) else { throw .tenantAbsent(name) }
+      if let present = try await present(name) {
         let differences = try await wanted.differences(from: present)
         return .done(differences.isEmpty ? .unchanged(present.settings.cmkID) : .differs(differences))
       }
@@ -174,6 +177,20 @@ final class Onboarder: Sendable {
       return call.isDryRun ? .done(.checked(wanted.settings.cmkID)) : .new(new)
     } catch {
       return .done(.failed(error))
+    }
+  }
+
+  /// The tenant, where it is there; what the server remembers of one whose directory is gone is not that.
+  private func present(_ name: TenantName) async throws(ServiceError) -> Tenant? {
+    guard try await tenants.isThere(name) else { return nil }
+    guard let present = try await tenants.find(name) else { throw .tenantAbsent(name) }
+    switch await tenants.place(of: present) {
+    case .there: return present
+    case .gone: return nil
+    case .replaced:
+      throw .throttled("the directory of '\(name)' is another one now", retryAfterMilliseconds: 2000)
+    case .unknown:
+      throw .storageUnavailable("the disk does not tell whether the directory of '\(name)' is there")
     }
   }
 
@@ -204,7 +221,8 @@ final class Onboarder: Sendable {
     case .success(let report):
       if let journal = report.unsettled {
         state.withLock { $0.unsettled.append(journal) }
-        tenants.doubt(Set(journal.entries.map(\.tenant)))
+        // Those that were made are durable, whatever the others left.
+        tenants.doubt(Set(zip(new, report.results).filter { !$1.isSuccess }.map(\.0.name)))
       }
       return zip(new, report.results).map(outcome)
     }

@@ -11,7 +11,7 @@ extension OnboardingFiles {
     var undone: [TenantName] = []
     /// Journals that could not be settled, and why.
     var unsettled: [(journal: OnboardingJournal, why: String)] = []
-    /// What is not this service's, and was left as it is.
+    /// What is not this service's, or may be a tenant's keys, and was left as it is.
     var strange: [String] = []
   }
 
@@ -32,13 +32,14 @@ extension OnboardingFiles {
         kept.append(journal.id)
       }
     }
-    // Staging directories without a journal, from before theirs was durable: nothing was made outside of them. Journals that were not finished.
+    // Journals that were not finished; staging directories without a journal, from before theirs was durable: they are empty. One with files in
+    // it was a tenant's directory, which a disk put back that did not keep what it had said: its keys may be nowhere else.
     for name in try staging.names() where name != Self.lockName {
       guard !kept.contains(where: { name.hasPrefix($0) }) else { continue }
       if name.hasSuffix(".new") {
         try staging.removeUnsynced(name)
-      } else {
-        try staging.removeTreeUnsynced(name)
+      } else if try !staging.removeDirectoryUnsynced(name) {
+        left.strange.append(name)
       }
     }
     return left

@@ -206,7 +206,7 @@ struct OnboardingFiles: Sendable {
 }
 
 extension Result where Success == Void, Failure == OnboardingFiles.Failure {
-  fileprivate var isSuccess: Bool { if case .success = self { true } else { false } }
+  var isSuccess: Bool { if case .success = self { true } else { false } }
   fileprivate var isUndone: Bool { if case .failure(.undone) = self { true } else { false } }
 }
 

@@ -183,16 +183,24 @@ extension Tenants {
     guard let device else { return [] }
     let (all, directory) = (self.all, resources.tenants.directory)
     return await resources.flushPools.value(device: device) {
-      all.map { tenant in
-        do throws(FileError) {
-          guard let present = try directory.status(of: tenant.name.text) else { return (tenant, .gone) }
-          let known = try tenant.files.directory.status()
-          let isSame = present.device == known.device && present.inode == known.inode
-          return (tenant, isSame ? .there : .replaced)
-        } catch {
-          return (tenant, .unknown)
-        }
-      }
+      all.map { ($0, Self.place(of: $0, in: directory)) }
+    }
+  }
+
+  /// Looks where the directory of one tenant is.
+  func place(of tenant: Tenant) async -> Place {
+    guard let device else { return .unknown }
+    let directory = resources.tenants.directory
+    return await resources.flushPools.value(device: device) { Self.place(of: tenant, in: directory) }
+  }
+
+  private static func place(of tenant: Tenant, in directory: DirectoryDescriptor) -> Place {
+    do throws(FileError) {
+      guard let present = try directory.status(of: tenant.name.text) else { return .gone }
+      let known = try tenant.files.directory.status()
+      return present.device == known.device && present.inode == known.inode ? .there : .replaced
+    } catch {
+      return .unknown
     }
   }
 

@@ -43,7 +43,7 @@ extension Restorer {
     case .success(true): return
     case .success(false):
       throw .restoreRefused(
-        "the tenant's directory is another one than the server has open: restart keyringd"
+        "the tenant's directory went away, or is another one than the server has open: run the same again"
       )
     case .failure(let error): throw .storageUnavailable("\(error)")
     }
@@ -81,7 +81,7 @@ extension Restorer {
     async throws(ServiceError)
   {
     let (resources, name) = (self.resources, self.name)
-    let persisted = remains?.persisted ?? PersistedState()
+    let persisted = remains?.persisted ?? former ?? PersistedState()
     var looked = report
     try await checkAnew(proved, remains, &looked)
     guard !call.isDryRun else { return report = looked }

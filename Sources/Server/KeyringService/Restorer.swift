@@ -15,6 +15,8 @@ struct Restorer: Sendable {
   let call: RestoreBeginCall
   /// The URI SAN of who restores, for the log.
   let caller: String
+  /// What was persisted of the tenant that the server had, if its directory went away meanwhile.
+  let former: PersistedState?
 
   /// A backup that was proved, and what it is to be opened with.
   struct Proved: Sendable {

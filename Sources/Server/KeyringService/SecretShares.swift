@@ -8,7 +8,7 @@ internal import WireProtocol
 final class SecretShares: Sendable {
   private let tenantMax: Int
   private let totalMax: Int
-  private let held = Mutex<(total: Int, byTenant: [TenantName: Int])>((0, [:]))
+  private let held = Mutex<(total: Int, byTenant: [TenantName?: Int])>((0, [:]))
 
   /// - Parameter arenaBytes: of the locked memory: half of it for one tenant, three quarters for all.
   init(arenaBytes: Int) {
@@ -17,7 +17,9 @@ final class SecretShares: Sendable {
   }
 
   /// Takes bytes; false where there are not as many.
-  func take(_ bytes: Int, _ tenant: TenantName) -> Bool {
+  ///
+  /// - Parameter tenant: nil for the service's administrators.
+  func take(_ bytes: Int, _ tenant: TenantName?) -> Bool {
     held.withLock { held in
       let of = held.byTenant[tenant, default: 0]
       guard of + bytes <= tenantMax, held.total + bytes <= totalMax else { return false }
@@ -28,7 +30,7 @@ final class SecretShares: Sendable {
   }
 
   /// Gives them back.
-  func give(_ bytes: Int, _ tenant: TenantName) {
+  func give(_ bytes: Int, _ tenant: TenantName?) {
     held.withLock { held in
       held.total -= bytes
       let rest = held.byTenant[tenant, default: bytes] - bytes
@@ -44,9 +46,15 @@ extension Call {
     case .change(let change): change.secretBytes
     case .transact(let changes): changes.reduce(0) { $0 + $1.secretBytes }
     case .importKeys(let keys): keys.reduce(0) { $0 + ImportLimits.lockedBytes($1.value.count) }
+    case .admin(.tenantCreate(let call)): call.secretBytes
+    case .admin(.tenantApply(let calls)): calls.reduce(0) { $0 + $1.secretBytes }
     case .fetch, .describe, .list, .whoAmI, .admin: 0
     }
   }
+}
+
+extension TenantCreateCall {
+  fileprivate var secretBytes: Int { credentials.map { ImportLimits.lockedBytes($0.count) } ?? 0 }
 }
 
 extension Change {

@@ -46,6 +46,30 @@ extension Service {
     await tenant.withdraw()
   }
 
+  /// Lets go of a tenant whose directory is gone, or another one now: what is there counts, after a creation, and before a restore looks at it.
+  ///
+  /// - Returns: what was persisted of it.
+  /// - Throws: `storageUnavailable` where the disk does not tell.
+  @discardableResult
+  func letGoIfGone(_ name: TenantName) async throws(ServiceError) -> PersistedState? {
+    guard let tenant = tenants.known(name) else { return nil }
+    switch await tenants.place(of: tenant) {
+    case .there: return nil
+    case .unknown: throw .storageUnavailable("the disk does not tell whether the tenant's directory is there")
+    case .gone, .replaced:
+      _ = tenant.setDirectory(isGone: true)
+      let persisted = tenant.persisted
+      await shutOut(tenant)
+      tenants.forget(tenant)
+      return persisted
+    }
+  }
+
+  /// After a change of a tenant's settings as a whole: ends what its instances have open, as far as they may not call any more.
+  func applyRules(_ tenant: Tenant) async {
+    if tenant.isDisabled { await shutOut(tenant) } else { enforce(tenant) }
+  }
+
   /// Ends what those instances have open that may not call any more.
   func enforce(_ tenant: Tenant) {
     live.cutOff(tenant.name) { $0.instance != nil && tenant.access(of: $0) == nil }

@@ -45,9 +45,15 @@ public struct NewTenantConfiguration: Sendable {
 
   /// Writes the file and reads it, as the server will.
   ///
-  /// - Parameter allowedEndpoints: hosts that endpoints may name.
+  /// - Parameters:
+  ///   - allowedEndpoints: hosts that endpoints may name.
+  ///   - hasAuditLog: the service has an audit directory.
   /// - Throws: `ConfigurationError` for what such a file could not say.
-  public init(_ request: Request, allowedEndpoints: [String]) throws(ConfigurationError) {
+  public init(
+    _ request: Request,
+    allowedEndpoints: [String],
+    hasAuditLog: Bool
+  ) throws(ConfigurationError) {
     var lines: [(name: String, value: String)] = [
       ("cmk_id", request.cmkID), ("provider", request.provider.isEmpty ? "local" : request.provider),
     ]
@@ -67,7 +73,12 @@ public struct NewTenantConfiguration: Sendable {
     if !limits.isEmpty { yaml += "limits:\n" }
     for limit in limits { yaml += "  " + (try Self.line(String(limit.name.dropFirst(7)), limit.value)) }
     self.yaml = yaml
-    let file = try TenantConfiguration(yaml: yaml, file: "tenant.yaml", allowedEndpoints: allowedEndpoints)
+    let file = try TenantConfiguration(
+      yaml: yaml,
+      file: "tenant.yaml",
+      allowedEndpoints: allowedEndpoints,
+      hasAuditLog: hasAuditLog
+    )
     settings = try TenantSettings(file: file, persisted: PersistedState())
     asked =
       (lines + limits).filter { !$0.value.isEmpty }.compactMap { VariableName(rawValue: $0.name) }
@@ -97,6 +108,10 @@ public struct NewTenantConfiguration: Sendable {
     var names: [String] = []
     for text in request.instances { names.append(try TenantConfiguration.instance(text).text) }
     if request.anyInstance { return "instances: any\n" }
+    // In the file that word lets every instance in.
+    guard !names.contains("any") else {
+      throw ConfigurationError("no instance of tenant.yaml can be called 'any': it means all of them")
+    }
     return names.isEmpty ? "" : "instances: [\(names.joined(separator: ", "))]\n"
   }
 }

@@ -186,7 +186,7 @@ public struct TenantConfiguration: Sendable, Equatable {
   }
 
   static func fileName(_ text: String) throws(ConfigurationError) -> String {
-    let reserved = ["tenant.yaml", "persisted.json"]
+    let reserved = ["tenant.yaml", "persisted.json", TakenBackups.fileName]
     // `.lock` and `.new` are what the server puts behind a name of its own.
     guard !text.isEmpty, !text.hasPrefix("."), text.utf8.count <= 200, !reserved.contains(text),
       !text.hasSuffix(".lock"), !text.hasSuffix(".new"),
