@@ -189,7 +189,7 @@ import WireProtocol
   /// A connection that began before the list changed, and shakes hands after it: it is refused by the list in force then.
   @Test func aListCountsForConnectionsThatBeganBeforeIt() async throws {
     let pki = try pkiWithList()
-    let server = try await TestServer(pki: pki, revocationList: "ca.crl")
+    let server = try await TestServer(pki: pki, limits: ["handshake_timeout: 60s"], revocationList: "ca.crl")
     try await server.makeTenant("acme")
     let (proxy, admin) = (
       try await CuttingProxy(to: server.port, holds: true), try server.client(.serviceAdmin)
@@ -199,7 +199,7 @@ import WireProtocol
       try server.client(
         .instance(TenantName("acme"), InstanceName(name)),
         port: proxy.port,
-        timeout: .seconds(5)
+        timeout: .seconds(60)
       )
     }
     let calls = clients.map { client in
