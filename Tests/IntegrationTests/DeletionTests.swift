@@ -69,7 +69,7 @@ import WireProtocol
     let client = try server.instance("acme", "db1")
     _ = try await client.call(.fetch(.own("canary")))
     guard
-      case .backup(.begun(_, _, let digest, _)) = try await admin.call(
+      case .backup(.begun(let backup, _, let digest, _)) = try await admin.call(
         .admin(.backup("acme", .begin(allowUnproved: false)))
       )
     else { throw UnexpectedReply() }
@@ -80,7 +80,11 @@ import WireProtocol
     let needles = [keyring.suffix(64), keyring.prefix(400).suffix(64), cmk.suffix(48)]
     guard case .tenantDelete(_, true) = try await admin.call(delete()) else { throw UnexpectedReply() }
     #expect(try remains(server) == [])
-    for (path, data) in try files(server) where !path.hasPrefix("tenants/.transfers") {
+    // The backup that is on its way, too.
+    #expect(
+      try await admin.refusal(.admin(.backup("acme", .read(backup, offset: 0))))?.reason == .tenantAbsent
+    )
+    for (path, data) in try files(server) {
       for needle in needles { #expect(data.range(of: needle) == nil, "\(path)") }
       #expect(data.range(of: Data("a secret of".utf8)) == nil, "\(path)")
     }

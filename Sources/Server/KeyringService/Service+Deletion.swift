@@ -254,6 +254,7 @@ extension Service {
   }
 
   private func destroyed(_ name: TenantName, _ tenant: Tenant?) async -> Result<Void, ServiceError> {
+    transfers.drop(tenant: name)
     do throws(ServiceError) {
       try await destroyCMKs(name, tenant)
       let (tenants, anchors) = (resources.tenants.directory, resources.anchors)

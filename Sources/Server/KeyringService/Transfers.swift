@@ -126,9 +126,14 @@ final class Transfers: Sendable {
   }
 
   /// Lets go of those of a connection that ended. What works goes on, and goes with its end: until then it counts.
-  func drop(connection: UInt64) {
+  func drop(connection: UInt64) { drop { $0.connection == connection } }
+
+  /// Lets go of those of a tenant that is deleted, in the same way: nobody reads them any more.
+  func drop(tenant: TenantName) { drop { $0.tenant == tenant } }
+
+  private func drop(_ isDoomed: (Entry) -> Bool) {
     entries.withLock { entries in
-      for (id, entry) in entries where entry.connection == connection {
+      for (id, entry) in entries where isDoomed(entry) {
         if entry.isWorking { entries[id]?.isAbandoned = true } else { entries[id] = nil }
       }
     }
