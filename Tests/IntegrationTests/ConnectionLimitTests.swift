@@ -8,7 +8,7 @@ import Testing
 import WireProtocol
 
 /// Time and number of connections are bounded.
-@Suite(.timeLimit(.minutes(1))) struct ConnectionLimitTests {
+@Suite(.timeLimit(.minutes(4))) struct ConnectionLimitTests {
   private func serve(
     _ limits: [String],
     _ body: (TestServer) async throws -> Void

@@ -5,7 +5,7 @@ import Testing
 import WireProtocol
 
 /// Tenants that nobody uses close, and open again at the next call.
-@Suite(.timeLimit(.minutes(1))) struct IdleTenantTests {
+@Suite(.timeLimit(.minutes(4))) struct IdleTenantTests {
   private func state(_ admin: TestClient, _ tenant: String = "acme") async throws -> TenantState {
     guard case .tenantList(let tenants, _) = try await admin.call(.admin(.tenantList(pageSize: 0, after: "")))
     else { throw UnexpectedReply() }

@@ -6,7 +6,7 @@ import Testing
 import WireProtocol
 
 /// What a server does with clients that send what they should not.
-@Suite(.timeLimit(.minutes(1))) struct MalformedInputTests {
+@Suite(.timeLimit(.minutes(4))) struct MalformedInputTests {
   private func serve(
     limits: [String] = [],
     profile: String = "any",
