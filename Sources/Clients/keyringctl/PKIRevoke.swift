@@ -30,10 +30,7 @@ struct PKIRevoke: ParsableCommand {
     let pki = try PKIDirectory(directory, create: false)
     let revoked = try certificates.map { try Input.text($0) }
     do {
-      let authority = try CertificateAuthority.load(
-        certificatePEM: try pki.read("ca.crt"),
-        privateKeyPEM: try SecretFile.read("\(directory)/ca.key")
-      )
+      let authority = try pki.authority()
       let present = try pki.directory.status(of: "ca.crl").map { _ in try pki.read("ca.crl") }
       let list = try authority.revoke(revoked, present: present, days: days)
       try AtomicFile.replace("ca.crl", in: pki.directory, with: [Array(list.utf8)])

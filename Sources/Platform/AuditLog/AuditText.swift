@@ -68,10 +68,15 @@ public enum AuditText {
     bytes += text.reversed()
   }
 
+  /// As `date`, as a string.
+  public static func dateText(_ milliseconds: UInt64) -> String {
+    String(decoding: date(milliseconds), as: UTF8.self)
+  }
+
   /// Unix milliseconds as `2026-01-02T03:04:05.678Z` (RFC 3339), 24 bytes up to the year 9999.
   ///
   /// The calendar: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
-  public static func date(_ milliseconds: UInt64) -> [UInt8] {
+  static func date(_ milliseconds: UInt64) -> [UInt8] {
     let (days, rest) = (Int(milliseconds / 86_400_000), Int(milliseconds % 86_400_000))
     let shifted = days + 719_468
     let era = shifted / 146_097

@@ -26,7 +26,7 @@ struct ChainBuilder {
       kind: kind,
       log: log,
       serial: end.serial + missing + 1,
-      time: String(decoding: AuditText.date(milliseconds), as: UTF8.self),
+      time: AuditText.dateText(milliseconds),
       previous: end.hash
     )
   }

@@ -110,7 +110,7 @@ struct LogOnDisk: Sendable {
   }
 
   private func head(_ milliseconds: UInt64) throws(CryptographyError) -> AuditHead {
-    let time = String(decoding: AuditText.date(milliseconds), as: UTF8.self)
+    let time = AuditText.dateText(milliseconds)
     return try AuditHead(log: log, file: number, end: end, time: time, signer: signer)
   }
 

@@ -139,7 +139,7 @@ extension Tenant {
     var status = TenantStatus(summary: summary())
     status.reason = condition().reason
     if let deletion = resources.deletions.standing(name) {
-      let due = String(decoding: AuditText.date(deletion.dueMilliseconds), as: UTF8.self)
+      let due = AuditText.dateText(deletion.dueMilliseconds)
       let failure = resources.deletions.failure(name)
       status.reason =
         "it is to be deleted at \(due); `keyringctl tenant undelete \(name)` stops that"

@@ -100,7 +100,7 @@ struct DeletionReceipt: Sendable {
   }
 
   private static func date(_ milliseconds: UInt64) -> String {
-    "\"\(String(decoding: AuditText.date(milliseconds), as: UTF8.self))\""
+    "\"\(AuditText.dateText(milliseconds))\""
   }
 
   private static func list(_ items: [String]) -> String { "[\(items.joined(separator: ","))]" }

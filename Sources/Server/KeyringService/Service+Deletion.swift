@@ -177,10 +177,11 @@ extension Service {
 
   private func cmks(of settings: TenantSettings, _ content: StorageFileContent?) -> [CMKID] {
     var all: [CMKID] = settings.provider.kind == .aws ? [settings.cmkID] : []
-    for key in content?.state.wrappingKeys.values.map({ $0 }) ?? [] where key.provider == .aws {
+    for key in (content?.state.wrappingKeys ?? [:]).values
+    where key.provider == .aws && !all.contains(key.cmkID) {
       all.append(key.cmkID)
     }
-    return all.reduce(into: []) { found, id in if !found.contains(id) { found.append(id) } }
+    return all
   }
 
   // MARK: Carrying it out
@@ -223,7 +224,6 @@ extension Service {
 
   private func carryOut(_ asked: TenantDeletion) async throws(ServiceError) -> TenantDeletion {
     var deletion = asked
-    let tenant = tenants.known(deletion.tenant)
     if deletion.phase == .waiting {
       let draft = try await draft(deletion)
       deletion.phase = .begun
@@ -234,7 +234,7 @@ extension Service {
       }
     }
     let name = deletion.tenant
-    if let present = tenant ?? tenants.known(name) {
+    if let present = tenants.known(name) {
       await shutOut(present)
       let result = Mutex<Result<Void, ServiceError>>(.success(()))
       await present.whileClosed {
