@@ -277,6 +277,8 @@ let tests: [Target] = [
     ],
     exclude: ["Mutants"]
   ),
+  .tests("CClientTests", ["KeyringCore", "KeyringTestSupport", "TLSTransport"]),
+  .tests("DatabaseTests", ["KeyringCore", "KeyringTestSupport", "TLSTransport"]),
 ]
 
 let package = Package(
