@@ -32,7 +32,7 @@ public final class RunningPostgreSQL: RunningDatabase {
       stopSignal: SIGINT  // its fast shutdown: SIGTERM waits for every session
     )
     server = DatabaseProcess(folder: folder, commands: commands)
-    try FileManager.default.setAttributes([.posixPermissions: 0o711], ofItemAtPath: folder.path)
+    try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: folder.path)
     for path in [folder("data"), sockets] {
       try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
       try await handOver(path)
