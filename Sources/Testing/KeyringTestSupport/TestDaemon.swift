@@ -44,6 +44,7 @@ public final class TestDaemon: TestEndpoint {
   ///   - pki: of another daemon, so that its clients' certificates serve; or new certificates.
   ///   - data: the folder of another daemon that ended: it goes on from there; or one that a test prepared.
   ///   - directories: where `tenants`, `anchors` and `cmks` are, if not there; those of another that ended, and it goes on from them.
+  ///   - port: to listen on, such as another's that ended, whose clients are to find this one; 0 for a free one.
   ///   - configuration: more lines of the configuration.
   ///   - rootKey: 64 hexadecimal digits.
   ///   - environment: more variables.
@@ -54,6 +55,7 @@ public final class TestDaemon: TestEndpoint {
     pki: TestPKI? = nil,
     data: TestDirectory? = nil,
     directories: Directories = Directories(),
+    port: Int = 0,
     configuration: [String] = [],
     rootKey: String = String(repeating: "5a", count: 32),
     environment: [String: String] = [:],
@@ -67,7 +69,7 @@ public final class TestDaemon: TestEndpoint {
     try data.write("root.key", rootKey + "\n")
     let lines =
       [
-        "listen: 127.0.0.1:0", "health_listen: 'off'", "trust_domain: \(pki.trustDomain)",
+        "listen: 127.0.0.1:\(port)", "health_listen: 'off'", "trust_domain: \(pki.trustDomain)",
         "tls: {certificate: \(pki.directory("server.crt")), key: \(pki.directory("server.key")), client_ca: \(pki.directory("ca.crt"))\(revocationList.map { ", client_crl: \(pki.directory($0))" } ?? "")}",
         "tenants_directory: \(directories.tenants)", "anchor_directory: \(directories.anchors)",
         "local_provider: {directory: \(directories.cmks), root_key_file: root.key}",
@@ -81,7 +83,7 @@ public final class TestDaemon: TestEndpoint {
       directory: data.path,
       error: data("log")
     )
-    port = try await Self.readyPort(process, data("log"))
+    self.port = try await Self.readyPort(process, data("log"))
   }
 
   private static func readyPort(_ process: TestProcess, _ log: String) async throws -> Int {

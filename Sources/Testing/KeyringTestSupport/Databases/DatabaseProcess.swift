@@ -1,6 +1,5 @@
-import Foundation
-public import KeyringTestSupport
-import Synchronization
+internal import Foundation
+internal import Synchronization
 
 /// A database server as a process of a test's own, and its client: what is alike in MySQL, MariaDB and PostgreSQL.
 ///
@@ -213,10 +212,10 @@ extension RunningDatabase {
 }
 
 /// Where a server's folder and socket are, and what is copied there.
-enum DatabaseFolder {
+public enum DatabaseFolder {
   /// Runs a shell command, whose arguments are `$1` and so on; throws what it says where it fails.
   @discardableResult
-  static func shell(_ script: String, _ arguments: [String] = []) async throws -> String {
+  public static func shell(_ script: String, _ arguments: [String] = []) async throws -> String {
     let outcome = try await TestProgram(path: "/bin/sh").run(["-ec", script, "sh"] + arguments)
     guard outcome.status == 0 else {
       throw DatabaseProcess.NotReady(description: outcome.text + outcome.error)
@@ -230,7 +229,7 @@ enum DatabaseFolder {
   ///   - name: of what is initialised: another one for other options.
   ///   - destination: must not exist.
   ///   - initialise: a command; `DATA` in it is the folder to be made.
-  static func copyData(_ name: String, to destination: String, initialise: [String]) async throws {
+  public static func copyData(_ name: String, to destination: String, initialise: [String]) async throws {
     let kept = "\(CClients.top)/.build/databases/\(name)"
     let script = """
       kept=$1; to=$2; shift 2
@@ -251,13 +250,13 @@ enum DatabaseFolder {
   /// A path for a socket: the kernel takes 107 bytes, and a test's folder may be longer.
   ///
   /// - Returns: a folder that is `folder`, or a new one directly in /tmp.
-  static func forSocket(_ folder: TestDirectory) async throws -> String {
+  public static func forSocket(_ folder: TestDirectory) async throws -> String {
     if folder.path.utf8.count < 80 { return folder.path }
     return try await shell("mktemp -d /tmp/keyring-socket-XXXXXX")
   }
 
   /// A TCP port on loopback that nobody has now.
-  static func freePort() async throws -> Int {
+  public static func freePort() async throws -> Int {
     let text = try await shell(
       "python3 -c 'import socket; s = socket.socket(); s.bind((\"127.0.0.1\", 0)); print(s.getsockname()[1])'"
     )

@@ -1,5 +1,4 @@
-import Foundation
-public import KeyringTestSupport
+internal import Foundation
 
 /// MariaDB 10.11 of the system, in a folder of a test's own.
 public final class RunningMariaDB: RunningDatabase {

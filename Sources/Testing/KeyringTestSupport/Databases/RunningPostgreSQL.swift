@@ -1,5 +1,4 @@
-import Foundation
-public import KeyringTestSupport
+internal import Foundation
 
 /// PostgreSQL 15 of the system, in a folder of a test's own.
 ///

@@ -1,5 +1,4 @@
-import Foundation
-public import KeyringTestSupport
+internal import Foundation
 
 /// MySQL 9.7 as Tests/install-mysql unpacks it, in a folder of a test's own, run with its own loader.
 public final class RunningMySQL: RunningDatabase {
