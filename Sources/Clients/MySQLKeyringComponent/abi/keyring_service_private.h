@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* `keyring_service_admin.component_keyring_service`: what component_keyring_service.so tells our second component, which has the SQL
- * functions. Both are built from one source, so this struct may change from version to version; `size` tells the versions apart. */
+/* `keyring_service_admin.component_keyring_service`: what component_keyring_service.so tells our second component, which has
+ * the SQL functions. Both are built from one source, so this struct may change from version to version; `size` tells the
+ * versions apart. */
 #ifndef KEYRING_SERVICE_PRIVATE_H
 #define KEYRING_SERVICE_PRIVATE_H
 
@@ -14,7 +15,7 @@
 /* The strings are NUL-terminated and never secret; `` where there is nothing to say. */
 struct keyring_service_state {
   size_t size;             /* sizeof(struct keyring_service_state) of the caller */
-  char status[16];         /* `Active`, or `Disabled`: no usable configuration, or load() reached no server and no call has since */
+  char status[16];         /* `Active`, or `Disabled`: no configuration, or no call has succeeded since load() */
   char servers[1024];      /* as configured */
   char tenant[64];         /* of the certificate */
   char instance[64];       /* of the certificate */

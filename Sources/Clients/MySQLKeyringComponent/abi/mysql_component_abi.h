@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* What MySQL (8.0.24 to 9.7) asks of a component's shared object, as C structs of our own: no header of MySQL is needed to build.
- * abi_check.c compares every member with MySQL's headers (make mysql-abi-check).
+/* What MySQL (8.0.24 to 9.7) asks of a component's shared object, as C structs of our own: no header of MySQL is needed to
+ * build. abi_check.c compares every member with MySQL's headers (make mysql-abi-check).
  *
- * A component exports one function, `list_components`, which returns its description. A service is a struct of function pointers
- * that is registered under `service.component`; whoever wants it asks the registry by that name, or by `service` alone for the
- * default one. Every function returns int: 0 is success, also where MySQL's documentation says "false".
+ * A component exports one function, `list_components`, which returns its description. A service is a struct of function
+ * pointers that is registered under `service.component`; whoever wants it asks the registry by that name, or by `service`
+ * alone for the default one. Every function returns int: 0 is success, also where MySQL's documentation says "false".
  *
- * Acquire and release: a component that names a service in `requires` gets it before init() and must not release it; a component of
- * a manifest must require `registry` only, since nothing else is there in mysql_migrate_keyring. Everything else is acquired when
- * it is needed, never in init() or deinit() (the registry is locked there), and released: a service whose references are not
- * given back keeps its component loaded for ever. */
+ * Acquire and release: a component that names a service in `requires` gets it before init() and must not release it; a
+ * component of a manifest must require `registry` only, since nothing else is there in mysql_migrate_keyring. Everything else
+ * is acquired when it is needed, never in init() or deinit() (the registry is locked there), and released: a service whose
+ * references are not given back keeps its component loaded for ever. */
 #ifndef MYSQL_COMPONENT_ABI_H
 #define MYSQL_COMPONENT_ABI_H
 
@@ -24,7 +24,8 @@ struct mysql_abi_provided {
   void *implementation;
 };
 
-/* `name` is that of a service; MySQL writes the service's address into `*implementation` before init(). Ends with {NULL, NULL}. */
+/* `name` is that of a service; MySQL writes the service's address into `*implementation` before init(). Ends with {NULL,
+ * NULL}. */
 struct mysql_abi_required {
   const char *name;
   void **implementation;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The eight services that MySQL (8.0.24 to 9.7) asks of a keyring component; see mysql_component_abi.h. The pointers to incomplete
- * structs are the component's own objects. Strings that go in are NUL-terminated; `auth_id` NULL or `` is the server itself. */
+/* The eight services that MySQL (8.0.24 to 9.7) asks of a keyring component; see mysql_component_abi.h. The pointers to
+ * incomplete structs are the component's own objects. Strings that go in are NUL-terminated; `auth_id` NULL or `` is the
+ * server itself. */
 #ifndef MYSQL_KEYRING_ABI_H
 #define MYSQL_KEYRING_ABI_H
 
