@@ -203,7 +203,7 @@ mysql_abi_status component_state_asked(struct keyring_service_state *state, int 
     return 0;
   }
   struct component_link *link = component_link_acquire("who am I");
-  keyring_identity identity;
+  keyring_identity identity = {0};
   keyring_error error = {0};
   bool good = link && keyring_who_am_i(link->keyring, &identity, &error) == KEYRING_OK;
   if (good) {

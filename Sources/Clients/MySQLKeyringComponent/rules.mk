@@ -23,4 +23,12 @@ mysql-abi-check:
 	  $(CLIENTS)/MySQLKeyringComponent/abi/abi_check.c
 	@echo "the ABI headers agree with $(MYSQL_INCLUDE)"
 
+# mysqld's part as a program, for tests and sanitizers.
+MYSQL_DRIVER := $(BUILD)/component-driver
+$(MYSQL_DRIVER): $(TOP)/Tests/DatabaseTests/Programs/component-driver.c $(wildcard $(CLIENTS)/MySQLKeyringComponent/abi/*.h)
+	@mkdir -p $(dir $@)
+	$(CC) $(CFLAGS) -I$(CLIENTS)/MySQLKeyringComponent/abi $(LDFLAGS) -o $@ $< -lpthread -ldl
+.PHONY: mysql-component-driver
+mysql-component-driver: $(MYSQL_DRIVER) $(MYSQL_COMPONENT)
+
 -include $(CLIENTS)/MySQLKeyringComponent/admin/rules.mk

@@ -63,7 +63,8 @@ enum mysql_abi_severity {
   MYSQL_ABI_INFORMATION = 3 /* printed with log_error_verbosity=3 only */
 };
 
-/* ER_LOG_PRINTF_MSG: the number of an error picks the template that is printed, and this one's template is `%s`. */
+/* ER_LOG_PRINTF_MSG: the number of an error picks the template that is printed, and this one's template is
+ * `Component reported: '%s'`. */
 #define MYSQL_ABI_LOG_MESSAGE 11071
 
 /* `mysql_simple_error_log`: a line of the server's error log. `subsystem` is cut at 12 characters. */
