@@ -319,6 +319,28 @@ static void store(char **word) {
   result(writer->store(text(word[1]), text(word[2]), data, size, text(word[3])));
 }
 
+/* `touch FILE` tells the test that everything before is done, `await FILE` waits for its word. */
+static void touch(char **word) {
+  FILE *file = fopen(word[1], "w");
+  result(!file || fclose(file) != 0);
+}
+
+static void await(char **word) {
+  while (access(word[1], F_OK) != 0) usleep(10000);
+  result(0);
+}
+
+/* fetches COUNT ID OWNER: how many of them found it. */
+static void fetches(char **word) {
+  int found = 0;
+  for (int i = 0; i < atoi(word[1]); i++) {
+    mysql_abi_reader object = NULL;
+    if (reader->init(text(word[2]), text(word[3]), &object) == 0 && object) found++;
+    reader->deinit(object);
+  }
+  printf("found %d\n", found);
+}
+
 static void read_held(char **word) { print_read(held[atoi(word[1]) % READERS]); }
 static void let_go(char **word) {
   int slot = atoi(word[1]) % READERS;
@@ -336,6 +358,7 @@ static const struct command {
     {"generate", 5, generate},   {"remove", 3, remove_key},   {"keys", 1, list_keys},         {"encrypt", 8, cipher},
     {"decrypt", 8, cipher},      {"state", 2, print_state},   {"traces", 1, print_traces},    {"race", 6, race},
     {"fork", 1, go_on_in_child}, {"nolog", 1, without_log},   {"restart", 1, restart},
+    {"touch", 2, touch},         {"await", 2, await},         {"fetches", 4, fetches},
 };
 
 static void run(char *line) {
