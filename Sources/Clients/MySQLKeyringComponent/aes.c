@@ -106,18 +106,10 @@ static mysql_abi_status perform(const struct job *job, size_t *out_size) {
   if (job->data_size > INPUT_MAX) return 1;
   size_t needed = job->encrypt ? size_with_padding(job->cipher, job->data_size) : job->data_size;
   if (needed > job->out_capacity) return 1;
-  struct component_link *link = component_link_acquire(job->operation);
-  if (!link) return 1;
-  keyring_name name = component_key_name(job->data_id, job->auth_id);
-  keyring_key *key = NULL;
-  keyring_error error = {0};
-  bool good = false;
-  if (keyring_fetch(link->keyring, &name, 0, &key, &error) == KEYRING_OK) {
-    component_fetched(link, key);
-    good = with_key(link, job, key, out_size);
-  } else {
-    component_failed(link, job->operation, job->data_id, job->auth_id, &error);
-  }
+  struct component_link *link;
+  keyring_key *key;
+  if (!component_fetch(job->operation, job->data_id, job->auth_id, &link, &key)) return 1;
+  bool good = with_key(link, job, key, out_size);
   keyring_key_free(key);
   component_link_release(link);
   return good ? 0 : 1;

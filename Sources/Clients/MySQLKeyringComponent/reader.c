@@ -18,17 +18,9 @@ static mysql_abi_status reader_init(const char *data_id, const char *auth_id, my
   *reader = NULL;
   /* As in MySQL's own components; libkeyring knows no such key either. */
   if (!data_id || !*data_id) return 0;
-  struct component_link *link = component_link_acquire("fetch");
-  if (!link) return 1;
-  keyring_name name = component_key_name(data_id, auth_id);
-  keyring_key *key = NULL;
-  keyring_error error = {0};
-  if (keyring_fetch(link->keyring, &name, 0, &key, &error) != KEYRING_OK) {
-    component_failed(link, "fetch", data_id, auth_id, &error);
-    component_link_release(link);
-    return 1;
-  }
-  component_fetched(link, key);
+  struct component_link *link;
+  keyring_key *key;
+  if (!component_fetch("fetch", data_id, auth_id, &link, &key)) return 1;
   if (!key) {
     component_link_release(link);
     return 0;
