@@ -340,6 +340,37 @@ import WireProtocol
     await server.shutdown()
   }
 
+  /// Where nobody answers, N tablespaces do not wait for N deadlines: mysqld does not hear SIGTERM meanwhile. (Each alone: 400 seconds.)
+  @Test func manyFetchesWaitForOneDeadline() async throws {
+    let folder = try TestDirectory()
+    let listen = """
+      import socket, time
+      s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(512); print(s.getsockname()[1], flush=True); time.sleep(600)
+      """
+    let silent = try TestProgram(path: "/usr/bin/python3").start(
+      ["-c", listen],
+      environment: [:],
+      output: folder("port"),
+      error: folder("error")
+    )
+    defer { silent.signal(SIGKILL) }
+    var port: Int?
+    #expect(
+      try await eventually {
+        port = Int(
+          try String(contentsOfFile: folder("port"), encoding: .utf8).trimmingCharacters(in: .newlines)
+        )
+        return port != nil
+      }
+    )
+    let driver = try await ComponentDriver()
+    try driver.configure(pki: TestPKI(), port: port ?? 0, [#""timeout_ms": 2000"#, #""load_wait_ms": 0"#])
+    let start = ContinuousClock.now
+    let run = try await driver.run([driver.load, "fetches 200 k -", "state 0"])
+    #expect(ContinuousClock.now - start < .seconds(100))
+    #expect(run.first[1] == "found 0" && run.first[2].contains("failures=201"), "\(run.first)")
+  }
+
   /// An outage does not flood the log, and what was left out is counted.
   @Test func theSameFailureIsLoggedOnce() async throws {
     let server = try await acme()
