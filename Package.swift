@@ -278,7 +278,11 @@ let tests: [Target] = [
     exclude: ["Mutants"]
   ),
   .tests("CClientTests", ["KeyringCore", "KeyringTestSupport", "TLSTransport"]),
-  .tests("DatabaseTests", ["Cryptography", "KeyringCore", "KeyringTestSupport", "TLSTransport"]),
+  .tests(
+    "DatabaseTests",
+    ["Cryptography", "KeyringCore", "KeyringTestSupport", "TLSTransport"],
+    exclude: ["Programs"]
+  ),
 ]
 
 let package = Package(
