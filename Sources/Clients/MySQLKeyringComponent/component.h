@@ -49,7 +49,6 @@ bool component_settings_apply(const struct json_t *root, const char *folder, str
 struct component_link {
   keyring *keyring;
   struct component_configuration configuration;
-  uint64_t serial;     /* no other link's */
   unsigned references; /* under the lock of link.c, as is `proven` */
   bool proven;         /* some call has succeeded */
 };
@@ -82,17 +81,12 @@ mysql_abi_status component_state_asked(struct keyring_service_state *state, int 
 /* The name of a key in the configured scope. */
 keyring_name component_key_name(const char *data_id, const char *auth_id);
 
-/* FNV-1a, over what `start` is the hash of and then `text` (which may be NULL). */
-uint64_t component_hash(uint64_t start, const char *text);
-
 /* ---- fetch.c ---- */
 
 /* Fetches a key: true with `*key`, NULL where there is none, and `*link`, to be released after the key. False: cannot tell, logged,
  * and there is nothing to release. */
 bool component_fetch(const char *operation, const char *data_id, const char *auth_id, struct component_link **link,
                      keyring_key **key);
-/* The server has answered: what could not be asked for is asked for again at once. */
-void component_fetch_forget(void);
 
 /* ---- log.c ---- */
 

@@ -13,7 +13,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct component_link *current;
 static char last_error[sizeof((keyring_error *)0)->message];
 static uint64_t last_error_ms;
-static uint64_t last_serial;
 static uint64_t failures;
 static uint64_t failures_in_a_row; /* of the server or the way to it */
 
@@ -74,9 +73,6 @@ struct component_link *component_link_open(struct component_configuration *confi
   }
   link->configuration = *configuration;
   configuration->config = NULL;
-  pthread_mutex_lock(&lock);
-  link->serial = ++last_serial;
-  pthread_mutex_unlock(&lock);
   link->references = 1;
   if (keyring_open(link->configuration.config, &link->keyring, error) == KEYRING_OK) return link;
   component_configuration_free(&link->configuration);
@@ -98,7 +94,6 @@ void component_succeeded(struct component_link *link) {
   if (ended) failures_in_a_row = 0;
   pthread_mutex_unlock(&lock);
   if (ended == 0) return;
-  component_fetch_forget();
   component_log(MYSQL_ABI_SYSTEM, "keyring %s, tenant %s, instance %s: answers again after %llu failed calls",
                 link->configuration.servers, keyring_tenant(link->keyring), keyring_instance(link->keyring),
                 (unsigned long long)ended);
@@ -116,7 +111,7 @@ void component_fetched(struct component_link *link, const keyring_key *key) {
   if (asked) component_succeeded(link);
 }
 
-uint64_t component_hash(uint64_t start, const char *text) {
+static uint64_t hash(uint64_t start, const char *text) {
   for (; text && *text; text++) start = (start ^ (unsigned char)*text) * 1099511628211u;
   return start * 1099511628211u;
 }
@@ -162,9 +157,9 @@ void component_failed(const struct component_link *link, const char *operation, 
     }
   }
   pthread_mutex_unlock(&lock);
-  uint64_t kind = component_hash(14695981039346656037u ^ (uint64_t)error->status, operation);
-  kind = component_hash(component_hash(kind, data_id), auth_id);
-  kind = component_hash(kind, link ? link->configuration.servers : NULL);
+  uint64_t kind = hash(14695981039346656037u ^ (uint64_t)error->status, operation);
+  kind = hash(hash(kind, data_id), auth_id);
+  kind = hash(kind, link ? link->configuration.servers : NULL);
   component_log_failure(of_the_call ? MYSQL_ABI_WARNING : MYSQL_ABI_ERROR, kind, line);
 }
 

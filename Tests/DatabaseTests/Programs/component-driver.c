@@ -163,6 +163,15 @@ static void fetch(char **word) {
   }
 }
 
+/* recover ID OWNER: fetches until there is an answer, at most 30 seconds. */
+static void recover(char **word) {
+  mysql_abi_reader object = NULL;
+  int failed = 1;
+  for (int i = 0; i < 300 && (failed = reader->init(text(word[1]), text(word[2]), &object)) != 0; i++) usleep(100000);
+  if (!failed && object) reader->deinit(object);
+  printf("%s\n", failed ? "error" : object ? "found" : "absent");
+}
+
 static void hold(char **word) {
   int slot = atoi(word[1]) % READERS;
   result(reader->init(text(word[2]), text(word[3]), &held[slot]) || !held[slot]);
@@ -254,10 +263,10 @@ static void print_traces(char **word) {
 }
 
 static const char *wanted_id;
-static volatile int stop_threads;
+static int stop_threads;
 
 static void *fetch_for_ever(void *good) {
-  while (!stop_threads) {
+  while (!__atomic_load_n(&stop_threads, __ATOMIC_RELAXED)) {
     mysql_abi_reader object = NULL;
     if (reader->init(wanted_id, NULL, &object) == 0 && object) {
       size_t size, type_size;
@@ -274,12 +283,12 @@ static void race(char **word) {
   int count = atoi(word[1]) % THREADS_MAX, failed = 0;
   long good = 0;
   wanted_id = word[2];
-  stop_threads = 0;
+  __atomic_store_n(&stop_threads, 0, __ATOMIC_RELAXED);
   for (int i = 0; i < count; i++) {
     if (pthread_create(&threads[i], NULL, fetch_for_ever, &good)) abort();
   }
   for (int i = 0; i < atoi(word[3]); i++) failed += loader->load(text(word[4]), text(word[5])) != 0;
-  stop_threads = 1;
+  __atomic_store_n(&stop_threads, 1, __ATOMIC_RELAXED);
   for (int i = 0; i < count; i++) pthread_join(threads[i], NULL);
   printf("loads failed %d, fetched %s\n", failed, good > 0 ? "some" : "none");
 }
@@ -359,6 +368,7 @@ static const struct command {
     {"decrypt", 8, cipher},      {"state", 2, print_state},   {"traces", 1, print_traces},    {"race", 6, race},
     {"fork", 1, go_on_in_child}, {"nolog", 1, without_log},   {"restart", 1, restart},
     {"touch", 2, touch},         {"await", 2, await},         {"fetches", 4, fetches},
+    {"recover", 3, recover},
 };
 
 static void run(char *line) {
