@@ -207,6 +207,8 @@ static void reload(credentials *c) {
     c->trouble[0] = 0;
   } else {
     failure_copy_text(c->trouble, sizeof c->trouble, f.text);
+    /* Good files may not load for a reason that passes (no memory, no descriptor): the next connection tries again. */
+    memset(c->tried, 0, sizeof c->tried);
   }
 }
 

@@ -25,7 +25,7 @@ typedef struct credentials {
   locked_memory *memory;
   identity identity; /* of the first certificate; later ones must be of the same */
   SSL_CTX *context;
-  credentials_stamp tried[3]; /* of the files that were read last, whether they were good or not */
+  credentials_stamp tried[3]; /* of the files in use; zero where the newest did not load */
   char trouble[320];          /* why they were not; `` where they were */
 } credentials;
 

@@ -4,6 +4,7 @@
 
 #include "call.h"
 #include "names.h"
+#include "pool.h"
 
 enum { KEY_BYTES_MOST = 16384 };
 
@@ -44,6 +45,8 @@ static bool is_away(keyring_status status) { return status == KEYRING_UNREACHABL
 static bool is_answer(keyring_status status) { return (status < 1000 && !is_away(status)) || status == KEYRING_REFUSED; }
 
 static keyring_status fetch(keyring *k, const keyring_name *name, uint32_t version, keyring_key **key, failure *f) {
+  /* Before the cache, whose answers are copied into memory that a child has to lock first. */
+  if (pool_enter(k, f) != KEYRING_OK) return f->status;
   keyring_key *known = NULL;
   cache_answer answer = cache_find(k->cache, name, version, &known);
   if (answer == CACHE_NO_MEMORY) return failure_set(f, KEYRING_NO_MEMORY, "no more locked memory (RLIMIT_MEMLOCK?)");

@@ -29,10 +29,14 @@ keyring_status pool_enter(keyring *k, failure *f) {
     k->idle = NULL;
     k->open = 0;
     k->process = process;
+    k->must_lock = true;
   }
+  /* Until it succeeds every call tries, and fails: the second one must not go on in memory that is not locked. */
+  bool is_locked = !k->must_lock || locked_memory_lock_again(k->memory);
+  if (is_locked) k->must_lock = false;
   pthread_mutex_unlock(&k->lock);
   close_list(inherited, false);
-  if (is_child && !locked_memory_lock_again(k->memory)) {
+  if (!is_locked) {
     return failure_set(f, KEYRING_NO_MEMORY, "memory cannot be locked in this process (RLIMIT_MEMLOCK)");
   }
   return KEYRING_OK;

@@ -109,15 +109,18 @@ static struct component_link *open_configured(const char *component_path, const 
 static mysql_abi_status settle(struct component_link *link, keyring_status status, const keyring_error *error) {
   struct component_link *old = component_link_peek();
   if (status == KEYRING_OK) {
-    component_link_install(link);
     component_succeeded(link);
+    component_link_install(link);
   } else if (old && component_link_is_proven(old)) {
     component_log(MYSQL_ABI_ERROR, "%s (load, configuration %s; the one loaded before stays in force)", error->message,
                   link->configuration.path);
     component_link_release(link);
   } else {
+    /* Nobody else knows it yet. Installed, it may be replaced, and freed, before the failure is noted. */
+    link->references++;
     component_link_install(link);
     component_failed(link, "load", NULL, NULL, error);
+    component_link_release(link);
   }
   component_link_release(old);
   return status == KEYRING_OK ? 0 : 1;
