@@ -74,7 +74,7 @@ enum { ADMIN_LOOK_MS = 5000 };
 
 /* ---- statement.c ---- */
 
-enum admin_scope { ADMIN_UNCLEAR, ADMIN_GLOBAL, ADMIN_PERSIST, ADMIN_PERSIST_ONLY };
+enum admin_scope { ADMIN_UNCLEAR, ADMIN_GLOBAL, ADMIN_PERSIST };
 
 /* How a SET statement that assigns to `component`.`variable` and to nothing else does it. */
 enum admin_scope admin_scope_of(const char *statement, const char *component, const char *variable);

@@ -3,8 +3,8 @@
  * forms below is "unclear", and the caller refuses it: a guess might leave MySQL and keyringd with different opinions of what
  * outlives a restart.
  *
- *     SET [GLOBAL | PERSIST | PERSIST_ONLY] component.variable = value
- *     SET @@{global | persist | persist_only}.component.variable = value
+ *     SET {GLOBAL | PERSIST} component.variable = value
+ *     SET @@{global | persist}.component.variable = value
  *
  * One assignment only: MySQL checks all of a statement's values before it assigns any, and a later one that is refused would leave
  * this one set on keyringd alone. */
@@ -90,7 +90,6 @@ static bool take(const char **at, const char *text) {
 static enum admin_scope scope(const char **at) {
   if (take(at, "global")) return ADMIN_GLOBAL;
   if (take(at, "persist")) return ADMIN_PERSIST;
-  if (take(at, "persist_only")) return ADMIN_PERSIST_ONLY;
   return ADMIN_UNCLEAR;
 }
 

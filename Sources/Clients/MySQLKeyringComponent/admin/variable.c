@@ -4,7 +4,7 @@
  * The check does the work: only a check can refuse a value. What SELECT shows is what keyringd answered after that, not what was
  * assigned, so it is true also where another assignment of the statement fails, or where somebody else has set another one since.
  * A value of my.cnf or mysqld-auto.cnf is never sent to keyringd, which several database servers and keyringctl share: at the
- * start it is compared, and a difference is logged. */
+ * start it is compared, and a difference is logged. So is what SET PERSIST_ONLY writes: MySQL asks no check about it. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -107,13 +107,8 @@ static int set(mysql_abi_session session, const char *user, const char *value, e
 }
 
 static const char *objection(const char *value, enum admin_scope scope) {
-  switch (scope) {
-    case ADMIN_PERSIST_ONLY:
-      return "SET PERSIST_ONLY would be of this database server alone; SET PERSIST proves the CMK and has keyringd keep it";
-    case ADMIN_UNCLEAR:
-      return "write SET GLOBAL or SET PERSIST " ADMIN_NAME "." ADMIN_VARIABLE " = '...' as a statement of its own";
-    case ADMIN_GLOBAL:
-    case ADMIN_PERSIST: break;
+  if (scope == ADMIN_UNCLEAR) {
+    return "write SET GLOBAL or SET PERSIST " ADMIN_NAME "." ADMIN_VARIABLE " = '...' as a statement of its own";
   }
   if (!*value) return "VARIABLE_INVALID: a CMK has an id";
   /* What the wire means by it is not the id of a CMK. */
