@@ -3,6 +3,26 @@
  * registry, so that it loads from a manifest and in mysql_migrate_keyring too. */
 #include "component.h"
 
+/* The defaults that differ from libkeyring's: a start of mysqld fetches one master key once for each encrypted tablespace. */
+static const struct component_setting settings[] = {
+    {"servers", SETTING_SERVERS, NULL},
+    {"certificate", SETTING_FILE, NULL},
+    {"key", SETTING_FILE, NULL},
+    {"ca", SETTING_FILE, NULL},
+    {"scope", SETTING_TEXT, "instance"},
+    {"timeout_ms", SETTING_NUMBER, "5000"},
+    {"connect_timeout_ms", SETTING_NUMBER, NULL},
+    {"connections", SETTING_NUMBER, NULL},
+    {"cache_ms", SETTING_NUMBER, "10000"},
+    {"cache_outage_ms", SETTING_NUMBER, NULL},
+    {"cache_keys", SETTING_NUMBER, NULL},
+    {"allow_unlocked_memory", SETTING_BOOLEAN, NULL},
+    {"load_wait_ms", SETTING_NUMBER, "10000"},
+    {NULL, SETTING_END, NULL},
+};
+
+const struct component_dialect component_dialect = {COMPONENT_NAME, settings};
+
 static struct mysql_abi_provided provided[] = {
     {"keyring_load." COMPONENT_NAME, &component_load_service},
     {"keyring_component_status." COMPONENT_NAME, &component_status_service},

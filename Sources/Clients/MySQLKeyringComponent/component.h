@@ -9,39 +9,10 @@
 
 #include "abi/keyring_service_private.h"
 #include "abi/mysql_keyring_abi.h"
+#include "configuration.h"
 #include "keyring.h"
 
 #define COMPONENT_NAME "component_keyring_service"
-#define COMPONENT_REASON_SIZE 1024
-
-/* ---- configuration.c ---- */
-
-/* What component_keyring_service.cnf says, and where it is. */
-struct component_configuration {
-  keyring_config *config;
-  char path[512];       /* of the file in force */
-  char servers[1024];   /* comma-separated */
-  char scope[16];
-  char files[3][512];   /* certificate, key, ca; absolute */
-  uint64_t timeout_ms;
-  uint64_t cache_ms;
-  uint64_t cache_outage_ms;
-  uint64_t load_wait_ms;
-};
-
-/* Reads the configuration beside the library or, where that says so, in the data directory. False: `reason` says why, and
- * there is nothing to free. */
-bool component_configuration_read(const char *component_path, const char *instance_path,
-                                  struct component_configuration *configuration, char reason[COMPONENT_REASON_SIZE]);
-void component_configuration_free(struct component_configuration *configuration);
-
-/* ---- settings.c ---- */
-
-struct json_t;
-
-/* The members of the JSON object as settings of libkeyring; relative file names are taken from `folder`. */
-bool component_settings_apply(const struct json_t *root, const char *folder, struct component_configuration *configuration,
-                              char reason[COMPONENT_REASON_SIZE]);
 
 /* ---- link.c ---- */
 

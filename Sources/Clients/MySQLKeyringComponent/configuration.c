@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Finds and reads component_keyring_service.cnf, as MySQL's own keyring components find theirs: beside the shared object or,
+/* Finds and reads the configuration file of a component, as MySQL's own keyring components find theirs: beside the shared object or,
  * where that file is {"read_local_config": true}, in the data directory. */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "component.h"
+#include "configuration.h"
 
 enum { FILE_SIZE_MAX = 65536 };
 
@@ -19,11 +19,15 @@ static bool fail(char reason[COMPONENT_REASON_SIZE], const char *path, const cha
   return false;
 }
 
+static void fail_to_find(char reason[COMPONENT_REASON_SIZE], const char *folder) {
+  snprintf(reason, COMPONENT_REASON_SIZE, "%.511s: no %s.cnf there", folder, component_dialect.name);
+}
+
 /* MySQL gives folders with a '/' at the end, mysql_migrate_keyring without. */
 static bool path_in(const char *folder, char *path, size_t size) {
   size_t length = strlen(folder);
   const char *slash = length && folder[length - 1] == '/' ? "" : "/";
-  int used = snprintf(path, size, "%s%s" COMPONENT_NAME ".cnf", folder, slash);
+  int used = snprintf(path, size, "%s%s%s.cnf", folder, slash, component_dialect.name);
   return used > 0 && (size_t)used < size;
 }
 
@@ -101,7 +105,7 @@ static bool points_to_data_directory(const json_t *root) { return json_is_true(j
 static json_t *find(const char *component_path, const char *instance_path, char *path, size_t size,
                     char reason[COMPONENT_REASON_SIZE]) {
   if (!component_path || !path_in(component_path, path, size) || !make_absolute(path, size)) {
-    fail(reason, component_path ? component_path : "(no folder)", "no " COMPONENT_NAME ".cnf there");
+    fail_to_find(reason, component_path ? component_path : "(no folder)");
     return NULL;
   }
   json_t *root = parse(path, reason);
@@ -117,7 +121,7 @@ static json_t *find(const char *component_path, const char *instance_path, char 
     return NULL;
   }
   if (!path_in(instance_path, path, size) || !make_absolute(path, size)) {
-    fail(reason, instance_path, "no " COMPONENT_NAME ".cnf there");
+    fail_to_find(reason, instance_path);
     return NULL;
   }
   root = parse(path, reason);
