@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a component with SQL functions, a variable and a privilege asks of MySQL 9.7; see mysql_component_abi.h. Every function
- * that returns mysql_abi_flag returns true for failure, unless its comment says otherwise. admin_abi_check.c compares every
+ * that returns mysql_abi_flag returns true for failure, unless its comment says otherwise. admin_abi_check.cc compares every
  * member with MySQL's headers (make mysql-abi-check). */
 #ifndef MYSQL_ADMIN_ABI_H
 #define MYSQL_ADMIN_ABI_H
