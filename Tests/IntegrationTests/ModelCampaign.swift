@@ -334,7 +334,7 @@ final class ModelRun {
     do {
       result = .success(try await admin.call(.admin(call)))
     } catch KeyringClientError.refused(let status) {
-      let allowed: [Reason] = [.storageUnavailable, .outcomeUnknown, .kmsUnreachable, .configurationInvalid]
+      let allowed: [Reason] = [.storageUnavailable, .outcomeUnknown, .kmsUnreachable]
       #expect(
         allowed.contains(status.reason) && (plan.wasHit || isHealing),
         "\(place): \(call): \(status)"

@@ -98,6 +98,34 @@ import WireProtocol
     await server.shutdown()
   }
 
+  /// Settings that the disk does not hand out say nothing about a key, or about a change that may have been sent before; a server that has
+  /// no descriptor left for a moment does not call them invalid.
+  @Test(arguments: [SystemCall.read, .open], [EIO, EMFILE])
+  func settingsThatTheDiskDoesNotHandOut(_ failing: SystemCall, _ code: Int32) async throws {
+    let disk = Disk()
+    let first = try await TestServer()
+    try await first.makeTenant("acme")
+    let writer = try first.instance("acme", "db1")
+    _ = try await writer.call(.store(.own("k"), "before"))
+    await writer.close()
+    await first.shutdown()
+    let server = try await TestServer(pki: first.pki, data: first.data, calls: disk.calls)
+    let (client, admin) = (try server.instance("acme", "db1"), try server.client(.serviceAdmin))
+    disk.set { $0 == failing ? .fail(code) : .proceed }
+    let refusal = try await client.refusal(.fetch(.own("k"), version: 0))
+    #expect(refusal?.reason == .storageUnavailable && refusal?.message.contains("settings") == true)
+    #expect(try await client.refusal(.store(.own("new"), "value"))?.reason == .outcomeUnknown)
+    let call = AdminCall.explain(ExplainCall(tenant: "acme"))
+    guard case .explain(let explanation) = try await admin.call(.admin(call)) else { throw UnexpectedReply() }
+    #expect(explanation.findings.map(\.code) == [.configurationInvalid])
+    #expect(explanation.findings.first?.detail.isEmpty == false)
+    disk.set(nil)
+    #expect(try await client.fetch(.own("k")) != nil)
+    #expect(try await client.fetch(.own("new")) == nil)
+    for client in [client, admin] { await client.close() }
+    await server.shutdown()
+  }
+
   /// A client that was told "unknown" and asks again is not told "nothing changed" by a server that cannot look yet.
   @Test func aClientInDoubtIsNotToldThatNothingChanged() async throws {
     let disk = Disk()

@@ -239,7 +239,7 @@ extension Service {
     let tenant: Tenant
     do throws(ServiceError) {
       tenant = try await find(name, caller)
-    } catch .configuration(let why) {
+    } catch .configuration(let why), .settingsUnread(let why) {
       var explanation = Explanation(
         summary: TenantSummary(tenant: name?.text ?? "", state: .cold, provider: "", cmkID: "")
       )

@@ -55,8 +55,10 @@ struct Restorer: Sendable {
     do throws(ServiceError) {
       return (try await tenants.find(name), nil)
     } catch {
-      guard case .configuration = error else { throw error }
-      failure = error
+      switch error {
+      case .configuration, .settingsUnread: failure = error
+      default: throw error
+      }
     }
     let (tenants, name) = (resources.tenants, self.name)
     let read = await onDisk { () throws(FileError) in try tenants.remains(of: name) }

@@ -83,7 +83,7 @@ public final class Service: Sendable {
         metadata: ["caller": "\(caller.uri)", "trace": "\(printable(request.traceparent))"]
       )
     case .outcomeUnknown(let why), .storageUnavailable(let why), .storageChanged(let why),
-      .tenantQuarantined(let why):
+      .tenantQuarantined(let why), .settingsUnread(let why):
       logger.error(
         "\(why)",
         metadata: ["caller": "\(caller.uri)", "trace": "\(printable(request.traceparent))"]
@@ -112,7 +112,7 @@ public final class Service: Sendable {
       guard case .instance(let name, let instance) = caller.identity, let needs = request.call.needs else {
         throw .forbidden
       }
-      guard let tenant = try await tenants.find(name) else { throw .forbidden }
+      guard let tenant = try await find(name, for: request) else { throw .forbidden }
       try tenant.admit(caller, needs)
       return try await tenant.use.run { () async throws(ServiceError) in
         let session = InstanceSession(
@@ -167,6 +167,14 @@ public final class Service: Sendable {
       }
     }
     return try result.get()
+  }
+
+  private func find(_ name: TenantName, for request: Request) async throws(ServiceError) -> Tenant? {
+    do throws(ServiceError) {
+      return try await tenants.find(name)
+    } catch .settingsUnread(let why) where request.call.isChange && request.idempotencyID != nil {
+      throw .outcomeUnknown(why)  // as below
+    }
   }
 
   private func keyring(of tenant: Tenant, for request: Request) async throws(ServiceError) -> TenantKeyring {

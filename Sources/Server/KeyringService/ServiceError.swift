@@ -36,6 +36,8 @@ public enum ServiceError: Error, Sendable, Equatable {
   case storageChanged(String)
   /// The storage cannot be written; nothing changed.
   case storageUnavailable(String)
+  /// The disk did not hand out a tenant's settings: whatever is asked of it cannot be answered, and nothing changed.
+  case settingsUnread(String)
   /// The audit log cannot be written, and the tenant's is strict; nothing changed.
   case auditUnavailable(String)
   /// A deletion waits, goes on, is done, or is not there.

@@ -29,6 +29,12 @@ extension ServiceError {
         "the storage cannot be written; nothing changed",
         retryAfterMilliseconds: 1000
       )
+    case .settingsUnread:
+      Status(
+        .storageUnavailable,
+        "the tenant's settings cannot be read; nothing changed",
+        retryAfterMilliseconds: 1000
+      )
     case .deletionRefused(let why): Status(.deletionRefused, why)
     case .auditUnavailable:
       Status(

@@ -43,7 +43,7 @@ final class Tenants: Sendable {
     do {
       return try result.get()
     } catch {
-      throw .configuration("\(error)")
+      throw error.isUnread ? .settingsUnread("\(error)") : .configuration("\(error)")
     }
   }
 
@@ -74,7 +74,7 @@ final class Tenants: Sendable {
       do {
         return try self.resources.tenants.directory.status(of: name.text) != nil
       } catch {
-        throw ConfigurationError("\(error)")
+        throw ConfigurationError("\(error)", isUnread: true)
       }
     }
   }

@@ -2,6 +2,13 @@ public import ConfigurationFiles
 public import KeyringCore
 public import KeyringStorage
 
+extension ConfigurationError {
+  /// A file that was not read: for what it is, or because the disk failed.
+  init(_ error: FileError) {
+    if case .unacceptable = error { self.init("\(error)") } else { self.init("\(error)", isUnread: true) }
+  }
+}
+
 /// One tenant's directory, opened once.
 public final class TenantFiles: Sendable {
   /// Whose.
@@ -29,7 +36,7 @@ public final class TenantFiles: Sendable {
     } catch .absent {
       return nil
     } catch {
-      throw ConfigurationError("\(error)")
+      throw ConfigurationError(error)
     }
   }
 
@@ -122,7 +129,7 @@ public final class TenantsDirectory: Sendable {
         }
       }
     } catch {
-      throw ConfigurationError("\(error)")
+      throw ConfigurationError(error)
     }
   }
 
@@ -134,7 +141,7 @@ public final class TenantsDirectory: Sendable {
     } catch .absent {
       return nil
     } catch {
-      throw ConfigurationError("\(error)")
+      throw ConfigurationError(error)
     }
   }
 }
