@@ -114,18 +114,6 @@ final class DatabaseFleet: Sendable {
       ].map { "keyring_key_management_\($0)" } + more
     )
   }
-
-  /// Everything that MySQL can encrypt.
-  static let mysqlEncryptsAll = [
-    "default_table_encryption=ON", "innodb_redo_log_encrypt=ON", "innodb_undo_log_encrypt=ON",
-    "binlog_encryption=ON",
-  ]
-  /// Everything that MariaDB can encrypt.
-  static let mariadbEncryptsAll = [
-    "innodb_encrypt_tables=ON", "innodb_encrypt_log=ON", "innodb_encryption_threads=1",
-    "innodb_encryption_rotate_key_age=1", "encrypt_tmp_files=ON", "encrypt_binlog=ON", "log_bin=binlog",
-    "aria_encrypt_tables=ON", "innodb_encrypt_temporary_tables=ON",
-  ]
 }
 
 /// Clients that insert row after row into a table of one database, each remembering what was acknowledged.

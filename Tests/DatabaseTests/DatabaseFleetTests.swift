@@ -17,12 +17,12 @@ import Testing
       keyring = try await DatabaseFleet(["acme": ["db1", "db2", "maria1"], "globex": ["maria1"]])
       var mysql: [RunningMySQL] = []
       for name in ["acme/db1", "acme/db2"] {
-        mysql.append(try await .started(keyring.mysql(name), options: DatabaseFleet.mysqlEncryptsAll))
+        mysql.append(try await .started(keyring.mysql(name), options: RunningMySQL.encryptsAll))
       }
       var mariadb: [RunningMariaDB] = []
       for name in ["acme/maria1", "globex/maria1"] {
         try await keyring.ctl("key generate mariadb/1", as: name)
-        mariadb.append(try await .started(keyring.mariadb(name), options: DatabaseFleet.mariadbEncryptsAll))
+        mariadb.append(try await .started(keyring.mariadb(name), options: RunningMariaDB.encryptsAll))
       }
       (self.mysql, self.mariadb) = (mysql, mariadb)
     }

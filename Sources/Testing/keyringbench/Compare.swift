@@ -88,8 +88,6 @@ struct Compare: AsyncParsableCommand {
     return values
   }
 
-  func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
-
   /// The median of each round's ratio: what disturbs a machine disturbs the neighbours in time alike.
   func ratio(_ values: [Double], to others: [Double]) -> Double {
     median(zip(values, others).map { $0 / $1 })
@@ -241,3 +239,5 @@ struct Compare: AsyncParsableCommand {
     )
   }
 }
+
+func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }

@@ -13,7 +13,7 @@ struct Keyringbench: AsyncParsableCommand {
 
         keyringbench compare --keyringd .build/release/keyringd --seconds 4
       """,
-    subcommands: [Compare.self, Load.self, Floor.self]
+    subcommands: [Compare.self, Databases.self, Load.self, Floor.self]
   )
 }
 

@@ -43,6 +43,8 @@ public final class DatabaseProcess: Sendable {
   // Nothing goes on running without its test.
   deinit { state.withLock { $0.process?.signal(SIGKILL) } }
 
+  /// What it says when it is ready.
+  public var readyLine: String { commands.readyLine }
   /// The process that was started last.
   public var process: TestProcess? { state.withLock { $0.process } }
   /// False before it was started, and after it ended.

@@ -14,11 +14,20 @@ public final class RunningMariaDB: RunningDatabase {
 
   /// The server and its client.
   public let server: DatabaseProcess
+  /// The socket that it listens on.
+  public let socket: String
   /// Where it listens on loopback; nil where it does not.
   public let port: Int?
   /// Its folder: `plugin`, `data`, `my.cnf`.
   public var folder: TestDirectory { server.folder }
   private let lines: [String]
+
+  /// Options that have it encrypt everything that it can.
+  public static let encryptsAll = [
+    "innodb_encrypt_tables=ON", "innodb_encrypt_log=ON", "innodb_encryption_threads=1",
+    "innodb_encryption_rotate_key_age=1", "encrypt_tmp_files=ON", "encrypt_binlog=ON", "log_bin=binlog",
+    "aria_encrypt_tables=ON", "innodb_encrypt_temporary_tables=ON",
+  ]
 
   /// Makes one, and starts nothing.
   ///
@@ -30,7 +39,7 @@ public final class RunningMariaDB: RunningDatabase {
     let plugins = try await DatabaseFolder.shell("\(CClients.top)/Tests/install-mariadb-plugins")
     let folder = try TestDirectory()
     port = isNetworked ? try await DatabaseFolder.freePort() : nil
-    let socket = "\(try await DatabaseFolder.forSocket(folder))/s"
+    socket = "\(try await DatabaseFolder.forSocket(folder))/s"
     let built = try await CClients.built()
     try await DatabaseFolder.shell(
       """

@@ -14,6 +14,8 @@ public final class RunningMySQL: RunningDatabase {
 
   /// The server and its client.
   public let server: DatabaseProcess
+  /// The socket that it listens on.
+  public let socket: String
   /// Where it listens on loopback; nil where it does not.
   public let port: Int?
   /// Its folder: `bin` (mysqld and its manifest), `plugin`, `data`, `my.cnf`.
@@ -22,6 +24,12 @@ public final class RunningMySQL: RunningDatabase {
   public let loader: [String]
   /// Where it is unpacked.
   public let root: String
+
+  /// Options that have it encrypt everything that it can.
+  public static let encryptsAll = [
+    "default_table_encryption=ON", "innodb_redo_log_encrypt=ON", "innodb_undo_log_encrypt=ON",
+    "binlog_encryption=ON",
+  ]
 
   /// Makes one, and starts nothing.
   ///
@@ -37,7 +45,7 @@ public final class RunningMySQL: RunningDatabase {
       try await DatabaseFolder.shell("ls \"$1\"/ld-linux-*.so.*", [libraries]), "--library-path", libraries,
     ]
     port = isNetworked ? try await DatabaseFolder.freePort() : nil
-    let socket = "\(try await DatabaseFolder.forSocket(folder))/s"
+    socket = "\(try await DatabaseFolder.forSocket(folder))/s"
     let built = try await CClients.built()
     try await DatabaseFolder.shell(
       """
