@@ -232,6 +232,7 @@ struct DatabaseTrial {
         median(asked)
       )
     )
+    fflush(nil)
   }
 
   /// The median of the rounds' ratios, and between which half of them lie.
