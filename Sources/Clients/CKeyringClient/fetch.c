@@ -120,6 +120,14 @@ keyring_status keyring_fetch_into(keyring *k, const keyring_name *name, uint32_t
   return f.status == KEYRING_OK ? KEYRING_OK : keyring_fail(k, &f, error);
 }
 
+/* Whether `answer` is about what was asked for. */
+static bool is_asked_for(const keyring_info *answer, const keyring_name *name, uint32_t version) {
+  return answer->scope == name->scope && answer->owner_length == name->owner_length && answer->key_id_length == name->key_id_length &&
+         (name->owner_length == 0 || memcmp(answer->owner, name->owner, name->owner_length) == 0) &&
+         memcmp(answer->key_id, name->key_id, name->key_id_length) == 0 &&
+         answer->version == (version != 0 ? version : answer->latest_version);
+}
+
 keyring_status keyring_describe(keyring *k, const keyring_name *name, uint32_t version, bool *found, keyring_info *info,
                                 keyring_error *error) {
   failure f = {0};
@@ -140,7 +148,7 @@ keyring_status keyring_describe(keyring *k, const keyring_name *name, uint32_t v
   if (call_perform(k, &c, &f) != KEYRING_OK) return keyring_fail(k, &f, error);
   const Keyring__V1__DescribeReply *reply = c.reply.message->describe;
   keyring_info answer;
-  if (reply->found && !names_info(reply->info, &answer)) {
+  if (reply->found && !(names_info(reply->info, &answer) && is_asked_for(&answer, &meant, version))) {
     failure_set(&f, KEYRING_PROTOCOL, "the server's reply is not what is known of a key");
   } else if (reply->found) {
     *found = true;

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/* Calls to a server that answers no good: prints how each ended, by name.
+ *
+ *   hostile-client each          each call once, with a keyring of its own
+ *   hostile-client many COUNT    so many calls, and nothing printed: whatever they answer, they are to end well */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "keyring.h"
+
+enum { CALLS = 9 };
+
+static keyring *opened(void) {
+  keyring_error e = {0};
+  keyring *k = NULL;
+  keyring_config *config = keyring_config_new();
+  if (keyring_config_set_from_environment(config, &e) || keyring_config_set(config, "timeout_ms", "600", &e) || keyring_open(config, &k, &e)) {
+    fprintf(stderr, "%s\n", e.message);
+    exit(1);
+  }
+  keyring_config_free(config);
+  return k;
+}
+
+static keyring_status perform(keyring *k, int which, const char **what, bool *absent, keyring_error *e) {
+  static const char *const names[CALLS] = {"who", "fetch", "fetch_into", "describe", "list", "store", "generate", "rotate", "remove"};
+  keyring_name name = keyring_name_of(KEYRING_SCOPE_INSTANCE, NULL, "k");
+  keyring_identity who;
+  keyring_info info;
+  keyring_key *key = NULL;
+  keyring_listing *listing = NULL;
+  unsigned char buffer[64];
+  size_t length;
+  bool found = true;
+  keyring_status status;
+  *what = names[which];
+  *absent = false;
+  switch (which) {
+  case 0: return keyring_who_am_i(k, &who, e);
+  case 1:
+    status = keyring_fetch(k, &name, 0, &key, e);
+    *absent = status == KEYRING_OK && !key;
+    keyring_key_free(key);
+    return status;
+  case 2:
+    status = keyring_fetch_into(k, &name, 0, buffer, sizeof buffer, &length, &found, &info, e);
+    *absent = status == KEYRING_OK && !found;
+    return status;
+  case 3:
+    status = keyring_describe(k, &name, 0, &found, &info, e);
+    *absent = status == KEYRING_OK && !found;
+    return status;
+  case 4:
+    status = keyring_list(k, KEYRING_SCOPE_INSTANCE, NULL, 0, &listing, e);
+    *absent = status == KEYRING_OK && keyring_listing_count(listing) == 0;
+    keyring_listing_free(listing);
+    return status;
+  case 5: return keyring_store(k, &name, "SECRET", "value", 5, e);
+  case 6: return keyring_generate(k, &name, "AES", 32, e);
+  case 7: return keyring_rotate(k, &name, NULL, e);
+  default: return keyring_remove(k, &name, e);
+  }
+}
+
+int main(int count, char **arguments) {
+  alarm(120);
+  keyring_error e = {0};
+  const char *what;
+  bool absent;
+  if (count == 2 && !strcmp(arguments[1], "each")) {
+    for (int which = 0; which < CALLS; which++) {
+      keyring *k = opened();
+      time_t begin = time(NULL);
+      keyring_status status = perform(k, which, &what, &absent, &e);
+      bool is_late = time(NULL) - begin > 10;
+      bool is_dirty = status != KEYRING_OK && strpbrk(e.message, "\n\033") != NULL;
+      printf("%s %s%s%s%s\n", what, keyring_status_name(status), absent ? " absent" : "", is_late ? " late" : "", is_dirty ? " dirty" : "");
+      keyring_close(k);
+    }
+    return 0;
+  }
+  if (count != 3) return 2;
+  keyring *k = opened();
+  int good = 0;
+  for (int i = 0; i < atoi(arguments[2]); i++) {
+    static const int calls[] = {1, 4, 7}; /* those that the server has whole answers for */
+    keyring_status status = perform(k, calls[i % 3], &what, &absent, &e);
+    good += status == KEYRING_OK;
+    if (!strcmp(keyring_status_name(status), "NO_MEMORY") || status == KEYRING_BAD_ARGUMENT) return 3;
+  }
+  keyring_close(k);
+  printf("%d\n", good);
+  return 0;
+}
