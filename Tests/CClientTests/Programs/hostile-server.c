@@ -129,6 +129,11 @@ static bool respond(SSL *ssl, const Keyring__V1__Request *request) {
 
 static void serve(SSL *ssl) {
   static unsigned char bytes[70000];
+  /* What is sent to us from now on is answered with RST: a client's next write is one that raises SIGPIPE. */
+  if (is_mode("goodbye")) {
+    (void)SSL_shutdown(ssl);
+    return;
+  }
   for (;;) {
     if (!read_all(ssl, bytes, 5)) return;
     size_t length = (size_t)bytes[3] << 8 | bytes[4];
