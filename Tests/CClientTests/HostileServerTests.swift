@@ -11,10 +11,12 @@ import Testing
 
   init() throws { (folder, pki) = (try TestDirectory(), try TestPKI()) }
 
-  private func start(_ mode: String) async throws -> (process: TestProcess, port: String) {
+  private func start(_ mode: String, _ certificate: String = "server") async throws
+    -> (process: TestProcess, port: String)
+  {
     let program = try await CProgram.built("hostile-server", folder)
     let process = try program.start(
-      [pki.directory("server.crt"), pki.directory("server.key"), mode],
+      [pki.directory("\(certificate).crt"), pki.directory("\(certificate).key"), mode],
       environment: [:],
       output: folder("port"),
       error: folder("server.log")
@@ -27,8 +29,10 @@ import Testing
     return (process, port.trimmingCharacters(in: .newlines))
   }
 
-  private func run(_ mode: String, _ arguments: [String]) async throws -> TestProgram.Outcome {
-    let server = try await start(mode)
+  private func run(_ mode: String, _ arguments: [String], _ certificate: String = "server") async throws
+    -> TestProgram.Outcome
+  {
+    let server = try await start(mode, certificate)
     let files = try pki.client(.instance(TenantName("acme"), InstanceName("db1")))
     let outcome = try await CProgram.built("hostile-client", folder, .address).run(
       arguments,
@@ -57,6 +61,37 @@ import Testing
     // One that shuts down is asked again until the deadline, and the last time may be too short for an answer.
     let told = outcome.text.replacing("SHUTTING_DOWN", with: "UNREACHABLE")
     #expect(told == (reads + changes).joined())
+  }
+
+  /// No call is sent, so no change is in doubt, where the server is not the one of the configuration: its certificate is of another CA, for
+  /// another host, or an instance's own, which the same CA issued.
+  @Test(arguments: ["strangers", "elsewhere", "instance"])
+  func aServerOfAnotherName(_ certificate: String) async throws {
+    let strangers = try TestPKI()
+    for suffix in ["crt", "key"] {
+      let text = try String(contentsOfFile: strangers.directory("server.\(suffix)"), encoding: .utf8)
+      try pki.directory.write("strangers.\(suffix)", text)
+    }
+    try pki.issue("elsewhere", .server(hosts: ["elsewhere.example"]))
+    try pki.issue("instance", .client(uri: "spiffe://\(pki.trustDomain)/tenant/acme/instance/db2"))
+    let outcome = try await run("right", ["each"], certificate)
+    let lines = outcome.text.split(separator: "\n")
+    #expect(lines.count == 9 && lines.allSatisfy { $0.hasSuffix(" REFUSED") }, "\(outcome.text)")
+  }
+
+  /// Nor where it is older than TLS 1.3, or speaks something else.
+  @Test(arguments: ["tls-1.2", "no-protocol"]) func aServerOfAnotherProtocol(_ mode: String) async throws {
+    let outcome = try await run(mode, ["each"])
+    let lines = outcome.text.split(separator: "\n")
+    #expect(lines.count == 9 && lines.allSatisfy { $0.hasSuffix(" PROTOCOL") }, "\(outcome.text)")
+  }
+
+  /// What is known of another key, or a rotation to a version that was there before, is no answer.
+  @Test(arguments: ["right", "other-key"]) func anotherKeyIsNoAnswer(_ mode: String) async throws {
+    let outcome = try await run(mode, ["each"])
+    let isRight = mode == "right"
+    #expect(outcome.text.contains(isRight ? "describe OK\n" : "describe PROTOCOL\n"), "\(outcome.error)")
+    #expect(outcome.text.contains(isRight ? "rotate OK\n" : "rotate OUTCOME_UNKNOWN\n"))
   }
 
   /// A status is told as it is, its text without what a terminal would obey.

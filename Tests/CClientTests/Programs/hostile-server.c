@@ -45,6 +45,7 @@ static size_t answer(const Keyring__V1__Request *request, unsigned char *frame) 
   Keyring__V1__Status status = KEYRING__V1__STATUS__INIT;
   Keyring__V1__FetchReply fetch = KEYRING__V1__FETCH_REPLY__INIT;
   Keyring__V1__ListReply list = KEYRING__V1__LIST_REPLY__INIT;
+  Keyring__V1__DescribeReply describe = KEYRING__V1__DESCRIBE_REPLY__INIT;
   Keyring__V1__RotateReply rotate = KEYRING__V1__ROTATE_REPLY__INIT;
   Keyring__V1__KeyName name = KEYRING__V1__KEY_NAME__INIT;
   Keyring__V1__KeyInfo info = KEYRING__V1__KEY_INFO__INIT, *infos[] = {&info};
@@ -56,10 +57,12 @@ static size_t answer(const Keyring__V1__Request *request, unsigned char *frame) 
   info.length = 32;
   info.name = &name;
   name.scope = KEYRING__V1__SCOPE__INSTANCE;
-  name.key_id = (ProtobufCBinaryData){1, (uint8_t *)"k"};
+  name.key_id = (ProtobufCBinaryData){1, (uint8_t *)(is_mode("other-key") ? "j" : "k")};
   list.n_keys = 1;
   list.keys = infos;
-  rotate.version = 2;
+  rotate.version = is_mode("other-key") ? 1 : 2;
+  describe.found = 1;
+  describe.info = &info;
   reply.id = request->id + (is_mode("wrong-id") ? 1 : 0);
   reply.result_case = KEYRING__V1__REPLY__RESULT_FETCH;
   reply.fetch = &fetch;
@@ -70,6 +73,9 @@ static size_t answer(const Keyring__V1__Request *request, unsigned char *frame) 
   } else if (request->call_case == KEYRING__V1__REQUEST__CALL_ROTATE && !is_mode("wrong-result")) {
     reply.result_case = KEYRING__V1__REPLY__RESULT_ROTATE;
     reply.rotate = &rotate;
+  } else if (request->call_case == KEYRING__V1__REQUEST__CALL_DESCRIBE && !is_mode("wrong-result")) {
+    reply.result_case = KEYRING__V1__REPLY__RESULT_DESCRIBE;
+    reply.describe = &describe;
   }
   if (is_mode("locked") || is_mode("absent-of-connection") || is_mode("shutdown-of-connection") || is_mode("status-and-result")) {
     status.code = KEYRING__V1__CODE__FAILED_PRECONDITION;
@@ -150,7 +156,7 @@ static int select_protocol(SSL *ssl, const unsigned char **out, unsigned char *l
   (void)ssl, (void)in_length, (void)data;
   *out = in + 1;
   *length = in[0];
-  return SSL_TLSEXT_ERR_OK;
+  return is_mode("no-protocol") ? SSL_TLSEXT_ERR_NOACK : SSL_TLSEXT_ERR_OK;
 }
 
 int main(int count, char **arguments) {
@@ -161,6 +167,7 @@ int main(int count, char **arguments) {
   if (!context || SSL_CTX_use_certificate_chain_file(context, arguments[1]) != 1) return 3;
   if (SSL_CTX_use_PrivateKey_file(context, arguments[2], SSL_FILETYPE_PEM) != 1) return 3;
   SSL_CTX_set_num_tickets(context, 0);
+  if (is_mode("tls-1.2") && SSL_CTX_set_max_proto_version(context, TLS1_2_VERSION) != 1) return 3;
   SSL_CTX_set_alpn_select_cb(context, select_protocol, NULL);
   int listener = socket(AF_INET, SOCK_STREAM, 0);
   struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

@@ -136,8 +136,8 @@ KEYRING_API keyring_config *keyring_config_new(void);
  * The cache. A revoked instance, a locked tenant and a removed or replaced key of another instance become known here only when
  * the server is asked again: at most `cache_ms` late while it answers, `cache_ms` + `cache_outage_ms` while it does not. Any answer
  * other than the key (absent, FORBIDDEN, TENANT_LOCKED, ...) takes it from the cache at once; so do store, generate, remove and
- * rotate of that key through the same `keyring`. "The server cannot be reached" is UNREACHABLE alone: a server that answers no is
- * believed. Absence is never cached. */
+ * rotate of that key through the same `keyring`. "The server cannot be reached" is UNREACHABLE, or SHUTTING_DOWN, alone: a
+ * server that answers no is believed. Absence is never cached. */
 KEYRING_API keyring_status keyring_config_set(keyring_config *config, const char *name, const char *value,
                                               keyring_error *error);
 
