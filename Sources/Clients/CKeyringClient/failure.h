@@ -19,7 +19,7 @@ keyring_status failure_set(failure *f, keyring_status status, const char *format
 /* Puts a sentence after what is there, where it fits. */
 void failure_add(failure *f, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Copies at most `capacity` - 1 bytes of a peer's text, with everything that is not printable ASCII or part of UTF-8 replaced:
+/* Copies whole characters of a peer's text, at most `capacity` - 1 bytes, with everything that is no UTF-8 or controls a terminal replaced:
  * messages are one line, and go to logs and terminals. */
 void failure_copy_text(char *to, size_t capacity, const char *from);
 

@@ -38,7 +38,8 @@ static keyring_status fetch_from_server(keyring *k, const keyring_name *name, ui
   return status;
 }
 
-/* Whether a failure says that no server could be reached, rather than what one answered. */
+/* Whether a failure says that no server could be asked, rather than what one answered. So it is also where all connections were taken for the
+ * whole time of the call, and by calls that a server keeps waiting: an outage, for who waits for it. */
 static bool is_away(keyring_status status) { return status == KEYRING_UNREACHABLE || status == KEYRING_SHUTTING_DOWN; }
 
 /* Whether a failure is the server's answer about the key, or to us as a whole. */
@@ -60,12 +61,11 @@ static keyring_status fetch(keyring *k, const keyring_name *name, uint32_t versi
     /* It may have expired, or have been dropped by another thread, meanwhile. */
     keyring_key_free(known);
     known = NULL;
-    if (cache_find(k->cache, name, version, &known) == CACHE_OUTAGE || known) {
-      known->is_stale = true;
-      *key = known;
-      return KEYRING_OK;
-    }
-    return status;
+    answer = cache_find(k->cache, name, version, &known);
+    if (!known) return status;
+    known->is_stale = answer == CACHE_OUTAGE; /* fresh: another call has fetched it meanwhile */
+    *key = known;
+    return KEYRING_OK;
   }
   keyring_key_free(known);
   if (status == KEYRING_OK && *key) cache_put(k->cache, name, version, *key, mark);

@@ -23,19 +23,9 @@ static keyring_status check(const keyring_config *config, failure *f) {
   return KEYRING_OK;
 }
 
-static bool locks_init(keyring *k) {
-  pthread_condattr_t attributes;
-  if (pthread_condattr_init(&attributes) != 0) return false;
-  bool is_done = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0 && pthread_cond_init(&k->freed, &attributes) == 0;
-  pthread_condattr_destroy(&attributes);
-  if (!is_done) return false;
-  if (pthread_mutex_init(&k->lock, NULL) == 0) return true;
-  pthread_cond_destroy(&k->freed);
-  return false;
-}
-
 static keyring_status open_parts(keyring *k, failure *f) {
   k->process = getpid();
+  k->end = &k->first;
   k->memory = locked_memory_new(LOCKED_BYTES_MOST, k->config.allow_unlocked_memory);
   if (!k->memory) return failure_set(f, KEYRING_NO_MEMORY, "no memory");
   if (k->config.cache_ms > 0) {
@@ -61,7 +51,7 @@ static keyring_status make(const keyring_config *config, keyring **result, failu
     return failure_set(f, KEYRING_NO_MEMORY, "no memory");
   }
   status = open_parts(k, f);
-  if (status == KEYRING_OK && !locks_init(k)) {
+  if (status == KEYRING_OK && pthread_mutex_init(&k->lock, NULL) != 0) {
     credentials_destroy(&k->credentials);
     status = failure_set(f, KEYRING_NO_MEMORY, "no memory");
   }
@@ -86,7 +76,6 @@ void keyring_close(keyring *k) {
   if (!k) return;
   pool_close_idle(k);
   for (size_t i = 0; i < k->config.server_count; i++) dial_server_destroy(&k->servers[i]);
-  pthread_cond_destroy(&k->freed);
   pthread_mutex_destroy(&k->lock);
   credentials_destroy(&k->credentials);
   free_parts(k);
