@@ -30,14 +30,18 @@ import Testing
     return (process, port.trimmingCharacters(in: .newlines))
   }
 
-  private func run(_ mode: String, _ arguments: [String], _ certificate: String = "server") async throws
-    -> TestProgram.Outcome
-  {
+  private func run(
+    _ mode: String,
+    _ arguments: [String],
+    _ certificate: String = "server",
+    host: String = "localhost",
+    sanitizer: CClients.Sanitizer = .address
+  ) async throws -> TestProgram.Outcome {
     let server = try await start(mode, certificate)
     let files = try pki.client(.instance(TenantName("acme"), InstanceName("db1")))
-    let outcome = try await CProgram.built("hostile-client", folder, .address).run(
+    let outcome = try await CProgram.built("hostile-client", folder, sanitizer).run(
       arguments,
-      environment: CProgram.environment(files, "localhost:\(server.port)")
+      environment: CProgram.environment(files, "\(host):\(server.port)")
     )
     #expect(server.process.isRunning, "the hostile server ended by itself")
     server.process.signal(SIGKILL)
@@ -52,13 +56,14 @@ import Testing
     ("just-too-long", "PROTOCOL"), ("flags", "PROTOCOL"), ("absent-of-connection", "PROTOCOL"),
     ("shutdown-of-connection", "UNREACHABLE"), ("half", "UNREACHABLE"), ("close", "UNREACHABLE"),
     ("goodbye", "UNREACHABLE"), ("silent", "UNREACHABLE"), ("dribble", "UNREACHABLE"),
-    ("key-updates", "UNREACHABLE"),
+    ("key-updates", "UNREACHABLE"), ("tickets", "UNREACHABLE"),
   ])
   func noAnswerIsNotAbsence(_ mode: String, _ status: String) async throws {
     let outcome = try await run(mode, ["each"])
     #expect(outcome.status == 0 && !outcome.isSignal, "\(outcome.error)")
     let reads = ["who", "fetch", "fetch_into", "describe", "list"].map { "\($0) \(status)\n" }
-    let changes = ["store", "generate", "rotate", "remove"].map { "\($0) OUTCOME_UNKNOWN\n" }
+    let changes =
+      ["store", "generate", "rotate", "remove"].map { "\($0) OUTCOME_UNKNOWN\n" } + ["list_of \(status)\n"]
     // One that shuts down is asked again until the deadline, and the last time may be too short for an answer.
     let told = outcome.text.replacing("SHUTTING_DOWN", with: "UNREACHABLE")
     #expect(told == (reads + changes).joined())
@@ -77,29 +82,76 @@ import Testing
     try pki.issue("instance", .client(uri: "spiffe://\(pki.trustDomain)/tenant/acme/instance/db2"))
     let outcome = try await run("right", ["each"], certificate)
     let lines = outcome.text.split(separator: "\n")
-    #expect(lines.count == 9 && lines.allSatisfy { $0.hasSuffix(" REFUSED") }, "\(outcome.text)")
+    #expect(lines.count == 10 && lines.allSatisfy { $0.hasSuffix(" REFUSED") }, "\(outcome.text)")
   }
 
   /// Nor where it is older than TLS 1.3, or speaks something else.
   @Test(arguments: ["tls-1.2", "no-protocol"]) func aServerOfAnotherProtocol(_ mode: String) async throws {
     let outcome = try await run(mode, ["each"])
     let lines = outcome.text.split(separator: "\n")
-    #expect(lines.count == 9 && lines.allSatisfy { $0.hasSuffix(" PROTOCOL") }, "\(outcome.text)")
+    #expect(lines.count == 10 && lines.allSatisfy { $0.hasSuffix(" PROTOCOL") }, "\(outcome.text)")
   }
 
-  /// What is known of another key, or a rotation to a version that was there before, is no answer.
-  @Test(arguments: ["right", "other-key"]) func anotherKeyIsNoAnswer(_ mode: String) async throws {
+  /// Before the handshake, too, nothing that a peer sends keeps a call past its deadline: here faster than it can be read.
+  @Test func noHandshakeForEver() async throws {
+    let outcome = try await run("hello-requests", ["each"])
+    let lines = outcome.text.split(separator: "\n")
+    #expect(
+      lines.count == 10 && lines.allSatisfy { $0.hasSuffix(" UNREACHABLE") },
+      "\(outcome.text) \(outcome.error)"
+    )
+  }
+
+  /// Nor on a connection that waits in the pool.
+  @Test func noMessagesForEverBetweenTwoCalls() async throws {
+    let outcome = try await run("updates-after", ["twice"])
+    #expect(outcome.text == "OK\nUNREACHABLE nothing\n", "\(outcome.error)")
+  }
+
+  /// What is known of another key, a list of others' keys, or a rotation to a version that was there before, is no answer.
+  @Test(arguments: [
+    ("right", []), ("slowly", []), ("other-key", ["describe PROTOCOL", "rotate OUTCOME_UNKNOWN"]),
+    ("other-scope", ["describe PROTOCOL", "list PROTOCOL", "list_of PROTOCOL"]),
+    ("other-owner", ["describe PROTOCOL", "list_of PROTOCOL"]),
+  ])
+  func whatWasAskedForIsTheAnswer(_ mode: String, _ refused: [String]) async throws {
     let outcome = try await run(mode, ["each"])
-    let isRight = mode == "right"
-    #expect(outcome.text.contains(isRight ? "describe OK\n" : "describe PROTOCOL\n"), "\(outcome.error)")
-    #expect(outcome.text.contains(isRight ? "rotate OK\n" : "rotate OUTCOME_UNKNOWN\n"))
+    // Of the answers that this server has whole.
+    let told = outcome.text.split(separator: "\n").map(String.init)
+    for call in ["fetch", "describe", "list", "rotate", "list_of"] {
+      let expected = refused.first { $0.hasPrefix("\(call) ") } ?? "\(call) OK"
+      #expect(told.contains(expected), "\(outcome.text) \(outcome.error)")
+    }
   }
 
-  /// A status is told as it is, its text without what a terminal would obey.
+  /// An IPv6 address with a zone: the certificate is for the address alone.
+  @Test func anAddressWithAZone() async throws {
+    try pki.issue("six", .server(hosts: ["::1"]))
+    let right = try await run("right-6", ["each"], "six", host: "[::1%1]")
+    #expect(right.text.contains("fetch OK\n"), "\(right.text) \(right.error)")
+    let wrong = try await run("right-6", ["each"], host: "[::1%1]")
+    #expect(wrong.text.contains("fetch REFUSED\n"), "\(wrong.text) \(wrong.error)")
+    let none = try await run("right", ["each"], host: "[::1%]")
+    #expect(none.status == 1 && none.error.contains("is not host:port or [address]:port"), "\(none.error)")
+  }
+
+  /// A server that falls silent is an outage; also for a call that waits all its time for a connection that another one has.
+  @Test func silenceIsAnOutage() async throws {
+    let outcome = try await run("once", ["busy"])
+    #expect(outcome.text == "OK\nOK stale\nOK stale\n", "\(outcome.error)")
+  }
+
+  /// What another call has fetched while one had no answer is not stale.
+  @Test func whatWasRefreshedIsNotStale() async throws {
+    let outcome = try await run("second-silent", ["refreshed"])
+    #expect(outcome.text == "OK\nOK\nOK\n", "\(outcome.error)")
+  }
+
+  /// A status is told as it is, its text without what a terminal would obey, and cut between two characters.
   @Test func aStatusIsTold() async throws {
     let outcome = try await run("locked", ["each"])
     let lines = outcome.text.split(separator: "\n")
-    #expect(lines.count == 9 && lines.allSatisfy { $0.hasSuffix(" TENANT_LOCKED") }, "\(outcome.text)")
+    #expect(lines.count == 10 && lines.allSatisfy { $0.hasSuffix(" TENANT_LOCKED") }, "\(outcome.text)")
   }
 
   /// A list's first server is silent, or nobody is there: the second one answers, in the time of one call.
@@ -122,9 +174,10 @@ import Testing
     #expect(outcome.text == first + "OK absent\nOK absent\n", "\(outcome.error)")
   }
 
-  /// 3,000 replies of which a few bits or bytes are others, the same ones each time, under ASan.
-  @Test func mutatedReplies() async throws {
-    let outcome = try await run("mutate", ["many", "3000"])
+  /// 3,000 replies of which a few bits or bytes are others, the same ones each time.
+  @Test(arguments: [.address, .undefined] as [CClients.Sanitizer])
+  func mutatedReplies(_ sanitizer: CClients.Sanitizer) async throws {
+    let outcome = try await run("mutate", ["many", "3000"], sanitizer: sanitizer)
     #expect(outcome.status == 0 && !outcome.isSignal, "\(outcome.error)")
     let good = Int(outcome.text.trimmingCharacters(in: .newlines)) ?? -1
     #expect(good > 0 && good < 2_900, "they are to be of both kinds: \(good)")

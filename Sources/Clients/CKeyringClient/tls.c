@@ -250,12 +250,7 @@ tls_outcome tls_read(tls_connection *c, void *bytes, size_t length, int64_t dead
     ERR_clear_error();
     int result = SSL_read_ex(c->ssl, (unsigned char *)bytes + done, length - done, &count);
     done += count;
-    /* A peer that sends a byte at a time finds no way around the deadline. */
-    if (result == 1 && (done == length || deadline_left(deadline) > 0)) continue;
-    if (result == 1) {
-      failure_set(f, KEYRING_UNREACHABLE, "no whole answer in time");
-      return TLS_LATE;
-    }
+    if (result == 1) continue;
     tls_outcome outcome = wait_for(c, result, deadline, f);
     if (outcome != TLS_DONE) return outcome;
   }

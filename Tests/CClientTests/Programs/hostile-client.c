@@ -2,7 +2,13 @@
 /* Calls to a server that answers no good: prints how each ended, by name.
  *
  *   hostile-client each          each call once, with a keyring of its own
- *   hostile-client many COUNT    so many calls, and nothing printed: whatever they answer, they are to end well */
+ *   hostile-client many COUNT    so many calls, and nothing printed: whatever they answer, they are to end well
+ *   hostile-client twice         two fetches on one connection
+ *   hostile-client busy          a fetch, then two at a time, with a cache for outages and one connection
+ *   hostile-client refreshed     a fetch, then one that is not answered while another one is */
+#include <locale.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,13 +18,15 @@
 
 #include "keyring.h"
 
-enum { CALLS = 9 };
+enum { CALLS = 10 };
 
-static keyring *opened(void) {
+static keyring *opened(const char *connections, const char *cache_ms, const char *cache_outage_ms) {
   keyring_error e = {0};
   keyring *k = NULL;
   keyring_config *config = keyring_config_new();
-  if (keyring_config_set_from_environment(config, &e) || keyring_config_set(config, "timeout_ms", "600", &e) || keyring_open(config, &k, &e)) {
+  if (keyring_config_set_from_environment(config, &e) || keyring_config_set(config, "timeout_ms", "600", &e) ||
+      keyring_config_set(config, "connections", connections, &e) || keyring_config_set(config, "cache_ms", cache_ms, &e) ||
+      keyring_config_set(config, "cache_outage_ms", cache_outage_ms, &e) || keyring_open(config, &k, &e)) {
     fprintf(stderr, "%s\n", e.message);
     exit(1);
   }
@@ -27,7 +35,7 @@ static keyring *opened(void) {
 }
 
 static keyring_status perform(keyring *k, int which, const char **what, bool *absent, keyring_error *e) {
-  static const char *const names[CALLS] = {"who", "fetch", "fetch_into", "describe", "list", "store", "generate", "rotate", "remove"};
+  static const char *const names[CALLS] = {"who", "fetch", "fetch_into", "describe", "list", "store", "generate", "rotate", "remove", "list_of"};
   keyring_name name = keyring_name_of(KEYRING_SCOPE_INSTANCE, NULL, "k");
   keyring_identity who;
   keyring_info info;
@@ -62,29 +70,85 @@ static keyring_status perform(keyring *k, int which, const char **what, bool *ab
   case 5: return keyring_store(k, &name, "SECRET", "value", 5, e);
   case 6: return keyring_generate(k, &name, "AES", 32, e);
   case 7: return keyring_rotate(k, &name, NULL, e);
-  default: return keyring_remove(k, &name, e);
+  case 8: return keyring_remove(k, &name, e);
+  default:
+    status = keyring_list(k, KEYRING_SCOPE_INSTANCE, "", 0, &listing, e);
+    keyring_listing_free(listing);
+    return status;
   }
+}
+
+/* Of one line, of UTF-8, and without what a terminal obeys. */
+static bool is_clean(const char *message) {
+  return !strpbrk(message, "\n\033") && !strstr(message, "\xc2\x9b") && mbstowcs(NULL, message, 0) != (size_t)-1;
+}
+
+typedef struct fetching {
+  keyring *k;
+  char told[64];
+} fetching;
+
+static void *fetch(void *argument) {
+  fetching *f = argument;
+  keyring_error e = {0};
+  keyring_name name = keyring_name_of(KEYRING_SCOPE_INSTANCE, NULL, "k");
+  keyring_key *key = NULL;
+  time_t begin = time(NULL);
+  keyring_status status = keyring_fetch(f->k, &name, 0, &key, &e);
+  snprintf(f->told, sizeof f->told, "%s%s%s\n", keyring_status_name(status), !key ? " nothing" : keyring_key_is_stale(key) ? " stale" : "",
+           time(NULL) - begin > 10 ? " late" : "");
+  keyring_key_free(key);
+  return NULL;
+}
+
+/* A fetch, and after `pause_ms` two more, the second one `apart_ms` after the first; all on one keyring. */
+static int two_at_a_time(keyring *k, useconds_t pause_ms, useconds_t apart_ms) {
+  fetching first = {.k = k}, second = {.k = k}, third = {.k = k};
+  pthread_t thread;
+  (void)fetch(&first);
+  usleep(pause_ms * 1000);
+  if (pthread_create(&thread, NULL, fetch, &second)) return 3;
+  usleep(apart_ms * 1000);
+  (void)fetch(&third);
+  if (pthread_join(thread, NULL)) return 3;
+  printf("%s%s%s", first.told, second.told, third.told);
+  keyring_close(k);
+  return 0;
 }
 
 int main(int count, char **arguments) {
   alarm(120);
+  (void)signal(SIGPIPE, SIG_DFL);
+  if (!setlocale(LC_ALL, "C.UTF-8")) return 2;
   keyring_error e = {0};
   const char *what;
   bool absent;
   if (count == 2 && !strcmp(arguments[1], "each")) {
     for (int which = 0; which < CALLS; which++) {
-      keyring *k = opened();
+      keyring *k = opened("4", "0", "0");
       time_t begin = time(NULL);
       keyring_status status = perform(k, which, &what, &absent, &e);
       bool is_late = time(NULL) - begin > 10;
-      bool is_dirty = status != KEYRING_OK && strpbrk(e.message, "\n\033") != NULL;
+      bool is_dirty = status != KEYRING_OK && !is_clean(e.message);
       printf("%s %s%s%s%s\n", what, keyring_status_name(status), absent ? " absent" : "", is_late ? " late" : "", is_dirty ? " dirty" : "");
       keyring_close(k);
     }
     return 0;
   }
+  if (count == 2 && !strcmp(arguments[1], "twice")) {
+    fetching f = {.k = opened("1", "0", "0")};
+    for (int i = 0; i < 2; i++) {
+      (void)fetch(&f);
+      printf("%s", f.told);
+      usleep(50000);
+    }
+    keyring_close(f.k);
+    return 0;
+  }
+  if (count == 2 && !strcmp(arguments[1], "busy")) return two_at_a_time(opened("1", "1", "60000"), 20, 0);
+  if (count == 2 && !strcmp(arguments[1], "refreshed")) return two_at_a_time(opened("2", "3000", "60000"), 3100, 200);
   if (count != 3) return 2;
-  keyring *k = opened();
+  keyring *k = opened("4", "0", "0");
   int good = 0;
   for (int i = 0; i < atoi(arguments[2]); i++) {
     static const int calls[] = {1, 4, 7}; /* those that the server has whole answers for */

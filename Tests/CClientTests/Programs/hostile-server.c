@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A TLS server that clients have to survive: a certificate that they trust, and answers that are none.
  *
- *   hostile-server CERTIFICATE KEY MODE     prints its port; serves one connection after another until it is ended */
+ *   hostile-server CERTIFICATE KEY MODE     prints its port; serves each connection in a process of its own, but for `mutate`, until it is ended */
 #include <arpa/inet.h>
 #include <openssl/ssl.h>
 #include <poll.h>
@@ -10,12 +10,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "keyring/v1/keyring.pb-c.h"
 
 static const char *mode;
+static int *requests; /* of all connections so far */
 static uint64_t state = 0x9e3779b97f4a7c15; /* the same mutations each time */
 
 static uint64_t next_random(void) {
@@ -32,6 +35,13 @@ static bool read_all(SSL *ssl, unsigned char *bytes, size_t length) {
     if (SSL_read_ex(ssl, bytes + done, length - done, &count) != 1) return false;
   }
   return true;
+}
+
+/* A locked tenant's status whose text has to be cut within a character, and would be obeyed by a terminal. */
+static char *long_text(void) {
+  static char text[700] = "hostile\n\x1b[31m\xc2\x9b\x9b";
+  for (size_t i = strlen(text); i + 2 < sizeof text; i += 2) memcpy(text + i, "\xc3\xa9", 2);
+  return text;
 }
 
 static bool write_all(SSL *ssl, const unsigned char *bytes, size_t length) {
@@ -56,7 +66,8 @@ static size_t answer(const Keyring__V1__Request *request, unsigned char *frame) 
   fetch.version = fetch.latest_version = info.version = info.latest_version = 1;
   info.length = 32;
   info.name = &name;
-  name.scope = KEYRING__V1__SCOPE__INSTANCE;
+  name.scope = is_mode("other-scope") ? KEYRING__V1__SCOPE__SHARED : KEYRING__V1__SCOPE__INSTANCE;
+  if (is_mode("other-owner")) name.owner = (ProtobufCBinaryData){1, (uint8_t *)"x"};
   name.key_id = (ProtobufCBinaryData){1, (uint8_t *)(is_mode("other-key") ? "j" : "k")};
   list.n_keys = 1;
   list.keys = infos;
@@ -80,7 +91,7 @@ static size_t answer(const Keyring__V1__Request *request, unsigned char *frame) 
   if (is_mode("locked") || is_mode("absent-of-connection") || is_mode("shutdown-of-connection") || is_mode("status-and-result")) {
     status.code = KEYRING__V1__CODE__FAILED_PRECONDITION;
     status.reason = is_mode("locked") ? 8 : is_mode("shutdown-of-connection") ? 24 : 2;
-    status.message = "hostile\n\x1b[31m";
+    status.message = long_text();
     reply.status = &status;
     if (!is_mode("status-and-result")) reply.result_case = KEYRING__V1__REPLY__RESULT__NOT_SET;
     if (strstr(mode, "of-connection")) reply.id = 0;
@@ -108,9 +119,21 @@ static void send_key_updates(SSL *ssl) {
   while (SSL_key_update(ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1 && SSL_do_handshake(ssl) == 1) continue;
 }
 
+static void send_tickets(SSL *ssl) {
+  while (SSL_new_session_ticket(ssl) == 1 && SSL_do_handshake(ssl) == 1) continue;
+}
+
+/* Before any handshake, and without encryption, so that the client cannot keep up: a HelloRequest, which clients skip. */
+static void send_hello_requests(int fd) {
+  static unsigned char records[9 * 4096];
+  for (size_t i = 0; i < sizeof records; i += 9) memcpy(records + i, "\x16\x03\x03\0\4\0\0\0\0", 9);
+  while (send(fd, records, sizeof records, MSG_NOSIGNAL) > 0) continue;
+}
+
 /* False: the connection is at its end. */
 static bool respond(SSL *ssl, const Keyring__V1__Request *request) {
   static unsigned char frame[70000];
+  int number = __atomic_add_fetch(requests, 1, __ATOMIC_RELAXED);
   memset(frame, 0, sizeof frame);
   size_t length = answer(request, frame);
   if (is_mode("mutate")) mutate(frame + 5, &length);
@@ -124,13 +147,25 @@ static bool respond(SSL *ssl, const Keyring__V1__Request *request) {
   if (is_mode("half")) return write_all(ssl, frame, 5 + length / 2) && false;
   if (is_mode("close")) return false;
   if (is_mode("key-updates")) send_key_updates(ssl);
-  if (is_mode("silent")) (void)read_all(ssl, frame, 1);
+  if (is_mode("tickets")) send_tickets(ssl);
+  if (is_mode("silent") || (is_mode("second-silent") && number == 2) || (is_mode("once") && number > 1)) {
+    (void)read_all(ssl, frame, 1);
+    return false;
+  }
+  if (is_mode("slowly")) {
+    for (size_t i = 0; i < 5 + length; i++) if (!write_all(ssl, frame + i, 1)) return false;
+    return true;
+  }
+  if (is_mode("updates-after")) {
+    if (write_all(ssl, frame, 5 + length)) send_key_updates(ssl);
+    return false;
+  }
   if (is_mode("dribble")) {
     frame[3] = 0x80;
     for (int i = 0; i < 30000 && write_all(ssl, frame + i, 1); i++) usleep(5000);
     return false;
   }
-  return !is_mode("silent") && !is_mode("key-updates") && write_all(ssl, frame, 5 + length);
+  return !is_mode("tickets") && !is_mode("key-updates") && write_all(ssl, frame, 5 + length);
 }
 
 static void serve(SSL *ssl) {
@@ -159,6 +194,15 @@ static int select_protocol(SSL *ssl, const unsigned char **out, unsigned char *l
   return is_mode("no-protocol") ? SSL_TLSEXT_ERR_NOACK : SSL_TLSEXT_ERR_OK;
 }
 
+static void serve_one(SSL_CTX *context, int fd) {
+  if (!is_mode("mutate")) (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (is_mode("hello-requests")) send_hello_requests(fd);
+  SSL *ssl = SSL_new(context);
+  if (!ssl || SSL_set_fd(ssl, fd) != 1) abort();
+  if (SSL_accept(ssl) == 1) serve(ssl);
+  SSL_free(ssl);
+}
+
 int main(int count, char **arguments) {
   if (count != 4) return 2;
   mode = arguments[3];
@@ -169,18 +213,24 @@ int main(int count, char **arguments) {
   SSL_CTX_set_num_tickets(context, 0);
   if (is_mode("tls-1.2") && SSL_CTX_set_max_proto_version(context, TLS1_2_VERSION) != 1) return 3;
   SSL_CTX_set_alpn_select_cb(context, select_protocol, NULL);
-  int listener = socket(AF_INET, SOCK_STREAM, 0);
-  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t length = sizeof at;
+  bool is_6 = is_mode("right-6");
+  int listener = socket(is_6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in6 at = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+  if (!is_6) *(struct sockaddr_in *)&at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t length = is_6 ? sizeof at : sizeof(struct sockaddr_in);
   if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, 64) || getsockname(listener, (struct sockaddr *)&at, &length)) return 3;
-  printf("%d\n", ntohs(at.sin_port));
+  requests = mmap(NULL, sizeof *requests, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (requests == MAP_FAILED) return 3;
+  signal(SIGCHLD, SIG_IGN);
+  printf("%d\n", ntohs(at.sin6_port) /* at the same place in both */);
   fflush(stdout);
   for (;;) {
     int fd = accept(listener, NULL, NULL);
-    SSL *ssl = SSL_new(context);
-    if (fd < 0 || !ssl || SSL_set_fd(ssl, fd) != 1) return 3;
-    if (SSL_accept(ssl) == 1) serve(ssl);
-    SSL_free(ssl);
+    if (fd < 0) return 3;
+    pid_t child = is_mode("mutate") ? 0 : fork();
+    if (child < 0) return 3;
+    if (child == 0) serve_one(context, fd);
+    if (child == 0 && !is_mode("mutate")) _exit(0);
     close(fd);
   }
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* What happens to a program that uses libkeyring, in a long life. SIGPIPE is as the system has it.
+/* What happens to a program that uses libkeyring, in a long life. SIGPIPE is as the system has it, and ends it.
  *
  *   life changes STOP     8 threads of changes until the file STOP is there; then all that was acknowledged is there, and once
  *   life fork             both sides of a fork go on
- *   life poll FILE        fetches `k` for each line of FILE, which grows, until `q`; each answer is a line. `d`: on a new connection; `b`: with no time for outages
+ *   life poll FILE        fetches `k` for each line of FILE, which grows, until `q`; each answer is a line. `d`: on a new connection; `b`: with no time for
+ *                         outages; `j`: another key; `e`: on a new connection, while no file can be opened
+ *   life fair             4 threads get one connection in turn
  *   life locked [allow]   as if RLIMIT_MEMLOCK were 0
  *   life scarce           a cache that wants more locked memory than there is
  *   life scan             no copy of a fetched key is left */
@@ -11,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,6 +143,34 @@ static void fetch_once(keyring *k, bool is_there) {
   keyring_key_free(key);
 }
 
+static int turns; /* of all threads */
+
+static void *take_turns(void *argument) {
+  keyring_error e = {0};
+  while (__atomic_add_fetch(&turns, 1, __ATOMIC_RELAXED) <= 400) {
+    keyring_name name = named("k");
+    keyring_info info;
+    bool found;
+    CHECK(keyring_describe(shared, &name, 0, &found, &info, &e) == KEYRING_OK);
+    *(int *)argument += 1;
+  }
+  return NULL;
+}
+
+/* Who gives the connection back and wants it again is the last, not the next. */
+static void fair(void) {
+  static const char *settings[][2] = {{"connections", "1"}, {"timeout_ms", "60000"}, {NULL, NULL}};
+  keyring_error e = {0};
+  pthread_t threads[4];
+  int own[4] = {0};
+  shared = opened(settings);
+  for (int i = 0; i < 4; i++) CHECK(pthread_create(&threads[i], NULL, take_turns, &own[i]) == 0);
+  for (int i = 0; i < 4; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+  printf("%d %d %d %d\n", own[0], own[1], own[2], own[3]);
+  for (int i = 0; i < 4; i++) CHECK(own[i] >= 60);
+  keyring_close(shared);
+}
+
 static void forked(void) {
   keyring_error e = {0};
   keyring *k = opened(plain);
@@ -155,10 +186,17 @@ static void forked(void) {
   CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+static void allow_files(rlim_t most) {
+  keyring_error e = {0};
+  struct rlimit limit;
+  CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  limit.rlim_cur = most;
+  CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
 static void polled(const char *path) {
   static const char *settings[][2] = {{"timeout_ms", "3000"}, {"cache_ms", "1"}, {"cache_outage_ms", "60000"}, {NULL, NULL}};
   static const char *brief[][2] = {{"timeout_ms", "3000"}, {"cache_ms", "1"}, {"cache_outage_ms", "1"}, {NULL, NULL}};
-  keyring_name name = named("k");
   keyring *both[] = {opened(settings), opened(brief)};
   char line[64];
   keyring_error e = {0};
@@ -172,10 +210,13 @@ static void polled(const char *path) {
     }
     if (line[0] == 'q') break;
     keyring *k = both[line[0] == 'b'];
-    if (strchr(line, 'd')) keyring_disconnect(k);
+    if (strpbrk(line, "de")) keyring_disconnect(k);
     usleep(5000); /* past cache_ms */
     keyring_key *key = NULL;
+    keyring_name name = named(line[0] == 'j' ? "j" : "k");
+    if (line[0] == 'e') allow_files(0);
     keyring_status status = keyring_fetch(k, &name, 0, &key, &e);
+    if (line[0] == 'e') allow_files(1024);
     printf("%s%s\n", keyring_status_name(status), !key ? " absent" : keyring_key_is_stale(key) ? " stale" : "");
     fflush(stdout);
     keyring_key_free(key);
@@ -325,6 +366,7 @@ static void scan(void) {
 
 int main(int count, char **arguments) {
   alarm(240);
+  (void)signal(SIGPIPE, SIG_DFL);
   const char *mode = count > 1 ? arguments[1] : "";
   stop = count > 2 ? arguments[2] : "";
   if (!strcmp(mode, "changes")) changes();
@@ -333,6 +375,7 @@ int main(int count, char **arguments) {
   else if (!strcmp(mode, "locked")) locked(count > 2);
   else if (!strcmp(mode, "scarce")) scarce();
   else if (!strcmp(mode, "scan")) scan();
+  else if (!strcmp(mode, "fair")) fair();
   else return 2;
   return 0;
 }
