@@ -92,9 +92,9 @@ import Testing
     #expect(lines.count == 10 && lines.allSatisfy { $0.hasSuffix(" PROTOCOL") }, "\(outcome.text)")
   }
 
-  /// Before the handshake, too, nothing that a peer sends keeps a call past its deadline: here faster than it can be read.
-  @Test func noHandshakeForEver() async throws {
-    let outcome = try await run("hello-requests", ["each"])
+  /// Before the handshake, too, nothing that a peer sends or does not send keeps a call past its deadline: here faster than it can be read.
+  @Test(arguments: ["hello-requests", "mute"]) func noHandshakeForEver(_ mode: String) async throws {
+    let outcome = try await run(mode, ["each"])
     let lines = outcome.text.split(separator: "\n")
     #expect(
       lines.count == 10 && lines.allSatisfy { $0.hasSuffix(" UNREACHABLE") },

@@ -42,6 +42,18 @@ static void free_parts(keyring *k) {
   free(k);
 }
 
+/* All or none of the locks, and the servers with theirs. */
+static bool locks_init(keyring *k) {
+  if (pthread_mutex_init(&k->lock, NULL) != 0) return false;
+  for (size_t i = 0; i < k->config.server_count; i++) {
+    if (dial_server_init(&k->servers[i], &k->config.servers[i])) continue;
+    while (i > 0) dial_server_destroy(&k->servers[--i]);
+    pthread_mutex_destroy(&k->lock);
+    return false;
+  }
+  return true;
+}
+
 static keyring_status make(const keyring_config *config, keyring **result, failure *f) {
   keyring_status status = check(config, f);
   if (status != KEYRING_OK) return status;
@@ -51,7 +63,7 @@ static keyring_status make(const keyring_config *config, keyring **result, failu
     return failure_set(f, KEYRING_NO_MEMORY, "no memory");
   }
   status = open_parts(k, f);
-  if (status == KEYRING_OK && pthread_mutex_init(&k->lock, NULL) != 0) {
+  if (status == KEYRING_OK && !locks_init(k)) {
     credentials_destroy(&k->credentials);
     status = failure_set(f, KEYRING_NO_MEMORY, "no memory");
   }
@@ -59,7 +71,6 @@ static keyring_status make(const keyring_config *config, keyring **result, failu
     free_parts(k);
     return status;
   }
-  for (size_t i = 0; i < config->server_count; i++) dial_server_init(&k->servers[i], &config->servers[i]);
   *result = k;
   return KEYRING_OK;
 }

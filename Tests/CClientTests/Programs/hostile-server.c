@@ -197,6 +197,7 @@ static int select_protocol(SSL *ssl, const unsigned char **out, unsigned char *l
 static void serve_one(SSL_CTX *context, int fd) {
   if (!is_mode("mutate")) (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (is_mode("hello-requests")) send_hello_requests(fd);
+  if (is_mode("mute")) for (char bytes[4096]; recv(fd, bytes, sizeof bytes, 0) > 0;) continue;
   SSL *ssl = SSL_new(context);
   if (!ssl || SSL_set_fd(ssl, fd) != 1) abort();
   if (SSL_accept(ssl) == 1) serve(ssl);
