@@ -271,7 +271,8 @@ KEYRING_API keyring_status keyring_rotate(keyring *k, const keyring_name *name, 
 /* Removes a key with all its versions; KEYRING_KEY_ABSENT where there is none. */
 KEYRING_API keyring_status keyring_remove(keyring *k, const keyring_name *name, keyring_error *error);
 
-/* The keys of one scope as they are now: one snapshot, by owner, then key id, as bytes. */
+/* The keys of one scope as they are now: one snapshot, by owner, then key id, as bytes. It takes 1 KiB of memory a key (a
+ * keyring_info), and at most 4 Mi keys; more are NO_MEMORY. */
 typedef struct keyring_listing keyring_listing;
 
 /* `owner` NULL: those of every owner; else those of the owner of `owner_length` bytes (0: the database server itself). Free with keyring_listing_free. */
