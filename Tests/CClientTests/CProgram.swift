@@ -31,3 +31,41 @@ enum CProgram {
     ]
   }
 }
+
+/// `life poll`: a program that fetches a key for one order after the other.
+struct PolledProgram {
+  private let process: TestProcess
+  private let folder: TestDirectory
+
+  init(_ folder: TestDirectory, _ files: TLSConfiguration, _ port: Int) async throws {
+    try folder.write("orders", "")
+    process = try await CProgram.built("life", folder, .address).start(
+      ["poll", folder("orders")],
+      environment: CProgram.environment(files, "localhost:\(port)"),
+      output: folder("polled"),
+      error: folder("polled.err")
+    )
+    self.folder = folder
+  }
+
+  func ask(_ order: String) async throws -> String {
+    let output = folder("polled")
+    let before = try String(contentsOfFile: output, encoding: .utf8).count
+    let orders = try FileHandle(forWritingTo: URL(filePath: folder("orders")))
+    try orders.seekToEnd()
+    try orders.write(contentsOf: Data("\(order)\n".utf8))
+    try orders.close()
+    var text = ""
+    _ = try await eventually {
+      text = try String(contentsOfFile: output, encoding: .utf8)
+      return !process.isRunning || (text.count > before && text.hasSuffix("\n"))
+    }
+    return text.dropFirst(before).trimmingCharacters(in: .newlines)
+  }
+
+  func end() async throws {
+    _ = try await ask("q")
+    let said = try String(contentsOfFile: folder("polled.err"), encoding: .utf8)
+    #expect(process.status == 0 && !process.isSignal, "\(said)")
+  }
+}

@@ -12,12 +12,13 @@ import Testing
 
   init() throws { (folder, pki) = (try TestDirectory(), try TestPKI()) }
 
-  private func start(_ mode: String, _ certificate: String = "server") async throws
+  private func start(_ mode: String, _ certificate: String = "server", port wanted: Int? = nil) async throws
     -> (process: TestProcess, port: String)
   {
     let program = try await CProgram.built("hostile-server", folder)
     let process = try program.start(
-      [pki.directory("\(certificate).crt"), pki.directory("\(certificate).key"), mode],
+      [pki.directory("\(certificate).crt"), pki.directory("\(certificate).key"), mode]
+        + (wanted.map { ["\($0)"] } ?? []),
       environment: [:],
       output: folder("port"),
       error: folder("server.log")
@@ -69,15 +70,20 @@ import Testing
     #expect(told == (reads + changes).joined())
   }
 
-  /// No call is sent, so no change is in doubt, where the server is not the one of the configuration: its certificate is of another CA, for
-  /// another host, or an instance's own, which the same CA issued.
-  @Test(arguments: ["strangers", "elsewhere", "instance"])
-  func aServerOfAnotherName(_ certificate: String) async throws {
+  /// The certificate of a server that another CA knows.
+  private func makeStranger() throws {
     let strangers = try TestPKI()
     for suffix in ["crt", "key"] {
       let text = try String(contentsOfFile: strangers.directory("server.\(suffix)"), encoding: .utf8)
       try pki.directory.write("strangers.\(suffix)", text)
     }
+  }
+
+  /// No call is sent, so no change is in doubt, where the server is not the one of the configuration: its certificate is of another CA, for
+  /// another host, or an instance's own, which the same CA issued.
+  @Test(arguments: ["strangers", "elsewhere", "instance"])
+  func aServerOfAnotherName(_ certificate: String) async throws {
+    try makeStranger()
     try pki.issue("elsewhere", .server(hosts: ["elsewhere.example"]))
     try pki.issue("instance", .client(uri: "spiffe://\(pki.trustDomain)/tenant/acme/instance/db2"))
     let outcome = try await run("right", ["each"], certificate)
@@ -139,6 +145,27 @@ import Testing
   @Test func silenceIsAnOutage() async throws {
     let outcome = try await run("once", ["busy"])
     #expect(outcome.text == "OK\nOK stale\nOK stale\n", "\(outcome.error)")
+  }
+
+  /// A stranger in the server's place does not empty the cache; the server that refuses our certificate does.
+  @Test(arguments: [true, false]) func aStrangerDoesNotEmptyTheCache(_ isStranger: Bool) async throws {
+    try makeStranger()
+    let good = try await TestServer(pki: pki)
+    try await good.makeTenant("acme")
+    let writer = try good.instance("acme", "db1")
+    _ = try await writer.call(.generate(.own("k")))
+    await writer.close()
+    let files = try pki.client(.instance(TenantName("acme"), InstanceName("db1")))
+    let program = try await PolledProgram(folder, files, good.port)
+    #expect(try await program.ask("x") == "OK")
+    await good.shutdown()
+    let mode = isStranger ? "right" : "no-client"
+    let bad = try await start(mode, isStranger ? "strangers" : "server", port: good.port)
+    #expect(try await program.ask("d") == "REFUSED absent")
+    bad.process.signal(SIGKILL)
+    await bad.process.ended()
+    #expect(try await program.ask("x") == (isStranger ? "OK stale" : "UNREACHABLE absent"))
+    try await program.end()
   }
 
   /// What another call has fetched while one had no answer is not stale.

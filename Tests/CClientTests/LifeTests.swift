@@ -74,51 +74,13 @@ import WireProtocol
   /// Calls get a connection in the order in which they came.
   @Test func connectionsAreTakenInTurn() async throws { try await run(["fair"]) }
 
-  /// A program that answers one order after the other.
-  private struct Polled {
-    let process: TestProcess
-    let folder: TestDirectory
-
-    func ask(_ order: String) async throws -> String {
-      let output = folder("polled")
-      let before = try String(contentsOfFile: output, encoding: .utf8).count
-      let orders = try FileHandle(forWritingTo: URL(filePath: folder("orders")))
-      try orders.seekToEnd()
-      try orders.write(contentsOf: Data("\(order)\n".utf8))
-      try orders.close()
-      var text = ""
-      _ = try await eventually {
-        text = try String(contentsOfFile: output, encoding: .utf8)
-        return !process.isRunning || (text.count > before && text.hasSuffix("\n"))
-      }
-      return text.dropFirst(before).trimmingCharacters(in: .newlines)
-    }
-
-    func end() async throws {
-      _ = try await ask("q")
-      let said = try String(contentsOfFile: folder("polled.err"), encoding: .utf8)
-      #expect(process.status == 0 && !process.isSignal, "\(said)")
-    }
-  }
-
-  private func polled(_ files: TLSConfiguration, _ port: Int) async throws -> Polled {
-    try folder.write("orders", "")
-    let process = try await CProgram.built("life", folder, .address).start(
-      ["poll", folder("orders")],
-      environment: CProgram.environment(files, "localhost:\(port)"),
-      output: folder("polled"),
-      error: folder("polled.err")
-    )
-    return Polled(process: process, folder: folder)
-  }
-
   /// What is past its time is asked for again; what the server says then, absent or forbidden, ends what was cached, also for an outage;
   /// and an outage longer than the time for it is one.
   @Test(arguments: [true, false]) func theCachesClocks(_ isRevoked: Bool) async throws {
     let server = try await TestServer()
     try await server.makeTenant("acme")
     let writer = try server.instance("acme", "db1")
-    let program = try await polled(Self.db1(server.pki), server.port)
+    let program = try await PolledProgram(folder, Self.db1(server.pki), server.port)
     #expect(try await program.ask("x") == "OK absent")
     _ = try await writer.call(.generate(.own("k")))
     #expect(try await program.ask("x") == "OK")
@@ -151,7 +113,7 @@ import WireProtocol
     let writer = try server.instance("acme", "db1")
     _ = try await writer.call(.generate(.own("k")))
     await writer.close()
-    let program = try await polled(Self.db1(server.pki), server.port)
+    let program = try await PolledProgram(folder, Self.db1(server.pki), server.port)
     #expect(try await program.ask("x") == "OK")
     #expect(try await program.ask("b") == "OK")
     await server.shutdown()
@@ -181,7 +143,7 @@ import WireProtocol
       privateKeyFile: folder("client.key"),
       authorityFile: ours.authorityFile
     )
-    let program = try await polled(used, server.port)
+    let program = try await PolledProgram(folder, used, server.port)
     #expect(try await program.ask("d") == "OK absent")
     try folder.write("client.crt", "-----BEGIN CERTIFICATE-----\nhalf of")
     #expect(try await program.ask("d") == "OK absent")

@@ -174,22 +174,22 @@ static next_step attempt(keyring *k, call *c, failure *f) {
 
 /* ---- All of it ---- */
 
-/* Whether the server refuses more than this call: then nothing that was fetched before may be answered out of the cache any more. Of FORBIDDEN
- * only where we wanted to read: an instance may be allowed that alone. */
-static bool is_refusal_of_us(const call *c, keyring_status status) {
-  switch (status) {
+/* Whether the server refuses more than this call: then nothing that was fetched before may be answered out of the cache any more.
+ * Of FORBIDDEN only where we wanted to read: an instance may be allowed that alone. */
+static bool is_refusal_of_us(const call *c, const failure *f) {
+  switch (f->status) {
   case KEYRING_FORBIDDEN: return c->kind == CALL_READ;
   case KEYRING_TENANT_LOCKED:
   case KEYRING_TENANT_DISABLED:
-  case KEYRING_TENANT_QUARANTINED:
-  case KEYRING_REFUSED: return true;
+  case KEYRING_TENANT_QUARANTINED: return true;
+  case KEYRING_REFUSED: return !f->is_of_stranger;
   default: return false;
   }
 }
 
 /* What the caller is told, with the doubt there is. */
 static keyring_status conclude(keyring *k, call *c, failure *f) {
-  if (is_refusal_of_us(c, f->status)) cache_drop(k->cache, NULL);
+  if (is_refusal_of_us(c, f)) cache_drop(k->cache, NULL);
   if (f->status == KEYRING_OK) {
     outage_ends(k);
     return KEYRING_OK;

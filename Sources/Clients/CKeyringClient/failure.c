@@ -74,7 +74,7 @@ keyring_status failure_set(failure *f, keyring_status status, const char *format
   failure_copy_text(f->text, sizeof f->text, text);
   f->status = status;
   f->retry_after_ms = 0;
-  f->is_own = false;
+  f->is_own = f->is_of_stranger = false;
   return status;
 }
 

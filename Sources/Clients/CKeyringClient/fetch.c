@@ -38,12 +38,12 @@ static keyring_status fetch_from_server(keyring *k, const keyring_name *name, ui
   return status;
 }
 
-/* Whether a failure says that no server could be asked, rather than what one answered. So it is also where all connections were taken for the
- * whole time of the call, and by calls that a server keeps waiting: an outage, for who waits for it. */
+/* Whether a failure says that no server could be asked, rather than what one answered. So it is also where all connections were taken
+ * for the whole time of the call, and by calls that a server keeps waiting: an outage, for who waits for it. */
 static bool is_away(keyring_status status) { return status == KEYRING_UNREACHABLE || status == KEYRING_SHUTTING_DOWN; }
 
-/* Whether a failure is the server's answer about the key, or to us as a whole. */
-static bool is_answer(keyring_status status) { return (status < 1000 && !is_away(status)) || status == KEYRING_REFUSED; }
+/* Whether a failure is the server's answer. Those to us as a whole have emptied the cache already. */
+static bool is_answer(keyring_status status) { return status < 1000 && !is_away(status); }
 
 static keyring_status fetch(keyring *k, const keyring_name *name, uint32_t version, keyring_key **key, failure *f) {
   /* Before the cache, whose answers are copied into memory that a child has to lock first. */

@@ -118,6 +118,8 @@ static keyring_status connect_to(keyring *k, size_t index, int64_t deadline, con
     status = tls_open(&c->tls, context, fd, server->at.host, server->is_address, deadline, f);
     c->server = index;
     c->last_id = 0;
+    /* A server says what it thinks of our certificate after the handshake, and under its keys (RFC 8446); before, anybody on the way can. */
+    f->is_of_stranger = status != KEYRING_OK;
   }
   SSL_CTX_free(context);
   if (status != KEYRING_OK && *trouble) failure_add(f, " (the files of the configuration changed and are not used: %s)", trouble);

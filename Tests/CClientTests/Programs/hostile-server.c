@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* A TLS server that clients have to survive: a certificate that they trust, and answers that are none.
  *
- *   hostile-server CERTIFICATE KEY MODE     prints its port; serves each connection in a process of its own, but for `mutate`, until it is ended */
+ *   hostile-server CERTIFICATE KEY MODE [PORT]     prints its port; serves each connection in a process of its own, but for `mutate`,
+ *                                                  until it is ended */
 #include <arpa/inet.h>
 #include <openssl/ssl.h>
 #include <poll.h>
@@ -205,7 +206,7 @@ static void serve_one(SSL_CTX *context, int fd) {
 }
 
 int main(int count, char **arguments) {
-  if (count != 4) return 2;
+  if (count != 4 && count != 5) return 2;
   mode = arguments[3];
   signal(SIGPIPE, SIG_IGN);
   SSL_CTX *context = SSL_CTX_new(TLS_server_method());
@@ -213,17 +214,23 @@ int main(int count, char **arguments) {
   if (SSL_CTX_use_PrivateKey_file(context, arguments[2], SSL_FILETYPE_PEM) != 1) return 3;
   SSL_CTX_set_num_tickets(context, 0);
   if (is_mode("tls-1.2") && SSL_CTX_set_max_proto_version(context, TLS1_2_VERSION) != 1) return 3;
+  /* Of nobody's CA: no client's certificate is good. */
+  if (is_mode("no-client")) SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
   SSL_CTX_set_alpn_select_cb(context, select_protocol, NULL);
   bool is_6 = is_mode("right-6");
   int listener = socket(is_6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
   struct sockaddr_in6 at = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
   if (!is_6) *(struct sockaddr_in *)&at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  int on = 1;
+  if (count == 5) at.sin6_port = htons((uint16_t)atoi(arguments[4])); /* at the same place in both */
+  if (setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on)) return 3;
   socklen_t length = is_6 ? sizeof at : sizeof(struct sockaddr_in);
-  if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, 64) || getsockname(listener, (struct sockaddr *)&at, &length)) return 3;
+  if (bind(listener, (struct sockaddr *)&at, length) || listen(listener, 64)) return 3;
+  if (getsockname(listener, (struct sockaddr *)&at, &length)) return 3;
   requests = mmap(NULL, sizeof *requests, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (requests == MAP_FAILED) return 3;
   signal(SIGCHLD, SIG_IGN);
-  printf("%d\n", ntohs(at.sin6_port) /* at the same place in both */);
+  printf("%d\n", ntohs(at.sin6_port));
   fflush(stdout);
   for (;;) {
     int fd = accept(listener, NULL, NULL);

@@ -3,8 +3,8 @@
  *
  *   life changes STOP     8 threads of changes until the file STOP is there; then all that was acknowledged is there, and once
  *   life fork             both sides of a fork go on
- *   life poll FILE        fetches `k` for each line of FILE, which grows, until `q`; each answer is a line. `d`: on a new connection; `b`: with no time for
- *                         outages; `j`: another key; `e`: on a new connection, while no file can be opened
+ *   life poll FILE        fetches `k` for each line of FILE, which grows, until `q`; each answer is a line. `d`: on a new connection;
+ *                         `b`: with no time for outages; `j`: another key; `e`: on a new connection, while no file can be opened
  *   life fair             4 threads get one connection in turn
  *   life locked [allow]   as if RLIMIT_MEMLOCK were 0
  *   life scarce           a cache that wants more locked memory than there is

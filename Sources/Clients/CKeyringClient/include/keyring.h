@@ -136,8 +136,9 @@ KEYRING_API keyring_config *keyring_config_new(void);
  * The cache. A revoked instance, a locked tenant and a removed or replaced key of another instance become known here only when
  * the server is asked again: at most `cache_ms` late while it answers, `cache_ms` + `cache_outage_ms` while it does not. Any answer
  * other than the key takes it from the cache at once; so do store, generate, remove and rotate of that key through the same
- * `keyring`. FORBIDDEN to read, TENANT_LOCKED, TENANT_DISABLED, TENANT_QUARANTINED and REFUSED, whichever call meets them, empty
- * the cache. "No server can be reached" is where without a cache the answer would be UNREACHABLE (so also: silent ones, or all
+ * `keyring`. FORBIDDEN to read, TENANT_LOCKED, TENANT_DISABLED, TENANT_QUARANTINED and a certificate that the server does not
+ * take, whichever call meets them, empty the cache; a stranger in the server's place (REFUSED, too) neither takes from it nor is
+ * bridged by it. "No server can be reached" is where without a cache the answer would be UNREACHABLE (so also: silent ones, or all
  * `connections` taken by other calls until the deadline) or SHUTTING_DOWN: a server that answers no is believed. Absence is never
  * cached. */
 KEYRING_API keyring_status keyring_config_set(keyring_config *config, const char *name, const char *value,
