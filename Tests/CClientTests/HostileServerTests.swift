@@ -143,8 +143,17 @@ import Testing
 
   /// A server that falls silent is an outage; also for a call that waits all its time for a connection that another one has.
   @Test func silenceIsAnOutage() async throws {
-    let outcome = try await run("once", ["busy"])
+    let outcome = try await run("then-silent", ["busy"])
     #expect(outcome.text == "OK\nOK stale\nOK stale\n", "\(outcome.error)")
+  }
+
+  /// A server that answers anything is none: what it says is told, and the cache is no way around it.
+  @Test(arguments: [
+    ("then-locked", "TENANT_LOCKED"), ("then-internal", "INTERNAL_ERROR"), ("then-garbage", "PROTOCOL"),
+  ])
+  func anAnswerIsNoOutage(_ mode: String, _ status: String) async throws {
+    let outcome = try await run(mode, ["busy"])
+    #expect(outcome.text == "OK\n\(status) nothing\n\(status) nothing\n", "\(outcome.error)")
   }
 
   /// A stranger in the server's place does not empty the cache; the server that refuses our certificate does.

@@ -42,7 +42,7 @@ static keyring_status fetch_from_server(keyring *k, const keyring_name *name, ui
  * for the whole time of the call, and by calls that a server keeps waiting: an outage, for who waits for it. */
 static bool is_away(keyring_status status) { return status == KEYRING_UNREACHABLE || status == KEYRING_SHUTTING_DOWN; }
 
-/* Whether a failure is the server's answer. Those to us as a whole have emptied the cache already. */
+/* Whether it is what a server answered, and be it that there is no such key. Refusals of us as a whole have emptied the cache already. */
 static bool is_answer(keyring_status status) { return status < 1000 && !is_away(status); }
 
 static keyring_status fetch(keyring *k, const keyring_name *name, uint32_t version, keyring_key **key, failure *f) {
@@ -69,7 +69,7 @@ static keyring_status fetch(keyring *k, const keyring_name *name, uint32_t versi
   }
   keyring_key_free(known);
   if (status == KEYRING_OK && *key) cache_put(k->cache, name, version, *key, mark);
-  else if (status == KEYRING_OK || is_answer(status)) cache_drop(k->cache, name);
+  else if (is_answer(status)) cache_drop(k->cache, name);
   return status;
 }
 

@@ -2,7 +2,7 @@
 /* A TLS server that clients have to survive: a certificate that they trust, and answers that are none.
  *
  *   hostile-server CERTIFICATE KEY MODE [PORT]     prints its port; serves each connection in a process of its own, but for `mutate`,
- *                                                  until it is ended */
+ *                                                  until it is ended. `then-MODE`: as MODE after a first right answer */
 #include <arpa/inet.h>
 #include <openssl/ssl.h>
 #include <poll.h>
@@ -18,7 +18,7 @@
 
 #include "keyring/v1/keyring.pb-c.h"
 
-static const char *mode;
+static const char *mode, *later; /* `later` is the mode after the first answer */
 static int *requests; /* of all connections so far */
 static uint64_t state = 0x9e3779b97f4a7c15; /* the same mutations each time */
 
@@ -89,9 +89,10 @@ static size_t answer(const Keyring__V1__Request *request, unsigned char *frame) 
     reply.result_case = KEYRING__V1__REPLY__RESULT_DESCRIBE;
     reply.describe = &describe;
   }
-  if (is_mode("locked") || is_mode("absent-of-connection") || is_mode("shutdown-of-connection") || is_mode("status-and-result")) {
+  bool is_status = is_mode("locked") || is_mode("internal") || is_mode("status-and-result") || strstr(mode, "of-connection");
+  if (is_status) {
     status.code = KEYRING__V1__CODE__FAILED_PRECONDITION;
-    status.reason = is_mode("locked") ? 8 : is_mode("shutdown-of-connection") ? 24 : 2;
+    status.reason = is_mode("locked") ? 8 : is_mode("internal") ? 25 : is_mode("shutdown-of-connection") ? 24 : 2;
     status.message = long_text();
     reply.status = &status;
     if (!is_mode("status-and-result")) reply.result_case = KEYRING__V1__REPLY__RESULT__NOT_SET;
@@ -135,6 +136,7 @@ static void send_hello_requests(int fd) {
 static bool respond(SSL *ssl, const Keyring__V1__Request *request) {
   static unsigned char frame[70000];
   int number = __atomic_add_fetch(requests, 1, __ATOMIC_RELAXED);
+  if (later && number > 1) mode = later;
   memset(frame, 0, sizeof frame);
   size_t length = answer(request, frame);
   if (is_mode("mutate")) mutate(frame + 5, &length);
@@ -149,7 +151,7 @@ static bool respond(SSL *ssl, const Keyring__V1__Request *request) {
   if (is_mode("close")) return false;
   if (is_mode("key-updates")) send_key_updates(ssl);
   if (is_mode("tickets")) send_tickets(ssl);
-  if (is_mode("silent") || (is_mode("second-silent") && number == 2) || (is_mode("once") && number > 1)) {
+  if (is_mode("silent") || (is_mode("second-silent") && number == 2)) {
     (void)read_all(ssl, frame, 1);
     return false;
   }
@@ -208,6 +210,10 @@ static void serve_one(SSL_CTX *context, int fd) {
 int main(int count, char **arguments) {
   if (count != 4 && count != 5) return 2;
   mode = arguments[3];
+  if (strncmp(mode, "then-", 5) == 0) {
+    later = mode + 5;
+    mode = "right";
+  }
   signal(SIGPIPE, SIG_IGN);
   SSL_CTX *context = SSL_CTX_new(TLS_server_method());
   if (!context || SSL_CTX_use_certificate_chain_file(context, arguments[1]) != 1) return 3;
