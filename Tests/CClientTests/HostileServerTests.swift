@@ -156,6 +156,25 @@ import Testing
     #expect(outcome.text == "OK\n\(status) nothing\n\(status) nothing\n", "\(outcome.error)")
   }
 
+  /// An answer from before the cache was wiped does not get into it after.
+  @Test func whatWasForgottenStaysForgotten() async throws {
+    let outcome = try await run("late-then-locked", ["forgotten"])
+    #expect(outcome.text == "OK\nTENANT_LOCKED nothing\n", "\(outcome.error)")
+  }
+
+  /// A reply that unpacks to a hundred times its size takes no more locked memory than the largest good one.
+  @Test func aReplyTakesNoMoreThanItMay() async throws {
+    let server = try await start("bomb")
+    let files = try pki.client(.instance(TenantName("acme"), InstanceName("db1")))
+    let outcome = try await CProgram.built("life", folder).run(
+      ["small"],
+      environment: CProgram.environment(files, "localhost:\(server.port)")
+    )
+    server.process.signal(SIGKILL)
+    await server.process.ended()
+    #expect(outcome.text == "PROTOCOL\n", "\(outcome.error)")
+  }
+
   /// A stranger in the server's place does not empty the cache; the server that refuses our certificate does.
   @Test(arguments: [true, false]) func aStrangerDoesNotEmptyTheCache(_ isStranger: Bool) async throws {
     try makeStranger()

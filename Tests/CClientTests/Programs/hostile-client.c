@@ -5,7 +5,8 @@
  *   hostile-client many COUNT    so many calls, and nothing printed: whatever they answer, they are to end well
  *   hostile-client twice         two fetches on one connection
  *   hostile-client busy          a fetch, then two at a time, with a cache for outages and one connection
- *   hostile-client refreshed     a fetch, then one that is not answered while another one is */
+ *   hostile-client refreshed     a fetch, then one that is not answered while another one is
+ *   hostile-client forgotten     a fetch, the cache wiped while that goes on, and another fetch */
 #include <locale.h>
 #include <pthread.h>
 #include <signal.h>
@@ -20,11 +21,13 @@
 
 enum { CALLS = 10 };
 
+static const char *timeout_ms = "600";
+
 static keyring *opened(const char *connections, const char *cache_ms, const char *cache_outage_ms) {
   keyring_error e = {0};
   keyring *k = NULL;
   keyring_config *config = keyring_config_new();
-  if (keyring_config_set_from_environment(config, &e) || keyring_config_set(config, "timeout_ms", "600", &e) ||
+  if (keyring_config_set_from_environment(config, &e) || keyring_config_set(config, "timeout_ms", timeout_ms, &e) ||
       keyring_config_set(config, "connections", connections, &e) || keyring_config_set(config, "cache_ms", cache_ms, &e) ||
       keyring_config_set(config, "cache_outage_ms", cache_outage_ms, &e) || keyring_open(config, &k, &e)) {
     fprintf(stderr, "%s\n", e.message);
@@ -116,6 +119,20 @@ static int two_at_a_time(keyring *k, useconds_t pause_ms, useconds_t apart_ms) {
   return 0;
 }
 
+static int forgotten(void) {
+  timeout_ms = "20000";
+  fetching first = {.k = opened("1", "60000", "0")}, second = {.k = first.k};
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, fetch, &first)) return 3;
+  usleep(400000);
+  keyring_forget(first.k);
+  if (pthread_join(thread, NULL)) return 3;
+  (void)fetch(&second);
+  printf("%s%s", first.told, second.told);
+  keyring_close(first.k);
+  return 0;
+}
+
 int main(int count, char **arguments) {
   alarm(120);
   (void)signal(SIGPIPE, SIG_DFL);
@@ -147,6 +164,7 @@ int main(int count, char **arguments) {
   }
   if (count == 2 && !strcmp(arguments[1], "busy")) return two_at_a_time(opened("1", "1", "60000"), 20, 0);
   if (count == 2 && !strcmp(arguments[1], "refreshed")) return two_at_a_time(opened("2", "3000", "60000"), 3100, 200);
+  if (count == 2 && !strcmp(arguments[1], "forgotten")) return forgotten();
   if (count != 3) return 2;
   keyring *k = opened("4", "0", "0");
   int good = 0;

@@ -2,7 +2,8 @@
 /* A TLS server that clients have to survive: a certificate that they trust, and answers that are none.
  *
  *   hostile-server CERTIFICATE KEY MODE [PORT]     prints its port; serves each connection in a process of its own, but for `mutate`,
- *                                                  until it is ended. `then-MODE`: as MODE after a first right answer */
+ *                                                  until it is ended. `then-MODE`: as MODE after a first right answer;
+ *                                                  `late-then-MODE`: which is a second late */
 #include <arpa/inet.h>
 #include <openssl/ssl.h>
 #include <poll.h>
@@ -20,6 +21,7 @@
 
 static const char *mode, *later; /* `later` is the mode after the first answer */
 static int *requests; /* of all connections so far */
+static bool is_late_once;
 static uint64_t state = 0x9e3779b97f4a7c15; /* the same mutations each time */
 
 static uint64_t next_random(void) {
@@ -59,7 +61,9 @@ static size_t answer(const Keyring__V1__Request *request, unsigned char *frame) 
   Keyring__V1__DescribeReply describe = KEYRING__V1__DESCRIBE_REPLY__INIT;
   Keyring__V1__RotateReply rotate = KEYRING__V1__ROTATE_REPLY__INIT;
   Keyring__V1__KeyName name = KEYRING__V1__KEY_NAME__INIT;
-  Keyring__V1__KeyInfo info = KEYRING__V1__KEY_INFO__INIT, *infos[] = {&info};
+  Keyring__V1__KeyInfo info = KEYRING__V1__KEY_INFO__INIT;
+  static Keyring__V1__KeyInfo *infos[20000];
+  infos[0] = &info;
   unsigned char value[32] = "thirty-two bytes, or nearly so.";
   fetch.value = (ProtobufCBinaryData){sizeof value, value};
   fetch.found = !is_mode("wrong-id");
@@ -97,6 +101,14 @@ static size_t answer(const Keyring__V1__Request *request, unsigned char *frame) 
     reply.status = &status;
     if (!is_mode("status-and-result")) reply.result_case = KEYRING__V1__REPLY__RESULT__NOT_SET;
     if (strstr(mode, "of-connection")) reply.id = 0;
+  }
+  /* Two bytes each here, a hundred where they are unpacked. */
+  static Keyring__V1__KeyInfo empty = KEYRING__V1__KEY_INFO__INIT;
+  if (is_mode("bomb")) {
+    list.n_keys = sizeof infos / sizeof *infos;
+    for (size_t i = 0; i < list.n_keys; i++) infos[i] = &empty;
+    reply.result_case = KEYRING__V1__REPLY__RESULT_LIST;
+    reply.list = &list;
   }
   if (is_mode("nothing")) reply.result_case = KEYRING__V1__REPLY__RESULT__NOT_SET;
   return keyring__v1__reply__pack(&reply, frame + 5);
@@ -137,6 +149,7 @@ static bool respond(SSL *ssl, const Keyring__V1__Request *request) {
   static unsigned char frame[70000];
   int number = __atomic_add_fetch(requests, 1, __ATOMIC_RELAXED);
   if (later && number > 1) mode = later;
+  if (is_late_once && number == 1) usleep(1000000);
   memset(frame, 0, sizeof frame);
   size_t length = answer(request, frame);
   if (is_mode("mutate")) mutate(frame + 5, &length);
@@ -210,6 +223,8 @@ static void serve_one(SSL_CTX *context, int fd) {
 int main(int count, char **arguments) {
   if (count != 4 && count != 5) return 2;
   mode = arguments[3];
+  is_late_once = strncmp(mode, "late-", 5) == 0;
+  if (is_late_once) mode += 5;
   if (strncmp(mode, "then-", 5) == 0) {
     later = mode + 5;
     mode = "right";

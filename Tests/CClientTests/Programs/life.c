@@ -8,6 +8,7 @@
  *   life fair             4 threads get one connection in turn
  *   life locked [allow]   as if RLIMIT_MEMLOCK were 0
  *   life scarce           a cache that wants more locked memory than there is
+ *   life small            a fetch with 512 KiB of locked memory; prints how it ended
  *   life scan             no copy of a fetched key is left */
 #include <errno.h>
 #include <fcntl.h>
@@ -291,6 +292,16 @@ static void scarce(void) {
   keyring_close(k);
 }
 
+static void small(void) {
+  limit_locked_memory(512 * 1024);
+  keyring *k = opened(plain);
+  keyring_name name = named("k");
+  keyring_key *key = NULL;
+  printf("%s\n", keyring_status_name(keyring_fetch(k, &name, 0, &key, NULL)));
+  keyring_key_free(key);
+  keyring_close(k);
+}
+
 /* ---- The scan ---- */
 
 static unsigned char marked(int index) { return (unsigned char)((index + 0x51) * 0x9d + index * index); }
@@ -374,6 +385,7 @@ int main(int count, char **arguments) {
   else if (!strcmp(mode, "poll") && count == 3) polled(arguments[2]);
   else if (!strcmp(mode, "locked")) locked(count > 2);
   else if (!strcmp(mode, "scarce")) scarce();
+  else if (!strcmp(mode, "small")) small();
   else if (!strcmp(mode, "scan")) scan();
   else if (!strcmp(mode, "fair")) fair();
   else return 2;
