@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What happens to a program that uses libkeyring, in a long life. SIGPIPE is as the system has it, and ends it.
  *
- *   life changes STOP     8 threads of changes until the file STOP is there; then all that was acknowledged is there, and once
+ *   life changes STOP     8 threads of changes until the file STOP is there, each that was acknowledged a dot; then all of them are there, and
+ *                         once
  *   life fork             both sides of a fork go on
  *   life poll FILE        fetches `k` for each line of FILE, which grows, until `q`; each answer is a line. `d`: on a new connection;
  *                         `b`: with no time for outages; `j`: another key; `e`: on a new connection, while no file can be opened
@@ -101,6 +102,7 @@ static void *work(void *argument) {
     /* Its own repetition does not find what it did itself. */
     CHECK(status != KEYRING_KEY_EXISTS);
     w->is_there[w->stored] = status == KEYRING_OK;
+    if (status == KEYRING_OK) CHECK(write(STDOUT_FILENO, ".", 1) == 1);
     rotate(w, &own);
   }
   return NULL;
@@ -130,7 +132,7 @@ static void changes(void) {
       acknowledged++;
     }
   }
-  printf("%d\n", acknowledged);
+  printf("\n%d\n", acknowledged);
   keyring_close(shared);
 }
 
