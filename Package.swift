@@ -277,7 +277,7 @@ let tests: [Target] = [
     ],
     exclude: ["Mutants"]
   ),
-  .tests("CClientTests", ["KeyringCore", "KeyringTestSupport", "TLSTransport"], exclude: ["Programs"]),
+  .tests("CClientTests", ["Cryptography", "KeyringCore", "KeyringTestSupport", "TLSTransport", "WireProtocol"], exclude: ["Programs"]),
   .tests(
     "DatabaseTests",
     ["Cryptography", "KeyringCore", "KeyringTestSupport", "TLSTransport"],

@@ -269,6 +269,27 @@ import WireProtocol
     await second?.shutdown()
   }
 
+  /// The first key says so, too, whatever the cache may keep: there was nothing in it.
+  @Test func theFirstKeyProvesTheConfiguration() async throws {
+    let first = try await acme()
+    let writer = try first.instance("acme", "db1")
+    _ = try await writer.call(.generate(.own("k")))
+    await writer.close()
+    let (pki, data, port) = (first.pki, first.data, first.port)
+    await first.shutdown()
+    let driver = try await ComponentDriver()
+    try driver.configure(pki: pki, port: port, [#""load_wait_ms": 300"#, #""cache_ms": 600000"#])
+    var second: TestServer?
+    let run = try await driver.run(
+      [driver.load, "status"],
+      pause: { second = try await TestServer(pki: pki, data: data, port: port) },
+      ["recover k -", "status"]
+    )
+    #expect(run.first[0...1] == ["failed", "no"])
+    #expect(run.first[4...5] == ["found", "yes"], "\(run.log)")
+    await second?.shutdown()
+  }
+
   /// A new configuration that does not work leaves the old one in force.
   @Test(arguments: ["{", #""servers": "localhost:1""#, #""instance""#]) func reloadKeepsTheOld(
     _ change: String
@@ -310,6 +331,19 @@ import WireProtocol
     #expect(run.first[4].hasPrefix("found AES"))
     #expect(run.first[6] == "loads failed 0, fetched some")
     await server.shutdown()
+  }
+
+  /// Loads that fail take each other's place, and tell of their own failure after that.
+  @Test func loadsThatFailOutliveEachOther() async throws {
+    let pki = try TestPKI()
+    let driver = try await ComponentDriver(.address)
+    try driver.configure(pki: pki, port: 1, [#""load_wait_ms": 0"#, #""timeout_ms": 1"#])
+    let run = try await driver.run(["race 2 k 300 \(driver.folder.path)/ -"])
+    #expect(
+      run.outcome.status == 0 && run.first == ["loads failed 600, fetched none"],
+      "\(run.outcome.error)"
+    )
+    withExtendedLifetime(pki) {}
   }
 
   // MARK: Cost and noise

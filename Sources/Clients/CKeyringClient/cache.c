@@ -2,7 +2,9 @@
 /* The cache: a list of versions of keys, searched from its begin. It is short (`cache_keys`).
  *
  * An entry is known since before its fetch was sent. Entries past their whole life are wiped at the next use of the cache, whichever it is,
- * and answered never. The clock goes on while the machine sleeps. */
+ * and answered never. The clock goes on while the machine sleeps.
+ *
+ * Locked memory is scarce, and the calls need it more than the cache: where there is no more, the least recently used entry goes. */
 #include "cache.h"
 
 #include <pthread.h>
@@ -31,8 +33,9 @@ struct cache {
   uint64_t changes;
 };
 
-keyring_key *key_new(locked_memory *memory, const void *bytes, size_t length, const char *type, uint32_t version, uint32_t latest_version) {
-  keyring_key *key = locked_memory_take(memory, sizeof *key + length);
+/* `key`, which may be NULL, with this in it. */
+static keyring_key *key_init(keyring_key *key, locked_memory *memory, const void *bytes, size_t length, const char *type, uint32_t version,
+                             uint32_t latest_version) {
   if (!key) return NULL;
   key->memory = memory;
   key->length = length;
@@ -46,18 +49,13 @@ keyring_key *key_new(locked_memory *memory, const void *bytes, size_t length, co
   return key;
 }
 
-cache *cache_new(locked_memory *memory, size_t most, int64_t fresh_ms, int64_t outage_ms) {
-  cache *c = calloc(1, sizeof *c);
-  if (!c) return NULL;
-  if (pthread_mutex_init(&c->lock, NULL) != 0) {
-    free(c);
-    return NULL;
-  }
-  c->memory = memory;
-  c->most = most;
-  c->fresh_ms = fresh_ms;
-  c->life_ms = fresh_ms + outage_ms;
-  return c;
+keyring_key *key_new(locked_memory *memory, const void *bytes, size_t length, const char *type, uint32_t version, uint32_t latest_version) {
+  return key_init(locked_memory_take(memory, sizeof(keyring_key) + length), memory, bytes, length, type, version, latest_version);
+}
+
+static keyring_key *copy_of(const keyring_key *key) {
+  return key_init(locked_memory_take_what_is_there(key->memory, sizeof *key + key->length), key->memory, key->bytes, key->length, key->type,
+                  key->version, key->latest_version);
 }
 
 static void entry_free(entry *e) {
@@ -72,8 +70,41 @@ static void remove_at(cache *c, entry **link) {
   entry_free(e);
 }
 
+/* Never the first, where `but_first`; false: there is none. */
+static bool remove_last(cache *c, bool but_first) {
+  if (c->count <= (but_first ? 1 : 0)) return false;
+  entry **last = &c->entries;
+  while ((*last)->next) last = &(*last)->next;
+  remove_at(c, last);
+  return true;
+}
+
+static bool relieve(void *who) {
+  cache *c = who;
+  pthread_mutex_lock(&c->lock);
+  bool is_relief = remove_last(c, false);
+  pthread_mutex_unlock(&c->lock);
+  return is_relief;
+}
+
+cache *cache_new(locked_memory *memory, size_t most, int64_t fresh_ms, int64_t outage_ms) {
+  cache *c = calloc(1, sizeof *c);
+  if (!c) return NULL;
+  if (pthread_mutex_init(&c->lock, NULL) != 0) {
+    free(c);
+    return NULL;
+  }
+  c->memory = memory;
+  c->most = most;
+  c->fresh_ms = fresh_ms;
+  c->life_ms = fresh_ms + outage_ms;
+  locked_memory_relieve(memory, relieve, c);
+  return c;
+}
+
 void cache_free(cache *c) {
   if (!c) return;
+  locked_memory_relieve(c->memory, NULL, NULL);
   while (c->entries) remove_at(c, &c->entries);
   pthread_mutex_destroy(&c->lock);
   free(c);
@@ -113,8 +144,8 @@ cache_answer cache_find(cache *c, const keyring_name *name, uint32_t version, ke
   wipe_expired(c, now);
   const entry *e = find_and_move_to_front(c, name, version);
   if (e) {
-    const keyring_key *k = e->key;
-    *key = key_new(c->memory, k->bytes, k->length, k->type, k->version, k->latest_version);
+    do *key = copy_of(e->key);
+    while (!*key && remove_last(c, true));
     answer = !*key ? CACHE_NO_MEMORY : now - e->known_since < c->fresh_ms ? CACHE_FRESH : CACHE_OUTAGE;
   }
   pthread_mutex_unlock(&c->lock);
@@ -129,10 +160,10 @@ cache_mark cache_begin(cache *c) {
   return mark;
 }
 
-static entry *entry_new(cache *c, const keyring_name *name, const keyring_key *key, cache_mark mark) {
+static entry *entry_new(const keyring_name *name, const keyring_key *key, cache_mark mark) {
   entry *e = calloc(1, sizeof *e + name->owner_length + name->key_id_length);
   if (!e) return NULL;
-  e->key = key_new(c->memory, key->bytes, key->length, key->type, key->version, key->latest_version);
+  e->key = copy_of(key);
   if (!e->key) {
     free(e);
     return NULL;
@@ -149,7 +180,7 @@ static entry *entry_new(cache *c, const keyring_name *name, const keyring_key *k
 void cache_put(cache *c, const keyring_name *name, uint32_t version, const keyring_key *key, cache_mark mark) {
   if (!c) return;
   pthread_mutex_lock(&c->lock);
-  entry *added = mark.changes == c->changes ? entry_new(c, name, key, mark) : NULL;
+  entry *added = mark.changes == c->changes ? entry_new(name, key, mark) : NULL;
   if (added) {
     added->is_latest = version == 0 || key->version == key->latest_version;
     for (entry **link = &c->entries; *link;) {
@@ -165,11 +196,7 @@ void cache_put(cache *c, const keyring_name *name, uint32_t version, const keyri
     added->next = c->entries;
     c->entries = added;
     c->count++;
-    while (c->count > c->most) {
-      entry **last = &c->entries;
-      while ((*last)->next) last = &(*last)->next;
-      remove_at(c, last);
-    }
+    while (c->count > c->most) (void)remove_last(c, false);
   }
   pthread_mutex_unlock(&c->lock);
 }

@@ -125,13 +125,18 @@ static next_step step_after(keyring *k, call *c, frame_outcome outcome, bool is_
   case FRAME_ANSWERED: return f->status == KEYRING_OK ? STEP_DONE : step_after_status(c, f);
   case FRAME_NOT_SENT: return STEP_DONE;
   case FRAME_CONNECTION:
+    /* Nothing about a connection says what became of a key. */
+    if (is_conclusive(f->status)) failure_set(f, KEYRING_PROTOCOL, "the server says of the connection what can only be said of a key");
     if (is_change && !is_before_execution(f->status)) c->is_in_doubt = true;
     return may_repeat || !c->is_in_doubt ? step_after_status(c, f) : STEP_DONE;
   case FRAME_LOST:
     if (f->status == KEYRING_NO_MEMORY) may_repeat = false;
     else if (is_fresh || is_late) pool_avoid(k, server);
     break;
-  case FRAME_BROKEN: may_repeat = false; break;
+  case FRAME_BROKEN:
+    may_repeat = false; /* but the next call asks another one first */
+    pool_avoid(k, server);
+    break;
   }
   /* An alert that refuses the certificate comes before anything is executed. */
   if (is_change && f->status != KEYRING_REFUSED) c->is_in_doubt = true;
@@ -169,8 +174,22 @@ static next_step attempt(keyring *k, call *c, failure *f) {
 
 /* ---- All of it ---- */
 
+/* Whether the server refuses more than this call: then nothing that was fetched before may be answered out of the cache any more.
+ * Of FORBIDDEN only where we wanted to read: an instance may be allowed that alone. */
+static bool is_refusal_of_us(const call *c, const failure *f) {
+  switch (f->status) {
+  case KEYRING_FORBIDDEN: return c->kind == CALL_READ;
+  case KEYRING_TENANT_LOCKED:
+  case KEYRING_TENANT_DISABLED:
+  case KEYRING_TENANT_QUARANTINED: return true;
+  case KEYRING_REFUSED: return !f->is_of_stranger;
+  default: return false;
+  }
+}
+
 /* What the caller is told, with the doubt there is. */
 static keyring_status conclude(keyring *k, call *c, failure *f) {
+  if (is_refusal_of_us(c, f)) cache_drop(k->cache, NULL);
   if (f->status == KEYRING_OK) {
     outage_ends(k);
     return KEYRING_OK;

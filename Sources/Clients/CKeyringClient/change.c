@@ -79,8 +79,14 @@ keyring_status keyring_rotate(keyring *k, const keyring_name *name, uint32_t *ve
   call_init(&c, CALL_CHANGE, KEYRING__V1__REQUEST__CALL_ROTATE, KEYRING__V1__REPLY__RESULT_ROTATE);
   c.request.rotate = &request;
   if (perform(k, &c, &meant, &f) != KEYRING_OK) return keyring_fail(k, &f, error);
-  if (version) *version = c.reply.message->rotate->version;
+  uint32_t made = c.reply.message->rotate->version;
   frame_reply_free(&c.reply);
+  /* 0 would be taken for "the newest" by a later fetch, and 1 is there before any rotation. */
+  if (made < 2) {
+    failure_set(&f, KEYRING_OUTCOME_UNKNOWN, "the server says that the rotation made version %u", made);
+    return keyring_fail(k, &f, error);
+  }
+  if (version) *version = made;
   return KEYRING_OK;
 }
 

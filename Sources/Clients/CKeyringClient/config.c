@@ -2,6 +2,7 @@
 /* Settings: names, what they may be, and their defaults. */
 #include "config.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -45,6 +46,17 @@ bool config_copy(keyring_config *to, const keyring_config *from) {
   return false;
 }
 
+/* `fe80::1%eth0`: which interface is judged when it is dialled. */
+static bool is_address(const char *host) {
+  unsigned char address[sizeof(struct in6_addr)];
+  char plain[INET6_ADDRSTRLEN];
+  size_t length = strcspn(host, "%");
+  if (length >= sizeof plain || strcmp(host + length, "%") == 0) return false;
+  memcpy(plain, host, length);
+  plain[length] = 0;
+  return inet_pton(AF_INET6, plain, address) == 1 || (!host[length] && inet_pton(AF_INET, plain, address) == 1);
+}
+
 /* `host:port` or `[address]:port`, of `length` bytes. */
 static bool parse_server(const char *text, size_t length, config_server *server) {
   const char *colon = memrchr(text, ':', length);
@@ -72,7 +84,7 @@ static bool parse_server(const char *text, size_t length, config_server *server)
   memset(server, 0, sizeof *server);
   memcpy(server->host, host, host_length);
   memcpy(server->port, colon + 1, port_length);
-  return true;
+  return host == text || is_address(server->host);
 }
 
 static keyring_status set_servers(keyring_config *config, const char *value, failure *f) {

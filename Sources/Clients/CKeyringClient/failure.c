@@ -37,18 +37,32 @@ const char *keyring_status_name(keyring_status status) {
 #define TEXT(x) TEXT_OF(x)
 const char *keyring_version(void) { return TEXT(KEYRING_VERSION_MAJOR) "." TEXT(KEYRING_VERSION_MINOR); }
 
+/* The length of the character of UTF-8 at `from`; 0: it is cut off by the end; -1: it is none, or one that controls a terminal (C1). */
+static int character(const unsigned char *from) {
+  if (from[0] < 0x80) return from[0] < 0x20 || from[0] == 0x7f ? -1 : 1;
+  int length = from[0] < 0xc2 ? -1 : from[0] < 0xe0 ? 2 : from[0] < 0xf0 ? 3 : from[0] < 0xf5 ? 4 : -1;
+  for (int i = 1; i < length; i++) {
+    if (from[i] == 0) return 0;
+    if ((from[i] & 0xc0) != 0x80) return -1;
+  }
+  bool is_c1 = from[0] == 0xc2 && from[1] < 0xa0, is_too_long = (from[0] == 0xe0 && from[1] < 0xa0) || (from[0] == 0xf0 && from[1] < 0x90);
+  bool is_none = (from[0] == 0xed && from[1] >= 0xa0) || (from[0] == 0xf4 && from[1] >= 0x90);
+  return is_c1 || is_too_long || is_none ? -1 : length;
+}
+
 void failure_copy_text(char *to, size_t capacity, const char *from) {
-  size_t length = 0;
-  for (; from && *from && length + 1 < capacity; from++) {
-    unsigned char c = (unsigned char)*from;
-    to[length++] = c < 0x20 || c == 0x7f ? '?' : (char)c;
+  const unsigned char *at = (const unsigned char *)from;
+  size_t done = 0;
+  while (at && *at) {
+    int length = character(at);
+    size_t step = length > 0 ? (size_t)length : 1;
+    if (length == 0 || done + step >= capacity) break;
+    if (length > 0) memcpy(to + done, at, step);
+    else to[done] = '?';
+    done += step;
+    at += step;
   }
-  /* Not in the middle of a character of UTF-8. */
-  if (from && *from) {
-    while (length > 0 && ((unsigned char)to[length - 1] & 0xc0) == 0x80) length--;
-    if (length > 0 && (unsigned char)to[length - 1] >= 0xc0) length--;
-  }
-  to[length] = 0;
+  to[done] = 0;
 }
 
 keyring_status failure_set(failure *f, keyring_status status, const char *format, ...) {
@@ -60,7 +74,7 @@ keyring_status failure_set(failure *f, keyring_status status, const char *format
   failure_copy_text(f->text, sizeof f->text, text);
   f->status = status;
   f->retry_after_ms = 0;
-  f->is_own = false;
+  f->is_own = f->is_of_stranger = false;
   return status;
 }
 
@@ -84,10 +98,11 @@ keyring_status failure_report(const failure *f, const char *tenant, const char *
     (void)snprintf(number, sizeof number, "reason %d", (int)f->status);
     name = number;
   }
+  char message[sizeof f->server + sizeof f->text + 256];
   bool has_tenant = tenant && *tenant, has_instance = instance && *instance;
-  int length = snprintf(error->message, sizeof error->message, "keyring%s%s%s%s%s%s: %s%s%s", *f->server ? " " : "", f->server,
+  int length = snprintf(message, sizeof message, "keyring%s%s%s%s%s%s: %s%s%s", *f->server ? " " : "", f->server,
                         has_tenant ? ", tenant " : "", has_tenant ? tenant : "", has_instance ? ", instance " : "",
                         has_instance ? instance : "", name, *f->text ? ": " : "", f->text);
-  if (length < 0) error->message[0] = 0;
+  failure_copy_text(error->message, sizeof error->message, length < 0 ? NULL : message);
   return f->status;
 }

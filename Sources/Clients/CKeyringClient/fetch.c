@@ -38,11 +38,12 @@ static keyring_status fetch_from_server(keyring *k, const keyring_name *name, ui
   return status;
 }
 
-/* Whether a failure says that no server could be reached, rather than what one answered. */
+/* Whether a failure says that no server could be asked, rather than what one answered. So it is also where all connections were taken
+ * for the whole time of the call, and by calls that a server keeps waiting: an outage, for who waits for it. */
 static bool is_away(keyring_status status) { return status == KEYRING_UNREACHABLE || status == KEYRING_SHUTTING_DOWN; }
 
-/* Whether a failure is the server's answer about the key, or to us as a whole. */
-static bool is_answer(keyring_status status) { return (status < 1000 && !is_away(status)) || status == KEYRING_REFUSED; }
+/* Whether it is what a server answered, and be it that there is no such key. Refusals of us as a whole have emptied the cache already. */
+static bool is_answer(keyring_status status) { return status < 1000 && !is_away(status); }
 
 static keyring_status fetch(keyring *k, const keyring_name *name, uint32_t version, keyring_key **key, failure *f) {
   /* Before the cache, whose answers are copied into memory that a child has to lock first. */
@@ -60,16 +61,15 @@ static keyring_status fetch(keyring *k, const keyring_name *name, uint32_t versi
     /* It may have expired, or have been dropped by another thread, meanwhile. */
     keyring_key_free(known);
     known = NULL;
-    if (cache_find(k->cache, name, version, &known) == CACHE_OUTAGE || known) {
-      known->is_stale = true;
-      *key = known;
-      return KEYRING_OK;
-    }
-    return status;
+    answer = cache_find(k->cache, name, version, &known);
+    if (!known) return status;
+    known->is_stale = answer == CACHE_OUTAGE; /* fresh: another call has fetched it meanwhile */
+    *key = known;
+    return KEYRING_OK;
   }
   keyring_key_free(known);
   if (status == KEYRING_OK && *key) cache_put(k->cache, name, version, *key, mark);
-  else if (status == KEYRING_OK || is_answer(status)) cache_drop(k->cache, name);
+  else if (is_answer(status)) cache_drop(k->cache, name);
   return status;
 }
 
@@ -120,6 +120,14 @@ keyring_status keyring_fetch_into(keyring *k, const keyring_name *name, uint32_t
   return f.status == KEYRING_OK ? KEYRING_OK : keyring_fail(k, &f, error);
 }
 
+/* Whether `answer` is about what was asked for. */
+static bool is_asked_for(const keyring_info *answer, const keyring_name *name, uint32_t version) {
+  return answer->scope == name->scope && answer->owner_length == name->owner_length && answer->key_id_length == name->key_id_length &&
+         (name->owner_length == 0 || memcmp(answer->owner, name->owner, name->owner_length) == 0) &&
+         memcmp(answer->key_id, name->key_id, name->key_id_length) == 0 &&
+         answer->version == (version != 0 ? version : answer->latest_version);
+}
+
 keyring_status keyring_describe(keyring *k, const keyring_name *name, uint32_t version, bool *found, keyring_info *info,
                                 keyring_error *error) {
   failure f = {0};
@@ -140,7 +148,7 @@ keyring_status keyring_describe(keyring *k, const keyring_name *name, uint32_t v
   if (call_perform(k, &c, &f) != KEYRING_OK) return keyring_fail(k, &f, error);
   const Keyring__V1__DescribeReply *reply = c.reply.message->describe;
   keyring_info answer;
-  if (reply->found && !names_info(reply->info, &answer)) {
+  if (reply->found && !(names_info(reply->info, &answer) && is_asked_for(&answer, &meant, version))) {
     failure_set(&f, KEYRING_PROTOCOL, "the server's reply is not what is known of a key");
   } else if (reply->found) {
     *found = true;

@@ -20,7 +20,9 @@ static void *allocate(void *data, size_t size) {
   frame_memory *memory = data;
   if (size > memory->left) return NULL;
   memory->left -= size;
-  return memory->locked ? locked_memory_take(memory->locked, size) : malloc(size ? size : 1);
+  void *block = memory->locked ? locked_memory_take(memory->locked, size) : malloc(size ? size : 1);
+  if (!block) memory->is_exhausted = true;
+  return block;
 }
 
 static void release(void *data, void *pointer) {
@@ -90,7 +92,12 @@ static frame_outcome read_message(keyring *k, connection *c, bool is_secret, int
   } else {
     reply->memory = (frame_memory){.locked = is_secret ? k->memory : NULL, .left = is_secret ? SECRET_BYTES_MOST : OBJECT_BYTES_MOST};
     reply->message = keyring__v1__reply__unpack(allocator_of(&reply->memory), length, bytes);
-    if (!reply->message) result = broken(f, "a frame of the server is no reply");
+    if (!reply->message && reply->memory.is_exhausted) {
+      failure_set(f, KEYRING_NO_MEMORY, "no more memory for a reply (RLIMIT_MEMLOCK?)");
+      result = FRAME_LOST;
+    } else if (!reply->message) {
+      result = broken(f, "a frame of the server is no reply");
+    }
   }
   release(&raw, bytes);
   return result;

@@ -10,6 +10,7 @@
 typedef struct frame_memory {
   locked_memory *locked; /* NULL: the heap */
   size_t left;
+  bool is_exhausted; /* an allocation failed that was within `left` */
   ProtobufCAllocator allocator;
 } frame_memory;
 

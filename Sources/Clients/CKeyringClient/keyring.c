@@ -23,19 +23,9 @@ static keyring_status check(const keyring_config *config, failure *f) {
   return KEYRING_OK;
 }
 
-static bool locks_init(keyring *k) {
-  pthread_condattr_t attributes;
-  if (pthread_condattr_init(&attributes) != 0) return false;
-  bool is_done = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0 && pthread_cond_init(&k->freed, &attributes) == 0;
-  pthread_condattr_destroy(&attributes);
-  if (!is_done) return false;
-  if (pthread_mutex_init(&k->lock, NULL) == 0) return true;
-  pthread_cond_destroy(&k->freed);
-  return false;
-}
-
 static keyring_status open_parts(keyring *k, failure *f) {
   k->process = getpid();
+  k->end = &k->first;
   k->memory = locked_memory_new(LOCKED_BYTES_MOST, k->config.allow_unlocked_memory);
   if (!k->memory) return failure_set(f, KEYRING_NO_MEMORY, "no memory");
   if (k->config.cache_ms > 0) {
@@ -50,6 +40,18 @@ static void free_parts(keyring *k) {
   locked_memory_free(k->memory);
   config_clear(&k->config);
   free(k);
+}
+
+/* All or none of the locks, and the servers with theirs. */
+static bool locks_init(keyring *k) {
+  if (pthread_mutex_init(&k->lock, NULL) != 0) return false;
+  for (size_t i = 0; i < k->config.server_count; i++) {
+    if (dial_server_init(&k->servers[i], &k->config.servers[i])) continue;
+    while (i > 0) dial_server_destroy(&k->servers[--i]);
+    pthread_mutex_destroy(&k->lock);
+    return false;
+  }
+  return true;
 }
 
 static keyring_status make(const keyring_config *config, keyring **result, failure *f) {
@@ -69,7 +71,6 @@ static keyring_status make(const keyring_config *config, keyring **result, failu
     free_parts(k);
     return status;
   }
-  for (size_t i = 0; i < config->server_count; i++) dial_server_init(&k->servers[i], &config->servers[i]);
   *result = k;
   return KEYRING_OK;
 }
@@ -86,7 +87,6 @@ void keyring_close(keyring *k) {
   if (!k) return;
   pool_close_idle(k);
   for (size_t i = 0; i < k->config.server_count; i++) dial_server_destroy(&k->servers[i]);
-  pthread_cond_destroy(&k->freed);
   pthread_mutex_destroy(&k->lock);
   credentials_destroy(&k->credentials);
   free_parts(k);

@@ -39,11 +39,11 @@ struct keyring {
   cache *cache; /* NULL: off */
 
   pthread_mutex_t lock; /* of what follows */
-  pthread_cond_t freed; /* a connection came back to the pool, or is gone; by CLOCK_MONOTONIC */
   pid_t process;        /* whose connections these are */
   bool must_lock;       /* the memory, which this process inherited and has not locked yet */
   connection *idle;     /* the one used last is first */
   int open;             /* of the pool and in use */
+  struct waiter *first, **end; /* calls that wait for a connection, the one that waits longest first */
   size_t preferred;     /* the server that answered last */
   outage outage;
 };

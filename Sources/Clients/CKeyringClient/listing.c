@@ -43,8 +43,15 @@ static bool is_after(const keyring_info *a, const keyring_info *b) {
   return (order != 0 ? order : compare_bytes(a->key_id, a->key_id_length, b->key_id, b->key_id_length)) > 0;
 }
 
+/* Whether it is of the scope and, where one was named, of the owner that were asked for. */
+static bool is_asked_for(const keyring_info *entry, const Keyring__V1__ListRequest *request) {
+  if ((entry->scope == KEYRING_SCOPE_SHARED) != (request->scope == KEYRING__V1__SCOPE__SHARED)) return false;
+  return !request->owner || compare_bytes(entry->owner, entry->owner_length, request->owner->owner.data, request->owner->owner.len) == 0;
+}
+
 /* Takes a page's keys, which come in their order, each once: so a server cannot go on for ever. */
-static keyring_status take_page(keyring_listing *listing, const Keyring__V1__ListReply *page, page_token *token, failure *f) {
+static keyring_status take_page(keyring_listing *listing, const Keyring__V1__ListRequest *request, const Keyring__V1__ListReply *page,
+                                page_token *token, failure *f) {
   if (page->next_page_token.len > sizeof token->bytes || (page->n_keys == 0 && page->next_page_token.len > 0))
     return failure_set(f, KEYRING_PROTOCOL, "the server's reply is no page of a list");
   if (!reserve(listing, page->n_keys)) return failure_set(f, KEYRING_NO_MEMORY, "no memory for so many keys");
@@ -52,6 +59,7 @@ static keyring_status take_page(keyring_listing *listing, const Keyring__V1__Lis
     keyring_info *entry = &listing->entries[listing->count];
     if (!names_info(page->keys[i], entry) || (listing->count > 0 && !is_after(entry, entry - 1)))
       return failure_set(f, KEYRING_PROTOCOL, "the server's list is not in order");
+    if (!is_asked_for(entry, request)) return failure_set(f, KEYRING_PROTOCOL, "the server's list is not the one that was asked for");
     listing->count++;
   }
   token->length = page->next_page_token.len;
@@ -74,7 +82,7 @@ static keyring_status list_once(keyring *k, Keyring__V1__ListRequest *request, i
     c.deadline = deadline;
     status = call_perform(k, &c, f);
     if (status != KEYRING_OK) break;
-    status = take_page(listing, c.reply.message->list, &token, f);
+    status = take_page(listing, request, c.reply.message->list, &token, f);
     frame_reply_free(&c.reply);
   } while (status == KEYRING_OK && token.length > 0);
   if (held) pool_give(k, held, status == KEYRING_OK);

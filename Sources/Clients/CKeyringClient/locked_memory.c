@@ -48,6 +48,8 @@ struct locked_memory {
   size_t mapped;
   size_t most;
   bool allow_unlocked;
+  locked_memory_relief relief;
+  void *who;
 };
 
 locked_memory *locked_memory_new(size_t most, bool allow_unlocked) {
@@ -145,7 +147,7 @@ static void *region_take(region *r, size_t size) {
   return NULL;
 }
 
-void *locked_memory_take(locked_memory *memory, size_t size) {
+void *locked_memory_take_what_is_there(locked_memory *memory, size_t size) {
   if (size > memory->most) return NULL;
   size_t rounded = size == 0 ? UNIT : (size + UNIT - 1) / UNIT * UNIT;
   void *found = NULL;
@@ -157,6 +159,19 @@ void *locked_memory_take(locked_memory *memory, size_t size) {
   }
   pthread_mutex_unlock(&memory->lock);
   return found;
+}
+
+void locked_memory_relieve(locked_memory *memory, locked_memory_relief relief, void *who) {
+  memory->relief = relief;
+  memory->who = who;
+}
+
+void *locked_memory_take(locked_memory *memory, size_t size) {
+  for (;;) {
+    void *taken = locked_memory_take_what_is_there(memory, size);
+    /* The lock is not held here: relief comes from who gives memory back. */
+    if (taken || !memory->relief || !memory->relief(memory->who)) return taken;
+  }
 }
 
 /* Free neighbours become one; what was a header between them is wiped, so that free memory is all zero. */

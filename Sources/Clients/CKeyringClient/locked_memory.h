@@ -15,6 +15,13 @@ void locked_memory_free(locked_memory *memory);
 
 /* Zeroed bytes, aligned for anything; NULL: over the bound, no memory, or it cannot be locked. Any thread. */
 void *locked_memory_take(locked_memory *memory, size_t size);
+/* The same, without asking for relief: for who gives it, while it holds its own lock. */
+void *locked_memory_take_what_is_there(locked_memory *memory, size_t size);
+
+/* Gives back something that can be done without; false: there is nothing. */
+typedef bool (*locked_memory_relief)(void *who);
+/* Whom to ask for more before an allocation fails; `relief` NULL: nobody. Not while other threads take memory. */
+void locked_memory_relieve(locked_memory *memory, locked_memory_relief relief, void *who);
 /* Wipes them. NULL is allowed. */
 void locked_memory_give(locked_memory *memory, void *block);
 

@@ -28,6 +28,8 @@ keyring_status pool_enter(keyring *k, failure *f) {
     inherited = k->idle;
     k->idle = NULL;
     k->open = 0;
+    k->first = NULL; /* the threads that wait are the parent's */
+    k->end = &k->first;
     k->process = process;
     k->must_lock = true;
   }
@@ -42,26 +44,58 @@ keyring_status pool_enter(keyring *k, failure *f) {
   return KEYRING_OK;
 }
 
+/* A call that waits, on its own stack. */
+typedef struct waiter {
+  struct waiter *next;
+  pthread_cond_t called;
+} waiter;
+
+static bool is_place(const keyring *k) { return k->idle || k->open < k->config.connections; }
+
+/* Whenever a place may have become free, or the queue's first has changed. */
+static void call_first(keyring *k) {
+  if (k->first && is_place(k)) pthread_cond_signal(&k->first->called);
+}
+
 static void give_place(keyring *k) {
   pthread_mutex_lock(&k->lock);
   k->open--;
-  pthread_cond_signal(&k->freed);
+  call_first(k);
   pthread_mutex_unlock(&k->lock);
+}
+
+static void leave_queue(keyring *k, const waiter *who) {
+  waiter **link = &k->first;
+  while (*link != who) link = &(*link)->next;
+  *link = who->next;
+  if (!who->next) k->end = link;
+}
+
+/* Until it is our turn; false: not by the deadline. Each in the order in which it came: a thread that gives a connection back and wants one
+ * again at once would else get it before those that only begin to wake, each time. */
+static bool wait_for_place(keyring *k, int64_t deadline) {
+  struct timespec until = {.tv_sec = deadline / 1000, .tv_nsec = deadline % 1000 * 1000000};
+  waiter own = {.called = PTHREAD_COND_INITIALIZER};
+  *k->end = &own;
+  k->end = &own.next;
+  bool is_ours = false;
+  for (bool goes_on = true; goes_on && !is_ours;) {
+    goes_on = pthread_cond_clockwait(&own.called, &k->lock, CLOCK_MONOTONIC, &until) == 0;
+    is_ours = k->first == &own && is_place(k);
+  }
+  leave_queue(k, &own);
+  pthread_cond_destroy(&own.called);
+  return is_ours;
 }
 
 /* One of the pool, or (NULL and true) the right to make one. */
 static bool take_place(keyring *k, int64_t deadline, connection **result) {
-  struct timespec until = {.tv_sec = deadline / 1000, .tv_nsec = deadline % 1000 * 1000000};
-  bool is_given = true;
   pthread_mutex_lock(&k->lock);
-  while (!k->idle && k->open >= k->config.connections) {
-    if (pthread_cond_timedwait(&k->freed, &k->lock, &until) == 0) continue;
-    is_given = k->idle || k->open < k->config.connections;
-    break;
-  }
+  bool is_given = (!k->first && is_place(k)) || wait_for_place(k, deadline);
   *result = is_given ? k->idle : NULL;
   if (*result) k->idle = (*result)->next;
   else if (is_given) k->open++;
+  call_first(k);
   pthread_mutex_unlock(&k->lock);
   return is_given;
 }
@@ -84,6 +118,8 @@ static keyring_status connect_to(keyring *k, size_t index, int64_t deadline, con
     status = tls_open(&c->tls, context, fd, server->at.host, server->is_address, deadline, f);
     c->server = index;
     c->last_id = 0;
+    /* A server says what it thinks of our certificate after the handshake, and under its keys (RFC 8446); before, anybody on the way can. */
+    f->is_of_stranger = status != KEYRING_OK;
   }
   SSL_CTX_free(context);
   if (status != KEYRING_OK && *trouble) failure_add(f, " (the files of the configuration changed and are not used: %s)", trouble);
@@ -140,7 +176,7 @@ connection *pool_take(keyring *k, int64_t deadline, bool *is_fresh, failure *f) 
     }
     *is_fresh = !c;
     if (c) {
-      if (tls_is_quiet(&c->tls)) return c;
+      if (tls_is_quiet(&c->tls, deadline)) return c;
       pool_give(k, c, false);
       continue;
     }
@@ -160,7 +196,7 @@ void pool_give(keyring *k, connection *c, bool is_good) {
   pthread_mutex_lock(&k->lock);
   c->next = k->idle;
   k->idle = c;
-  pthread_cond_signal(&k->freed);
+  call_first(k);
   pthread_mutex_unlock(&k->lock);
 }
 
@@ -180,7 +216,7 @@ void pool_avoid(keyring *k, size_t server) {
     list = c;
     k->open--;
   }
-  pthread_cond_broadcast(&k->freed);
+  call_first(k);
   pthread_mutex_unlock(&k->lock);
   close_list(list, false);
 }
@@ -194,8 +230,10 @@ void pool_close_idle(keyring *k) {
     for (connection *c = list; c; c = c->next) k->open--;
   } else {
     k->open = 0;
+    k->first = NULL;
+    k->end = &k->first;
   }
-  pthread_cond_broadcast(&k->freed);
+  call_first(k);
   pthread_mutex_unlock(&k->lock);
   close_list(list, is_own);
 }

@@ -32,6 +32,12 @@ static int socket_write(BIO *bio, const char *bytes, int length) {
 static int socket_read(BIO *bio, char *bytes, int length) {
   tls_connection *c = BIO_get_data(bio);
   BIO_clear_retry_flags(bio);
+  /* One call of OpenSSL reads for as long as there is something to read that is not for us: a peer that never stops sending messages of TLS
+   * itself would keep us in it. It is told that there is nothing, and who called it finds that the time is over. */
+  if (deadline_left(c->deadline) == 0) {
+    BIO_set_retry_read(bio);
+    return -1;
+  }
   ssize_t count = recv(c->fd, bytes, (size_t)length, 0);
   if (count == 0) c->is_ended = true;
   if (count >= 0) return (int)count;
@@ -68,6 +74,8 @@ SSL_CTX *tls_context_new(void) {
   SSL_CTX_clear_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_mode(context, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  /* One message of TLS itself at a time, so that tls_is_quiet does not take all the time that a call has. */
+  SSL_CTX_clear_mode(context, SSL_MODE_AUTO_RETRY);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
   SSL_CTX_set_keylog_callback(context, NULL);
   if (SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 && SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) == 1 &&
@@ -169,6 +177,16 @@ static tls_outcome wait_for(tls_connection *c, int result, int64_t deadline, fai
   }
 }
 
+/* A certificate is for `fe80::1`, not for `fe80::1%eth0`: what follows is this machine's own. */
+static bool set_address(X509_VERIFY_PARAM *parameters, const char *host) {
+  char address[INET6_ADDRSTRLEN];
+  size_t length = strcspn(host, "%");
+  if (length >= sizeof address) return false;
+  memcpy(address, host, length);
+  address[length] = 0;
+  return X509_VERIFY_PARAM_set1_ip_asc(parameters, address) == 1;
+}
+
 static bool prepare(tls_connection *c, SSL_CTX *context, const char *host, bool is_address) {
   c->method = method_new();
   c->ssl = c->method ? SSL_new(context) : NULL;
@@ -180,13 +198,14 @@ static bool prepare(tls_connection *c, SSL_CTX *context, const char *host, bool 
   SSL_set_connect_state(c->ssl);
   X509_VERIFY_PARAM *parameters = SSL_get0_param(c->ssl);
   X509_VERIFY_PARAM_set_hostflags(parameters, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-  if (is_address) return X509_VERIFY_PARAM_set1_ip_asc(parameters, host) == 1;
+  if (is_address) return set_address(parameters, host);
   return X509_VERIFY_PARAM_set1_host(parameters, host, 0) == 1 && SSL_set_tlsext_host_name(c->ssl, host) == 1;
 }
 
 keyring_status tls_open(tls_connection *c, SSL_CTX *context, int fd, const char *host, bool is_address, int64_t deadline, failure *f) {
   memset(c, 0, sizeof *c);
   c->fd = fd;
+  c->deadline = deadline;
   ERR_clear_error();
   tls_outcome outcome = TLS_DONE;
   if (!prepare(c, context, host, is_address)) {
@@ -213,6 +232,7 @@ keyring_status tls_open(tls_connection *c, SSL_CTX *context, int fd, const char 
 }
 
 tls_outcome tls_write(tls_connection *c, const void *bytes, size_t length, int64_t deadline, failure *f) {
+  c->deadline = deadline;
   for (;;) {
     size_t count = 0;
     ERR_clear_error();
@@ -224,24 +244,21 @@ tls_outcome tls_write(tls_connection *c, const void *bytes, size_t length, int64
 }
 
 tls_outcome tls_read(tls_connection *c, void *bytes, size_t length, int64_t deadline, failure *f) {
+  c->deadline = deadline;
   for (size_t done = 0; done < length;) {
     size_t count = 0;
     ERR_clear_error();
     int result = SSL_read_ex(c->ssl, (unsigned char *)bytes + done, length - done, &count);
     done += count;
-    /* A peer that sends a byte at a time finds no way around the deadline. */
-    if (result == 1 && (done == length || deadline_left(deadline) > 0)) continue;
-    if (result == 1) {
-      failure_set(f, KEYRING_UNREACHABLE, "no whole answer in time");
-      return TLS_LATE;
-    }
+    if (result == 1) continue;
     tls_outcome outcome = wait_for(c, result, deadline, f);
     if (outcome != TLS_DONE) return outcome;
   }
   return TLS_DONE;
 }
 
-bool tls_is_quiet(tls_connection *c) {
+bool tls_is_quiet(tls_connection *c, int64_t deadline) {
+  c->deadline = deadline;
   struct pollfd poll_for = {.fd = c->fd, .events = POLLIN};
   if (SSL_pending(c->ssl) == 0 && poll(&poll_for, 1, 0) == 0) return true;
   unsigned char byte;

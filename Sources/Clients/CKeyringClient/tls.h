@@ -16,6 +16,7 @@ typedef struct tls_connection {
   SSL *ssl;
   BIO_METHOD *method;
   int fd;
+  int64_t deadline; /* of the call that is in hand: nothing is read after it */
   int number;    /* errno of the last read or write that failed */
   bool is_ended; /* the peer's FIN was read */
   bool is_broken; /* OpenSSL allows no more calls on it, not even SSL_shutdown */
@@ -38,8 +39,8 @@ typedef enum tls_outcome {
 tls_outcome tls_write(tls_connection *c, const void *bytes, size_t length, int64_t deadline, failure *f);
 tls_outcome tls_read(tls_connection *c, void *bytes, size_t length, int64_t deadline, failure *f);
 
-/* False: the peer has closed it, or sent what nobody asked for. Does not wait. */
-bool tls_is_quiet(tls_connection *c);
+/* False: the peer has closed it, or sent what nobody asked for. Does not wait, and takes no more than until `deadline`. */
+bool tls_is_quiet(tls_connection *c, int64_t deadline);
 
 /* `politely`: with close_notify, if that does not wait. Not in the child of a fork, whose parent still speaks on it. */
 void tls_close(tls_connection *c, bool politely);

@@ -12,15 +12,16 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct component_link *current;
 static char last_error[sizeof((keyring_error *)0)->message];
-static uint64_t last_error_ms;
+static uint64_t last_error_ms;   /* Unix time, for people */
+static uint64_t last_error_since; /* by the clock of the cache */
 static uint64_t failures;
 static uint64_t failures_in_a_row; /* of the server or the way to it */
 
 static const char no_configuration[] = "no usable configuration; ALTER INSTANCE RELOAD KEYRING reads it again";
 
-static uint64_t now_ms(void) {
+static uint64_t now_ms(clockid_t clock) {
   struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
+  clock_gettime(clock, &now);
   return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
@@ -104,9 +105,11 @@ void component_fetched(struct component_link *link, const keyring_key *key) {
     component_succeeded(link);
     return;
   }
-  /* What the cache held when the last failure happened is too old by now, so the server has answered since. */
+  /* One that has never worked has nothing in its cache: the server has answered. Else, what the cache held when the last failure happened
+   * has to be too old by now. */
   pthread_mutex_lock(&lock);
-  bool asked = failures_in_a_row && now_ms() >= last_error_ms + link->configuration.cache_ms && !keyring_key_is_stale(key);
+  bool is_past_cache = now_ms(CLOCK_BOOTTIME) >= last_error_since + link->configuration.cache_ms && !keyring_key_is_stale(key);
+  bool asked = !link->proven || (failures_in_a_row && is_past_cache);
   pthread_mutex_unlock(&lock);
   if (asked) component_succeeded(link);
 }
@@ -153,7 +156,8 @@ void component_failed(const struct component_link *link, const char *operation, 
     if (!of_the_call) {
       failures_in_a_row++;
       snprintf(last_error, sizeof last_error, "%s", error->message);
-      last_error_ms = now_ms();
+      last_error_ms = now_ms(CLOCK_REALTIME);
+      last_error_since = now_ms(CLOCK_BOOTTIME);
     }
   }
   pthread_mutex_unlock(&lock);

@@ -14,9 +14,9 @@
 
 enum { PAUSE_MS = 250 };
 
-static bool loaded_before;
+static bool loaded_before; /* RELOAD may be at work in two sessions */
 
-void component_load_reset(void) { loaded_before = false; }
+void component_load_reset(void) { __atomic_store_n(&loaded_before, false, __ATOMIC_RELAXED); }
 
 static uint64_t now_ms(void) {
   struct timespec now;
@@ -127,8 +127,7 @@ static mysql_abi_status settle(struct component_link *link, keyring_status statu
 }
 
 static mysql_abi_status load(const char *component_path, const char *instance_path) {
-  bool again = loaded_before;
-  loaded_before = true;
+  bool again = __atomic_exchange_n(&loaded_before, true, __ATOMIC_RELAXED);
   struct component_link *link = open_configured(component_path, instance_path);
   if (!link) return 1;
   keyring_error error = {0};

@@ -118,8 +118,8 @@ KEYRING_API keyring_config *keyring_config_new(void);
  * says what would be right. Durations are milliseconds.
  *
  * | name                    | default    | meaning
- * | `servers`               | (required) | `host:port`, or `[address]:port`; several, separated by commas, are tried from the one
- * |                         |            | that answered last
+ * | `servers`               | (required) | `host:port`, or `[address]:port`, as in `[fe80::1%eth0]:8550`; several, separated by commas, are
+ * |                         |            | tried from the one that answered last
  * | `certificate`           | (required) | PEM file: the client's certificate, then intermediates. Read anew, with `key` and `ca`,
  * |                         |            | at each connection, so a renewed one is taken without a restart
  * | `key`                   | (required) | PEM file of its private key, without a passphrase; not accessible to others
@@ -135,9 +135,12 @@ KEYRING_API keyring_config *keyring_config_new(void);
  *
  * The cache. A revoked instance, a locked tenant and a removed or replaced key of another instance become known here only when
  * the server is asked again: at most `cache_ms` late while it answers, `cache_ms` + `cache_outage_ms` while it does not. Any answer
- * other than the key (absent, FORBIDDEN, TENANT_LOCKED, ...) takes it from the cache at once; so do store, generate, remove and
- * rotate of that key through the same `keyring`. "The server cannot be reached" is UNREACHABLE alone: a server that answers no is
- * believed. Absence is never cached. */
+ * other than the key takes it from the cache at once; so do store, generate, remove and rotate of that key through the same
+ * `keyring`. FORBIDDEN to read, TENANT_LOCKED, TENANT_DISABLED, TENANT_QUARANTINED and a certificate that the server does not
+ * take, whichever call meets them, empty the cache; a stranger in the server's place (REFUSED, too) neither takes from it nor is
+ * bridged by it. "No server can be reached" is where without a cache the answer would be UNREACHABLE (so also: silent ones, or all
+ * `connections` taken by other calls until the deadline) or SHUTTING_DOWN: a server that answers no is believed. Absence is never
+ * cached. */
 KEYRING_API keyring_status keyring_config_set(keyring_config *config, const char *name, const char *value,
                                               keyring_error *error);
 
@@ -269,7 +272,8 @@ KEYRING_API keyring_status keyring_rotate(keyring *k, const keyring_name *name, 
 /* Removes a key with all its versions; KEYRING_KEY_ABSENT where there is none. */
 KEYRING_API keyring_status keyring_remove(keyring *k, const keyring_name *name, keyring_error *error);
 
-/* The keys of one scope as they are now: one snapshot, by owner, then key id, as bytes. */
+/* The keys of one scope as they are now: one snapshot, by owner, then key id, as bytes. It takes 1 KiB of memory a key (a
+ * keyring_info), and at most 4 Mi keys; more are NO_MEMORY. */
 typedef struct keyring_listing keyring_listing;
 
 /* `owner` NULL: those of every owner; else those of the owner of `owner_length` bytes (0: the database server itself). Free with keyring_listing_free. */
