@@ -124,6 +124,24 @@ import WireProtocol
     try await program.end()
   }
 
+  /// A revoked instance that is added again needs a later certificate: the connection that was refused under the old one is not kept.
+  @Test func aRevokedInstanceComesBackWithANewCertificate() async throws {
+    let server = try await TestServer()
+    try await server.makeTenant("acme")
+    let admin = try server.client(.serviceAdmin)
+    let program = try await PolledProgram(folder, Self.db1(server.pki), server.port)
+    #expect(try await program.ask("x") == "OK absent")
+    _ = try await admin.call(.admin(.instanceRevoke(tenant: "acme", instance: "db1")))
+    #expect(try await program.ask("x") == "FORBIDDEN absent")
+    _ = try await admin.call(.admin(.instanceAdd(tenant: "acme", instance: "db1")))
+    #expect(try await program.ask("x") == "FORBIDDEN absent")
+    _ = try Self.db1(server.pki)
+    #expect(try await program.ask("x") == "OK absent")
+    try await program.end()
+    await admin.close()
+    await server.shutdown()
+  }
+
   /// Renewed files are taken at the next connection; broken ones, and another identity's, are not, and the last good ones go on.
   @Test func certificatesAreRenewedInPlace() async throws {
     let server = try await TestServer()

@@ -117,7 +117,7 @@ import Testing
         "ALTER INSTANCE ROTATE INNODB MASTER KEY; CREATE TABLE d.own (a INT) ENCRYPTION='Y'"
       )
       #expect(try await copy.refusal("SELECT a FROM d.t")?.number == 3185)
-      print(try copy.log)
+      #expect(try copy.log.contains("MY-012226"))
       await copy.stop()
       try await original.start()
       #expect(try await original.query("SELECT a FROM d.t") == "1")

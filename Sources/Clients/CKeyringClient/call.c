@@ -164,11 +164,15 @@ static next_step attempt(keyring *k, call *c, failure *f) {
   int64_t until = attempt_deadline(k, c);
   frame_outcome outcome = frame_exchange(k, conn, &c->request, c->expected, c->is_secret, until, &c->reply, f);
   bool is_late = deadline_left(until) == 0;
-  bool is_good = outcome == FRAME_ANSWERED && f->status != KEYRING_SHUTTING_DOWN;
+  /* A connection's certificate is that of its begin, and what is refused may be it alone: a revoked instance that was added again is known
+   * by a later one. Nothing was executed. */
+  bool is_outdated = outcome == FRAME_ANSWERED && f->status == KEYRING_FORBIDDEN &&
+                     credentials_are_newer(&k->credentials, SSL_get_SSL_CTX(conn->tls.ssl));
+  bool is_good = !is_outdated && outcome == FRAME_ANSWERED && f->status != KEYRING_SHUTTING_DOWN;
   if (c->held) *c->held = NULL;
   if (c->held && is_good && f->status == KEYRING_OK) *c->held = conn;
   else pool_give(k, conn, is_good);
-  next_step step = step_after(k, c, outcome, is_fresh, is_late, server, f);
+  next_step step = is_outdated ? STEP_AGAIN : step_after(k, c, outcome, is_fresh, is_late, server, f);
   return is_page ? STEP_DONE : step;
 }
 

@@ -212,14 +212,26 @@ static void reload(credentials *c) {
   }
 }
 
-SSL_CTX *credentials_take(credentials *c, char *trouble) {
-  pthread_mutex_lock(&c->lock);
+/* With the lock held. */
+static void bring_up_to_date(credentials *c) {
   credentials_stamp now[3];
   stamps_now(c->config, now);
-  if (memcmp(now, c->tried, sizeof now) != 0) {
-    memcpy(c->tried, now, sizeof now);
-    reload(c);
-  }
+  if (memcmp(now, c->tried, sizeof now) == 0) return;
+  memcpy(c->tried, now, sizeof now);
+  reload(c);
+}
+
+bool credentials_are_newer(credentials *c, const SSL_CTX *than) {
+  pthread_mutex_lock(&c->lock);
+  bring_up_to_date(c);
+  bool are_newer = c->context != than;
+  pthread_mutex_unlock(&c->lock);
+  return are_newer;
+}
+
+SSL_CTX *credentials_take(credentials *c, char *trouble) {
+  pthread_mutex_lock(&c->lock);
+  bring_up_to_date(c);
   SSL_CTX *context = SSL_CTX_up_ref(c->context) == 1 ? c->context : NULL;
   memcpy(trouble, c->trouble, sizeof c->trouble);
   pthread_mutex_unlock(&c->lock);

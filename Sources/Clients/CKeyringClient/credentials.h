@@ -37,4 +37,7 @@ void credentials_destroy(credentials *c);
  * sizeof c->trouble) says why, else it is ``. To be freed with SSL_CTX_free. */
 SSL_CTX *credentials_take(credentials *c, char *trouble);
 
+/* Whether the files have changed since that SSL_CTX was taken, which still has a reference. */
+bool credentials_are_newer(credentials *c, const SSL_CTX *than);
+
 #endif
