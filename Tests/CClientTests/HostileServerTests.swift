@@ -28,6 +28,7 @@ import Testing
       port = try String(contentsOfFile: folder("port"), encoding: .utf8)
       return port.hasSuffix("\n") || !process.isRunning
     }
+    #expect(process.isRunning, "the hostile server did not start: \(process.status)")
     return (process, port.trimmingCharacters(in: .newlines))
   }
 

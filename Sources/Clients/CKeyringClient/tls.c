@@ -24,9 +24,14 @@ static int socket_write(BIO *bio, const char *bytes, int length) {
   BIO_clear_retry_flags(bio);
   ssize_t count = send(c->fd, bytes, (size_t)length, MSG_NOSIGNAL);
   if (count >= 0) return (int)count;
-  if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) BIO_set_retry_write(bio);
-  else c->number = errno;
-  return -1;
+  if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+    BIO_set_retry_write(bio);
+    return -1;
+  }
+  c->number = errno;
+  /* A server that has refused our certificate may be gone before we write. OpenSSL takes no call after a write that failed, so it is told
+   * that this one did not: what the server said before it went is read next, or that there is nothing. */
+  return errno == EPIPE || errno == ECONNRESET ? length : -1;
 }
 
 static int socket_read(BIO *bio, char *bytes, int length) {
