@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/x509v3.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -135,6 +136,8 @@ static keyring_status use_ca(SSL_CTX *context, const content *file, const char *
         status = failure_set(f, KEYRING_BAD_CONFIGURATION, "ca %s: no certificate in PEM, or a damaged one", path);
       break;
     }
+    /* OpenSSL works out a certificate's extensions at its first use, which is in several threads at a time: here it is in one. */
+    (void)X509_check_purpose(certificate, -1, 0);
     if (X509_STORE_add_cert(store, certificate) != 1) status = failure_set(f, KEYRING_BAD_CONFIGURATION, "ca %s: OpenSSL does not take it", path);
     X509_free(certificate);
     count++;
