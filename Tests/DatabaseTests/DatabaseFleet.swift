@@ -8,7 +8,7 @@ import Testing
 
 /// One keyringd, its tenants, and the certificates of their databases; keyringd can go and come back where it was.
 final class DatabaseFleet: Sendable {
-  /// True behind `Tests/run --databases` (KEYRING_DATABASES=long): everything takes as long as issue and handbook say.
+  /// True behind `Tests/run --databases` (KEYRING_DATABASES=long): three rounds of changes under load, and outages of 60 s.
   static let isLong = ProcessInfo.processInfo.environment["KEYRING_DATABASES"] == "long"
 
   let pki: TestPKI

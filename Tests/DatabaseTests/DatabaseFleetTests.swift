@@ -54,7 +54,7 @@ import Testing
     for (name, database) in zip(Fleet.instances, fleet.databases) {
       loads.append(try await WriteLoad(name, database))
     }
-    try await changes(fleet, loads)
+    for _ in 0..<(DatabaseFleet.isLong ? 3 : 1) { try await changes(fleet, loads) }
     // Every one at once, with the load on it, as a power cut would.
     for load in loads { try await load.goesOn("everything") }
     for database in fleet.databases { await database.kill() }
