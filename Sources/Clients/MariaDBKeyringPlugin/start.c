@@ -67,20 +67,6 @@ static bool open_keyring(keyring_error *error) {
 
 /* ---- the system key ---- */
 
-/* What may be over in a moment; anything else waits for somebody to do something. */
-static bool is_passing(keyring_status status) {
-  switch (status) {
-    case KEYRING_UNREACHABLE:
-    case KEYRING_TIMEOUT:
-    case KEYRING_SHUTTING_DOWN:
-    case KEYRING_THROTTLED:
-    case KEYRING_KMS_UNREACHABLE:
-    case KEYRING_STORAGE_UNAVAILABLE:
-    case KEYRING_OUTCOME_UNKNOWN: return true;
-    default: return false;
-  }
-}
-
 static keyring_status fetch_system_key(keyring_error *error) {
   keyring_status status = plugin_fetch(PLUGIN_KEY_ID_SYSTEM, 0, error);
   if (status != KEYRING_KEY_ABSENT || !plugin_settings.create) return status;
@@ -95,7 +81,7 @@ static bool wait_for_system_key(keyring_error *error) {
     keyring_status status = fetch_system_key(error);
     if (status == KEYRING_OK) return true;
     uint64_t now = plugin_clock_ms();
-    if (!is_passing(status) || now >= end) return false;
+    if (!keyring_status_is_passing(status) || now >= end) return false;
     if (is_first) plugin_log(PLUGIN_WARNING, "%s; waits for at most %u s", error->message, plugin_settings.wait_seconds);
     if (pause > end - now) pause = end - now;
     struct timespec time = {(time_t)(pause / 1000), (long)(pause % 1000) * 1000000};
