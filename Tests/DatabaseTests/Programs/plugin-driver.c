@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: MIT */
+/* mariadbd's part for keyring_key_management.so: finds the plugin as mariadbd does, gives it an error log, sets its variables, and asks
+ * its two questions, from many threads where that is wanted. Commands come on standard input, one a line, words parted by single spaces.
+ * Each prints one line or more and then `.`; lines of the error log come between as `log SEVERITY TEXT`.
+ *
+ *     plugin-driver PLUGIN.so
+ */
+#include <dirent.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <mysql/plugin_encryption.h>
+
+enum { LINE_SIZE = 65536, WORDS = 6, THREADS = 64, VERSIONS = 256, KEY_SIZE = 32, WAIT_TICKS = 3000, TICK_US = 10000 };
+
+static void *library;
+static struct st_maria_plugin *plugin;
+static struct st_mariadb_encryption *encryption;
+
+static void check(bool good, const char *what) {
+  if (good) return;
+  fprintf(stderr, "plugin-driver: %s\n", what);
+  exit(3);
+}
+
+/* ---- the error log ---- */
+
+static void print_error(unsigned int number, const char *format, unsigned long flags, ...) {
+  check(number != 0 && strcmp(format, "%s") == 0, "a format of the plugin's own reaches the error log");
+  va_list arguments;
+  va_start(arguments, flags);
+  const char *text = va_arg(arguments, const char *);
+  va_end(arguments);
+  check(strlen(text) < 512, "mariadbd would cut the line");
+  check((flags & (ME_ERROR_LOG | ME_ERROR_LOG_ONLY)) != 0, "a line that does not reach the error log");
+  printf("log %s %s\n", flags & ME_NOTE ? "note" : flags & ME_WARNING ? "warning" : "error", text);
+}
+
+static struct my_print_error_service_st error_service = {.my_printf_error_func = print_error};
+
+/* ---- as mariadbd finds it ---- */
+
+static void *symbol(const char *name) {
+  void *found = dlsym(library, name);
+  check(found != NULL, name);
+  return found;
+}
+
+static void open_plugin(const char *path) {
+  library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!library) fprintf(stderr, "%s\n", dlerror());
+  check(library != NULL, path);
+  check(*(int *)symbol("_maria_plugin_interface_version_") == MARIA_PLUGIN_INTERFACE_VERSION, "another plugin interface");
+  check(*(int *)symbol("_maria_sizeof_struct_st_plugin_") == (int)sizeof *plugin, "another size of the declaration");
+  plugin = symbol("_maria_plugin_declarations_");
+  check(plugin[1].info == NULL && plugin[1].name == NULL, "more than one plugin");
+  encryption = plugin->info;
+  check(plugin->type == MariaDB_ENCRYPTION_PLUGIN, "another kind of plugin");
+  check(encryption->interface_version == MariaDB_ENCRYPTION_INTERFACE_VERSION, "another version of the encryption interface");
+  check(!encryption->crypt_ctx_size && !encryption->crypt_ctx_init && !encryption->crypt_ctx_update &&
+            !encryption->crypt_ctx_finish && !encryption->encrypted_length,
+        "a cipher of its own");
+  /* The version of the service is in the place of its functions until mariadbd puts these there. */
+  void **service = symbol("my_print_error_service");
+  check(*service == (void *)0x0100, "another version of the error log's service");
+  *service = &error_service;
+}
+
+/* ---- variables ---- */
+
+/* The layouts that plugin.h's macros make. */
+struct st_mysql_sys_var {
+  MYSQL_PLUGIN_VAR_HEADER;
+};
+struct text_variable {
+  MYSQL_PLUGIN_VAR_HEADER;
+  char **value;
+  char *initial;
+};
+struct flag_variable {
+  MYSQL_PLUGIN_VAR_HEADER;
+  char *value;
+  char initial;
+};
+struct number_variable {
+  MYSQL_PLUGIN_VAR_HEADER;
+  unsigned *value, initial, least, most, block;
+};
+struct choice_variable {
+  MYSQL_PLUGIN_VAR_HEADER;
+  unsigned long *value, initial;
+  TYPELIB *choices;
+};
+
+enum { KIND = 0x7f };
+
+/* `text` NULL: the default. */
+static bool assign(struct st_mysql_sys_var *variable, char *text) {
+  check(variable->flags & PLUGIN_VAR_READONLY, "a variable that can change while the plugin runs");
+  switch (variable->flags & KIND) {
+    case PLUGIN_VAR_STR: {
+      struct text_variable *all = (struct text_variable *)variable;
+      *all->value = text ? text : all->initial;
+      return true;
+    }
+    case PLUGIN_VAR_BOOL: {
+      struct flag_variable *all = (struct flag_variable *)variable;
+      *all->value = text ? strcmp(text, "ON") == 0 : all->initial;
+      return true;
+    }
+    case PLUGIN_VAR_INT: {
+      struct number_variable *all = (struct number_variable *)variable;
+      unsigned number = text ? (unsigned)strtoul(text, NULL, 10) : all->initial;
+      *all->value = number < all->least ? all->least : number > all->most ? all->most : number;
+      return true;
+    }
+    case PLUGIN_VAR_ENUM: {
+      struct choice_variable *all = (struct choice_variable *)variable;
+      *all->value = all->initial;
+      for (unsigned i = 0; text && i < all->choices->count; i++) {
+        if (strcmp(all->choices->type_names[i], text) == 0) *all->value = i;
+      }
+      return !text || strcmp(all->choices->type_names[*all->value], text) == 0;
+    }
+    default: return false;
+  }
+}
+
+static void set_defaults(void) {
+  for (struct st_mysql_sys_var **at = plugin->system_vars; *at; at++) check(assign(*at, NULL), (*at)->name);
+}
+
+static void result(bool good) { printf("%s\n", good ? "ok" : "failed"); }
+
+/* set NAME VALUE, `=` for the empty string; the text stays as long as the process, as mariadbd's options. */
+static void set(char **word) {
+  static char *texts[WAIT_TICKS];
+  static size_t count;
+  for (struct st_mysql_sys_var **at = plugin->system_vars; *at; at++) {
+    if (strcmp((*at)->name, word[1]) != 0) continue;
+    check(count < sizeof texts / sizeof *texts, "too many variables");
+    char *text = strdup(strcmp(word[2], "=") == 0 ? "" : word[2]);
+    texts[count++] = text;
+    result(text && assign(*at, text));
+    return;
+  }
+  printf("no variable\n");
+}
+
+/* ---- questions ---- */
+
+static unsigned number(const char *word) { return (unsigned)strtoul(word, NULL, 10); }
+
+static void latest(char **word) {
+  unsigned version = encryption->get_latest_key_version(number(word[1]));
+  if (version == ENCRYPTION_KEY_VERSION_INVALID) {
+    printf("none\n");
+  } else {
+    printf("version %u\n", version);
+  }
+}
+
+/* Into a buffer of exactly that size, on the heap, where a sanitizer watches its ends. */
+static unsigned get(unsigned id, unsigned version, unsigned capacity, unsigned char key[KEY_SIZE], unsigned *length) {
+  unsigned char *buffer = malloc(capacity);
+  check(buffer || capacity == 0, "no memory");
+  *length = capacity;
+  unsigned answer = encryption->get_key(id, version, buffer, length);
+  if (answer == 0) memcpy(key, buffer, *length);
+  free(buffer);
+  return answer;
+}
+
+/* key ID VERSION CAPACITY */
+static void key(char **word) {
+  unsigned char bytes[KEY_SIZE];
+  char hex[2 * KEY_SIZE + 1] = "";
+  unsigned length, capacity = number(word[3]);
+  check(capacity <= KEY_SIZE, "a buffer that mariadbd would not give");
+  unsigned answer = get(number(word[1]), number(word[2]), capacity, bytes, &length);
+  for (unsigned i = 0; answer == 0 && i < length; i++) snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+  if (answer == 0) {
+    printf("key %s\n", hex);
+  } else if (answer == ENCRYPTION_KEY_BUFFER_TOO_SMALL) {
+    printf("needs %u\n", length);
+  } else {
+    printf("%s\n", answer == ENCRYPTION_KEY_VERSION_INVALID ? "none" : "another answer");
+  }
+}
+
+/* exists ID VERSION: as mariadbd asks it, without a buffer and with a length that nobody has set. */
+static void exists(char **word) {
+  unsigned length;
+  printf("%s\n", encryption->get_key(number(word[1]), number(word[2]), NULL, &length) == ENCRYPTION_KEY_VERSION_INVALID ? "no" : "yes");
+}
+
+/* until ID VERSION: at most 30 seconds. */
+static void until(char **word) {
+  unsigned id = number(word[1]), wanted = number(word[2]);
+  for (int i = 0; i < WAIT_TICKS && encryption->get_latest_key_version(id) != wanted; i++) usleep(TICK_US);
+  latest(word);
+}
+
+/* ---- many threads ---- */
+
+static struct race {
+  pthread_t threads[THREADS];
+  unsigned count, id;
+  bool is_over;
+  long asked, failed, back, changed;
+  pthread_mutex_t lock;
+  bool is_known[VERSIONS];
+  unsigned char keys[VERSIONS][KEY_SIZE];
+} race = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void count(long *counter) { __atomic_add_fetch(counter, 1, __ATOMIC_RELAXED); }
+
+/* Whoever has it first says what it is. */
+static bool is_same(unsigned version, const unsigned char bytes[KEY_SIZE]) {
+  check(version < VERSIONS, "too many versions");
+  pthread_mutex_lock(&race.lock);
+  if (!race.is_known[version]) memcpy(race.keys[version], bytes, KEY_SIZE);
+  race.is_known[version] = true;
+  bool same = memcmp(race.keys[version], bytes, KEY_SIZE) == 0;
+  pthread_mutex_unlock(&race.lock);
+  return same;
+}
+
+static void *ask_for_ever(void *unused) {
+  (void)unused;
+  unsigned before = 0;
+  unsigned char bytes[KEY_SIZE] = {0};
+  while (!__atomic_load_n(&race.is_over, __ATOMIC_RELAXED)) {
+    unsigned length = 0, version = encryption->get_latest_key_version(race.id);
+    count(&race.asked);
+    if (version == ENCRYPTION_KEY_VERSION_INVALID) {
+      count(&race.failed);
+      continue;
+    }
+    if (version < before) count(&race.back);
+    before = version;
+    if (get(race.id, version, KEY_SIZE, bytes, &length) != 0 || length != KEY_SIZE) {
+      count(&race.failed);
+    } else if (!is_same(version, bytes)) {
+      count(&race.changed);
+    }
+  }
+  return NULL;
+}
+
+/* begin THREADS ID: threads ask for its newest version and the key, until `end`. */
+static void begin(char **word) {
+  race.count = number(word[1]) % THREADS;
+  race.id = number(word[2]);
+  race.asked = race.failed = race.back = race.changed = 0;
+  memset(race.is_known, 0, sizeof race.is_known);
+  __atomic_store_n(&race.is_over, false, __ATOMIC_RELAXED);
+  for (unsigned i = 0; i < race.count; i++) check(pthread_create(&race.threads[i], NULL, ask_for_ever, NULL) == 0, "no thread");
+  result(true);
+}
+
+static void end(char **word) {
+  (void)word;
+  __atomic_store_n(&race.is_over, true, __ATOMIC_RELAXED);
+  for (unsigned i = 0; i < race.count; i++) pthread_join(race.threads[i], NULL);
+  race.count = 0;
+  printf("asked %s, failed %ld, went back %ld, changed %ld\n", race.asked > 0 ? "some" : "none", race.failed, race.back, race.changed);
+}
+
+/* ---- SHOW STATUS ---- */
+
+static void show_one(const struct st_mysql_show_var *one, const char *prefix) {
+  const char *text = one->value;
+  switch (one->type) {
+    case SHOW_CHAR: printf("row %s_%s %s\n", prefix, one->name, text); break;
+    case SHOW_SLONGLONG:
+    case SHOW_ULONGLONG: printf("row %s_%s %lld\n", prefix, one->name, *(long long *)one->value); break;
+    default: check(false, "a status variable of a kind that mariadbd would print otherwise");
+  }
+}
+
+static void status(char **word) {
+  (void)word;
+  char *buffer = malloc(SHOW_VAR_FUNC_BUFF_SIZE);
+  check(buffer != NULL, "no memory");
+  for (struct st_mysql_show_var *one = plugin->status_vars; one->name; one++) {
+    struct st_mysql_show_var shown = *one;
+    check(one->type == SHOW_FUNC, "no function");
+    ((mysql_show_var_func)one->value)(NULL, &shown, buffer, NULL, SHOW_OPT_GLOBAL);
+    check(shown.type == SHOW_ARRAY, "no array");
+    for (struct st_mysql_show_var *row = shown.value; row->name; row++) show_one(row, shown.name);
+  }
+  free(buffer);
+}
+
+/* ---- the process ---- */
+
+static int count_entries(const char *folder, bool sockets) {
+  DIR *directory = opendir(folder);
+  check(directory != NULL, folder);
+  int found = 0;
+  for (struct dirent *entry; (entry = readdir(directory));) {
+    struct stat about;
+    if (entry->d_name[0] == '.') continue;
+    if (!sockets || (fstat(atoi(entry->d_name), &about) == 0 && S_ISSOCK(about.st_mode))) found++;
+  }
+  closedir(directory);
+  return found;
+}
+
+static void traces(char **word) {
+  (void)word;
+  printf("sockets %d threads %d\n", count_entries("/proc/self/fd", true), count_entries("/proc/self/task", false));
+}
+
+/* SIGTERM as it is while mariadbd starts: nobody takes it before the start is over. */
+static void be_told_to_end(char **word) {
+  (void)word;
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &set, NULL);
+  result(kill(getpid(), SIGTERM) == 0);
+}
+
+/* The child goes on with the commands. */
+static void go_on_in_child(char **word) {
+  (void)word;
+  fflush(stdout);
+  pid_t child = fork();
+  check(child >= 0, "no process");
+  if (child == 0) {
+    printf("child\n");
+    return;
+  }
+  int how;
+  check(waitpid(child, &how, 0) == child, "no child");
+  _exit(WIFEXITED(how) ? WEXITSTATUS(how) : 128);
+}
+
+/* `touch FILE` tells the test that everything before is done, `await FILE` waits for its word. */
+static void touch(char **word) {
+  FILE *file = fopen(word[1], "w");
+  result(file && fclose(file) == 0);
+}
+
+static void await(char **word) {
+  while (access(word[1], F_OK) != 0) usleep(TICK_US);
+  result(true);
+}
+
+static void init(char **word) { (void)word, result(plugin->init(NULL) == 0); }
+static void deinit(char **word) { (void)word, result(plugin->deinit(NULL) == 0); }
+
+static const struct command {
+  const char *name;
+  int words;
+  void (*run)(char **word);
+} commands[] = {
+    {"set", 3, set},     {"init", 1, init},     {"deinit", 1, deinit}, {"latest", 2, latest},       {"key", 4, key},
+    {"exists", 3, exists}, {"until", 3, until}, {"begin", 3, begin},   {"end", 1, end},             {"status", 1, status},
+    {"traces", 1, traces}, {"touch", 2, touch}, {"await", 2, await},   {"term", 1, be_told_to_end}, {"fork", 1, go_on_in_child},
+};
+
+static void run(char *line) {
+  char *word[WORDS] = {0};
+  int words = 0;
+  line[strcspn(line, "\n")] = 0;
+  for (char *rest = line, *one; words < WORDS && (one = strsep(&rest, " "));) word[words++] = one;
+  for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+    if (strcmp(commands[i].name, word[0]) != 0) continue;
+    if (commands[i].words != words) break;
+    commands[i].run(word);
+    printf(".\n");
+    fflush(stdout);
+    return;
+  }
+  fprintf(stderr, "no such command: %s with %d words\n", word[0], words);
+  exit(2);
+}
+
+int main(int argc, char **argv) {
+  static char line[LINE_SIZE];
+  if (argc != 2) return 2;
+  open_plugin(argv[1]);
+  set_defaults();
+  while (fgets(line, sizeof line, stdin)) run(line);
+  return dlclose(library) == 0 ? 0 : 4;
+}
