@@ -128,9 +128,11 @@ bool plugin_refresh_start(void) {
   if (!made) return false;
   is_stopping = false;
   is_woken = true;
-  /* mariadbd's signals are for a thread of mariadbd's. */
+  /* mariadbd's signals are for a thread of mariadbd's; those of a crash here are for its handler, which says where. */
+  static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
   sigset_t all, before;
   sigfillset(&all);
+  for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++) sigdelset(&all, crashes[i]);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   bool started = pthread_create(&thread, NULL, run, NULL) == 0;
   pthread_sigmask(SIG_SETMASK, &before, NULL);

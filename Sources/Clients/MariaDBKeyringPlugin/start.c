@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* From mariadbd's start to its end. A plugin that could not fetch the system key must not come up: InnoDB would take tables for damaged.
  * So the start waits for the service for a while, and then fails. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -74,6 +75,13 @@ static keyring_status fetch_system_key(keyring_error *error) {
   return status == KEYRING_OK ? plugin_fetch(PLUGIN_KEY_ID_SYSTEM, 0, error) : status;
 }
 
+/* mariadbd blocks these until its start is over: without a look, whoever stops it would wait as long as we do. */
+static bool is_told_to_end(void) {
+  sigset_t pending;
+  return sigpending(&pending) == 0 &&
+         (sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGQUIT) == 1);
+}
+
 static bool wait_for_system_key(keyring_error *error) {
   uint64_t end = plugin_clock_ms() + (uint64_t)plugin_settings.wait_seconds * 1000;
   uint64_t pause = RETRY_FIRST_MS;
@@ -83,6 +91,10 @@ static bool wait_for_system_key(keyring_error *error) {
     uint64_t now = plugin_clock_ms();
     if (!keyring_status_is_passing(status) || now >= end) return false;
     if (is_first) plugin_log(PLUGIN_WARNING, "%s; waits for at most %u s", error->message, plugin_settings.wait_seconds);
+    if (is_told_to_end()) {
+      plugin_log(PLUGIN_WARNING, "does not wait any longer for keyring: the server is told to end");
+      return false;
+    }
     if (pause > end - now) pause = end - now;
     struct timespec time = {(time_t)(pause / 1000), (long)(pause % 1000) * 1000000};
     nanosleep(&time, NULL);
@@ -94,10 +106,12 @@ static void say_what_to_do(const keyring_error *error) {
   char name[PLUGIN_KEY_NAME_SIZE];
   plugin_key_name(PLUGIN_KEY_ID_SYSTEM, name);
   if (error->status == KEYRING_KEY_ABSENT) {
+    /* In a line of its own, which the length of the reason does not cut. */
+    plugin_log(PLUGIN_ERROR, "%s", error->message);
     plugin_log(PLUGIN_ERROR,
-               "%s. A new server: make it with `keyringctl key generate %s --type AES --length 32%s`, or start once with "
+               "A new server: make the key with `keyringctl key generate %s --type AES --length 32%s`, or start once with "
                "keyring_key_management_create=ON. A server that has encrypted before: bring its key back",
-               error->message, name, strcmp(plugin_settings.scope, "shared") == 0 ? " --shared" : "");
+               name, strcmp(plugin_settings.scope, "shared") == 0 ? " --shared" : "");
   } else {
     plugin_log(PLUGIN_ERROR, "%s. There are no keys: encrypted tables cannot be opened", error->message);
   }

@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <mysql/plugin_encryption.h>
@@ -277,9 +276,38 @@ static void end(char **word) {
   printf("asked %s, failed %ld, went back %ld, changed %ld\n", race.asked > 0 ? "some" : "none", race.failed, race.back, race.changed);
 }
 
+/* learn THREADS ID COUNT: threads ask for the keys of so many ids at a time, each of them beginning with another one. */
+static struct {
+  unsigned first, count, next;
+  long failed;
+} lesson;
+
+static void *ask_for_all(void *unused) {
+  (void)unused;
+  unsigned begin_with = __atomic_fetch_add(&lesson.next, 1, __ATOMIC_RELAXED), length;
+  unsigned char bytes[KEY_SIZE];
+  for (unsigned i = 0; i < lesson.count; i++) {
+    unsigned id = lesson.first + (begin_with * 7 + i) % lesson.count, version = encryption->get_latest_key_version(id);
+    if (version == ENCRYPTION_KEY_VERSION_INVALID || get(id, version, KEY_SIZE, bytes, &length) != 0) count(&lesson.failed);
+  }
+  return NULL;
+}
+
+static void learn(char **word) {
+  pthread_t threads[THREADS];
+  unsigned learners = number(word[1]) % THREADS;
+  lesson.first = number(word[2]);
+  lesson.count = number(word[3]);
+  lesson.next = 0;
+  lesson.failed = 0;
+  for (unsigned i = 0; i < learners; i++) check(pthread_create(&threads[i], NULL, ask_for_all, NULL) == 0, "no thread");
+  for (unsigned i = 0; i < learners; i++) pthread_join(threads[i], NULL);
+  printf("failed %ld\n", lesson.failed);
+}
+
 /* ---- SHOW STATUS ---- */
 
-static void show_one(const struct st_mysql_show_var *one, const char *prefix) {
+static void print_row(const struct st_mysql_show_var *one, const char *prefix) {
   const char *text = one->value;
   switch (one->type) {
     case SHOW_CHAR: printf("row %s_%s %s\n", prefix, one->name, text); break;
@@ -289,18 +317,40 @@ static void show_one(const struct st_mysql_show_var *one, const char *prefix) {
   }
 }
 
+/* The rows, in `buffer`, which must be freed. */
+static struct st_mysql_show_var *rows(char **buffer, const char **prefix) {
+  struct st_mysql_show_var *one = plugin->status_vars;
+  static struct st_mysql_show_var shown;
+  *buffer = malloc(SHOW_VAR_FUNC_BUFF_SIZE);
+  shown = *one;
+  check(*buffer && one->type == SHOW_FUNC && one[1].name == NULL, "not one function");
+  ((mysql_show_var_func)one->value)(NULL, &shown, *buffer, NULL, SHOW_OPT_GLOBAL);
+  check(shown.type == SHOW_ARRAY, "no array");
+  *prefix = shown.name;
+  return shown.value;
+}
+
 static void status(char **word) {
   (void)word;
-  char *buffer = malloc(SHOW_VAR_FUNC_BUFF_SIZE);
-  check(buffer != NULL, "no memory");
-  for (struct st_mysql_show_var *one = plugin->status_vars; one->name; one++) {
-    struct st_mysql_show_var shown = *one;
-    check(one->type == SHOW_FUNC, "no function");
-    ((mysql_show_var_func)one->value)(NULL, &shown, buffer, NULL, SHOW_OPT_GLOBAL);
-    check(shown.type == SHOW_ARRAY, "no array");
-    for (struct st_mysql_show_var *row = shown.value; row->name; row++) show_one(row, shown.name);
-  }
+  char *buffer;
+  const char *prefix;
+  for (struct st_mysql_show_var *row = rows(&buffer, &prefix); row->name; row++) print_row(row, prefix);
   free(buffer);
+}
+
+/* state NAME: waits until it is that, at most 30 seconds. */
+static void state(char **word) {
+  char is[64] = "";
+  for (int i = 0; i < WAIT_TICKS && strcmp(is, word[1]) != 0; i++) {
+    char *buffer;
+    const char *prefix;
+    struct st_mysql_show_var *row = rows(&buffer, &prefix);
+    check(strcmp(row->name, "state") == 0, "the first row is not the state");
+    snprintf(is, sizeof is, "%s", (const char *)row->value);
+    free(buffer);
+    usleep(TICK_US);
+  }
+  printf("state %s\n", is);
 }
 
 /* ---- the process ---- */
@@ -333,21 +383,6 @@ static void be_told_to_end(char **word) {
   result(kill(getpid(), SIGTERM) == 0);
 }
 
-/* The child goes on with the commands. */
-static void go_on_in_child(char **word) {
-  (void)word;
-  fflush(stdout);
-  pid_t child = fork();
-  check(child >= 0, "no process");
-  if (child == 0) {
-    printf("child\n");
-    return;
-  }
-  int how;
-  check(waitpid(child, &how, 0) == child, "no child");
-  _exit(WIFEXITED(how) ? WEXITSTATUS(how) : 128);
-}
-
 /* `touch FILE` tells the test that everything before is done, `await FILE` waits for its word. */
 static void touch(char **word) {
   FILE *file = fopen(word[1], "w");
@@ -369,7 +404,8 @@ static const struct command {
 } commands[] = {
     {"set", 3, set},     {"init", 1, init},     {"deinit", 1, deinit}, {"latest", 2, latest},       {"key", 4, key},
     {"exists", 3, exists}, {"until", 3, until}, {"begin", 3, begin},   {"end", 1, end},             {"status", 1, status},
-    {"traces", 1, traces}, {"touch", 2, touch}, {"await", 2, await},   {"term", 1, be_told_to_end}, {"fork", 1, go_on_in_child},
+    {"traces", 1, traces}, {"touch", 2, touch}, {"await", 2, await},   {"term", 1, be_told_to_end},
+    {"state", 2, state},   {"learn", 4, learn},
 };
 
 static void run(char *line) {
