@@ -236,11 +236,11 @@ import WireProtocol
 
   /// A start waits for keyringd as long as it is told to, and not when the server is told to end.
   @Test func aStartWaits() async throws {
-    var (server, client) = try await acme()
+    let (first, client) = try await acme()
     await client.close()
-    await server.shutdown()
-    let port = server.port
-    let away = try settings(server.pki, port, "init", "deinit", "set wait 3600", "term", "init")
+    await first.shutdown()
+    let port = first.port
+    let away = try settings(first.pki, port, "init", "deinit", "set wait 3600", "term", "init")
     let run = try await driver().run(away)
     #expect(run.first.filter { $0 == "failed" }.count == 2)
     let names = "error keyring localhost:\(port), tenant acme, instance db1: UNREACHABLE"
@@ -249,13 +249,13 @@ import WireProtocol
       "\(run.log)"
     )
     #expect(run.log.contains { $0.contains("told to end") })
-    async let waiting = driver().run(
-      try settings(server.pki, port, "set wait 60", "init", "latest 1", "deinit")
-    )
+    let waiting = try await driver()
+    let commands = try settings(first.pki, port, "set wait 60", "init", "latest 1", "deinit")
+    async let answers = waiting.run(commands)
     try await Task.sleep(for: .milliseconds(700))
-    server = try await TestServer(pki: server.pki, data: server.data, port: port)
-    #expect(try await waiting.first.suffix(3) == ["ok", "version 1", "ok"])
-    await server.shutdown()
+    let second = try await TestServer(pki: first.pki, data: first.data, port: port)
+    #expect(try await answers.first.suffix(3) == ["ok", "version 1", "ok"])
+    await second.shutdown()
   }
 
   /// Keys are made only where that is wanted.
