@@ -25,6 +25,11 @@ import WireProtocol
     )
   }
 
+  /// What is left of a plugin that was deinitialised; TSan has a thread of its own.
+  private static func nothing(_ sanitizer: CClients.Sanitizer?) -> String {
+    "sockets 0 threads \(sanitizer == .thread ? 2 : 1)"
+  }
+
   /// The program does not build.
   private struct NotBuilt: Error, CustomStringConvertible { let description: String }
 
@@ -67,9 +72,9 @@ import WireProtocol
       ("latest 5", "version 2"),
       ("latest 2", "none"), ("latest 6", "none"), ("key 6 1 32", "none"), ("latest 7", "none"),
       ("latest 4294967295", "none"), ("state OK", "state OK"), ("deinit", "ok"),
-      ("traces", "sockets 0 threads 1"),
+      ("traces", Self.nothing(sanitizer)),
       ("init", "ok"), ("latest 5", "version 2"), ("deinit", "ok"), ("deinit", "ok"),
-      ("traces", "sockets 0 threads 1"),
+      ("traces", Self.nothing(sanitizer)),
     ]
     let run = try await driver(sanitizer).run(before + questions.map(\.0))
     #expect(run.outcome.status == 0, "\(run.outcome.error)")
@@ -124,7 +129,7 @@ import WireProtocol
       ]
     )
     #expect(answers.dropLast().last == "key \(try await client.fetch(Self.key(1), version: 1) ?? "")")
-    #expect(answers.last == "sockets 0 threads 1")
+    #expect(answers.last == Self.nothing(sanitizer))
     let named = run.log.filter {
       $0.hasPrefix("error keyring localhost:\(server.port), tenant acme, instance db1: ")
     }

@@ -1,26 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /* mariadbd's part for keyring_key_management.so: finds the plugin as mariadbd does, gives it an error log, sets its variables, and asks
- * its two questions, from many threads where that is wanted. Commands come on standard input, one a line, words parted by single spaces.
- * Each prints one line or more and then `.`; lines of the error log come between as `log SEVERITY TEXT`.
+ * its two questions, from many threads where that is wanted, as commands say (driver.h).
  *
  *     plugin-driver PLUGIN.so
  */
-#include <dirent.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <mysql/plugin_encryption.h>
 
-enum { LINE_SIZE = 65536, WORDS = 6, THREADS = 64, VERSIONS = 256, KEY_SIZE = 32, WAIT_TICKS = 3000, TICK_US = 10000 };
+#include "driver.h"
+
+enum { THREADS = 64, SETTINGS = 64, VERSIONS = 256, KEY_SIZE = 32, WAIT_TICKS = 3000, TICK_US = 10000 };
 
 static void *library;
 static struct st_maria_plugin *plugin;
@@ -141,16 +136,18 @@ static void set_defaults(void) {
 
 static void result(bool good) { printf("%s\n", good ? "ok" : "failed"); }
 
-/* set NAME VALUE, `=` for the empty string; the text stays as long as the process, as mariadbd's options. */
+/* As mariadbd's options, they stay as long as the plugin. */
+static char *texts[SETTINGS];
+static size_t text_count;
+
+/* set NAME VALUE, `=` for the empty string */
 static void set(char **word) {
-  static char *texts[WAIT_TICKS];
-  static size_t count;
   for (struct st_mysql_sys_var **at = plugin->system_vars; *at; at++) {
     if (strcmp((*at)->name, word[1]) != 0) continue;
-    check(count < sizeof texts / sizeof *texts, "too many variables");
     char *text = strdup(strcmp(word[2], "=") == 0 ? "" : word[2]);
-    texts[count++] = text;
-    result(text && assign(*at, text));
+    check(text && text_count < SETTINGS, "too many settings");
+    texts[text_count++] = text;
+    result(assign(*at, text));
     return;
   }
   printf("no variable\n");
@@ -355,22 +352,9 @@ static void state(char **word) {
 
 /* ---- the process ---- */
 
-static int count_entries(const char *folder, bool sockets) {
-  DIR *directory = opendir(folder);
-  check(directory != NULL, folder);
-  int found = 0;
-  for (struct dirent *entry; (entry = readdir(directory));) {
-    struct stat about;
-    if (entry->d_name[0] == '.') continue;
-    if (!sockets || (fstat(atoi(entry->d_name), &about) == 0 && S_ISSOCK(about.st_mode))) found++;
-  }
-  closedir(directory);
-  return found;
-}
-
 static void traces(char **word) {
   (void)word;
-  printf("sockets %d threads %d\n", count_entries("/proc/self/fd", true), count_entries("/proc/self/task", false));
+  printf("sockets %d threads %d\n", driver_sockets(), driver_threads());
 }
 
 /* SIGTERM as it is while mariadbd starts: nobody takes it before the start is over. */
@@ -383,53 +367,21 @@ static void be_told_to_end(char **word) {
   result(kill(getpid(), SIGTERM) == 0);
 }
 
-/* `touch FILE` tells the test that everything before is done, `await FILE` waits for its word. */
-static void touch(char **word) {
-  FILE *file = fopen(word[1], "w");
-  result(file && fclose(file) == 0);
-}
-
-static void await(char **word) {
-  while (access(word[1], F_OK) != 0) usleep(TICK_US);
-  result(true);
-}
-
 static void init(char **word) { (void)word, result(plugin->init(NULL) == 0); }
 static void deinit(char **word) { (void)word, result(plugin->deinit(NULL) == 0); }
 
-static const struct command {
-  const char *name;
-  int words;
-  void (*run)(char **word);
-} commands[] = {
-    {"set", 3, set},     {"init", 1, init},     {"deinit", 1, deinit}, {"latest", 2, latest},       {"key", 4, key},
-    {"exists", 3, exists}, {"until", 3, until}, {"begin", 3, begin},   {"end", 1, end},             {"status", 1, status},
-    {"traces", 1, traces}, {"touch", 2, touch}, {"await", 2, await},   {"term", 1, be_told_to_end},
-    {"state", 2, state},   {"learn", 4, learn},
+static const struct driver_command commands[] = {
+    {"set", 3, set},       {"init", 1, init},     {"deinit", 1, deinit},       {"latest", 2, latest}, {"key", 4, key},
+    {"exists", 3, exists}, {"until", 3, until},   {"begin", 3, begin},         {"end", 1, end},       {"learn", 4, learn},
+    {"status", 1, status}, {"state", 2, state},   {"traces", 1, traces},       {"term", 1, be_told_to_end}, {NULL, 0, NULL},
 };
 
-static void run(char *line) {
-  char *word[WORDS] = {0};
-  int words = 0;
-  line[strcspn(line, "\n")] = 0;
-  for (char *rest = line, *one; words < WORDS && (one = strsep(&rest, " "));) word[words++] = one;
-  for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-    if (strcmp(commands[i].name, word[0]) != 0) continue;
-    if (commands[i].words != words) break;
-    commands[i].run(word);
-    printf(".\n");
-    fflush(stdout);
-    return;
-  }
-  fprintf(stderr, "no such command: %s with %d words\n", word[0], words);
-  exit(2);
-}
-
 int main(int argc, char **argv) {
-  static char line[LINE_SIZE];
   if (argc != 2) return 2;
   open_plugin(argv[1]);
   set_defaults();
-  while (fgets(line, sizeof line, stdin)) run(line);
-  return dlclose(library) == 0 ? 0 : 4;
+  driver_run(commands);
+  int closed = dlclose(library);
+  while (text_count > 0) free(texts[--text_count]);
+  return closed == 0 ? 0 : 4;
 }
