@@ -3,6 +3,7 @@ import KeyringCore
 import KeyringTestSupport
 import TLSTransport
 import Testing
+import WireProtocol
 
 /// component_keyring_service_admin comes and goes in a real mysqld, also where something is in the way.
 @Suite(.timeLimit(.minutes(5))) struct MySQLAdminInstallationTests {
@@ -89,6 +90,141 @@ import Testing
     try await mysql.query("INSTALL COMPONENT 'file://\(Self.name)'")
     #expect(try await registered(mysql) == Self.everything)
     #expect(try await mysql.query("SELECT @@global.\(Self.name).cmk_id") == cmk)
+    await mysql.stop()
+    await server.shutdown()
+  }
+
+  // MARK: The variable
+
+  private static let variable = "\(name).cmk_id"
+
+  /// Which CMK keyringd has in force.
+  private func inForce(_ server: TestServer) async throws -> String {
+    let admin = try server.client(.serviceAdmin)
+    guard case .variablesList(let variables) = try await admin.call(.admin(.variablesList("acme"))) else {
+      throw UnexpectedReply()
+    }
+    await admin.close()
+    return variables.first { $0.name == "cmk_id" }?.value ?? ""
+  }
+
+  private func makeCMK(_ server: TestServer) async throws -> String {
+    let admin = try server.client(.serviceAdmin)
+    let made = try await admin.makeCMK("acme")
+    await admin.close()
+    return made
+  }
+
+  /// mysqld comes up while keyringd is away. What SET PERSIST left here is never sent to keyringd: somebody may have set another since.
+  @Test func itComesUpWithoutKeyringd() async throws {
+    let (server, mysql, first) = try await acme()
+    try await mysql.start()
+    try await mysql.query("INSTALL COMPONENT 'file://\(Self.name)'")
+    let second = try await makeCMK(server)
+    try await mysql.query("SET PERSIST \(Self.variable) = '\(second)'")
+    await server.shutdown()
+    try await mysql.restart()
+    #expect(try await mysql.server.says("\(Self.name) is there all the same"))
+    #expect(try await mysql.query("SELECT @@global.\(Self.variable)") == "NULL")
+    let unknown = try await mysql.query("SELECT keyring_service_status()")
+    #expect(unknown.contains(#""state":"unknown","reason":"UNREACHABLE"#), "\(unknown)")
+    #expect(try await mysql.refusal("SET PERSIST \(Self.variable) = '\(first)'")?.number == 1231)
+    let again = try await TestServer(pki: server.pki, data: server.data, port: server.port)
+    let admin = try again.client(.serviceAdmin)
+    _ = try await admin.call(
+      .admin(.variablesSet(tenant: "acme", name: "cmk_id", value: first, .persist))
+    )
+    await admin.close()
+    // Without a restart of mysqld.
+    #expect(try await mysql.query("SELECT keyring_service_status()").contains(first))
+    #expect(try await mysql.query("SELECT @@global.\(Self.variable)") == first)
+    #expect(try await mysql.query("SELECT keyring_aws_rotate_cmk()") == "1")
+    try await mysql.restart()
+    #expect(
+      try await mysql.server.says(
+        "is \(second) in the configuration of this database server, and \(first) is in force"
+      )
+    )
+    #expect(try await inForce(again) == first)
+    try await mysql.query("SET PERSIST \(Self.variable) = '\(second)'")
+    #expect(try await inForce(again) == second)
+    try await mysql.query("UNINSTALL COMPONENT 'file://\(Self.name)'")
+    await mysql.stop()
+    await again.shutdown()
+  }
+
+  /// What MySQL and keyringd could take for different things is refused, and nothing has changed.
+  @Test func onlyWhatIsClearIsSet() async throws {
+    let (server, mysql, first) = try await acme()
+    try await mysql.start()
+    try await mysql.query("INSTALL COMPONENT 'file://\(Self.name)'")
+    let second = try await makeCMK(server)
+    let value = "\(Self.variable) = '\(second)'"
+    for refused in [
+      "SET GLOBAL \(value), GLOBAL max_connections = 100", "SET PERSIST \(value), @a = 1",
+      "SET @a = 1, GLOBAL \(value)", "SET GLOBAL \(Self.variable) = ''",
+      "SET GLOBAL \(Self.variable) = NULL", "SET GLOBAL \(Self.variable) = 'DEFAULT'",
+      "SET GLOBAL \(Self.variable) = 5", "SET GLOBAL \(Self.variable) = 'local-none\\nx'",
+      "SET GLOBAL \(Self.variable) = REPEAT('x', 3000)", "SET PERSIST \(Self.variable) = 'local-none'",
+    ] {
+      #expect(try await mysql.refusal(refused)?.number == 1231, "\(refused)")
+      #expect(try await mysql.query("SELECT @@global.\(Self.variable)") == first, "\(refused)")
+    }
+    #expect(try await mysql.refusal("SET SESSION \(value)")?.number == 1229)
+    #expect(try await mysql.refusal("SET GLOBAL \(Self.variable) = DEFAULT") != nil)
+    #expect(try await inForce(server) == first)
+    // No line of the log is another's.
+    #expect(try !mysql.server.log.contains("\nx"))
+    let cmks = [second, first]
+    for (index, form) in [
+      "/* c */ set @@GLOBAL.\(Self.variable) := 'CMK' -- c",
+      "SET global `\(Self.name)`.`cmk_id` = CONCAT('CMK', '')",
+      "SET PERSIST \(Self.variable) = 'CMK';",
+    ].enumerated() {
+      try await mysql.query(form.replacing("CMK", with: cmks[index % 2]))
+      #expect(try await inForce(server) == cmks[index % 2], "\(form)")
+      #expect(try await mysql.query("SELECT @@global.\(Self.variable)") == cmks[index % 2])
+    }
+    await mysql.stop()
+    await server.shutdown()
+  }
+
+  // MARK: The functions
+
+  /// No arguments; EXPLAIN and a column of no rows do nothing; no privilege, no answer.
+  @Test func whatIsAskedWrongly() async throws {
+    let (server, mysql, _) = try await acme()
+    try await mysql.start()
+    try await mysql.query("INSTALL COMPONENT 'file://\(Self.name)'")
+    for function in Self.functions {
+      #expect(try await mysql.refusal("SELECT \(function)(1)")?.number == 1123)
+    }
+    try await mysql.query("EXPLAIN SELECT keyring_aws_rotate_cmk(), keyring_aws_rotate_keys()")
+    try await mysql.query("SELECT keyring_aws_rotate_cmk() FROM mysql.user WHERE user = 'nobody'")
+    #expect(try !mysql.server.log.contains("the KMS has rotated"))
+    try await mysql.query("CREATE USER a@localhost; CREATE DATABASE d")
+    for (index, function) in Self.functions.enumerated() {
+      try await mysql.query(
+        "CREATE DEFINER=a@localhost PROCEDURE d.p\(index)() SQL SECURITY DEFINER SELECT \(function)()"
+      )
+      try await mysql.query("GRANT EXECUTE ON PROCEDURE d.p\(index) TO a@localhost")
+      #expect(try await mysql.refusal("CALL d.p\(index)()")?.number == 1227, "\(function)")
+    }
+    // A value of its own for each row and session.
+    let many = try await mysql.rows(
+      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20) "
+        + "SELECT COUNT(*), MIN(JSON_VALUE(s, '$.tenant')) FROM (SELECT keyring_service_status() AS s FROM n) AS t"
+    )
+    #expect(many == [["20", "acme"]])
+    await withTaskGroup(of: Bool.self) { group in
+      for _ in 0..<8 {
+        group.addTask {
+          (try? await mysql.query("SELECT keyring_service_status()"))?.contains("ready") == true
+        }
+      }
+      // A session that gets no answer is a failure of the expectation.
+      for await good in group { #expect(good) }
+    }
     await mysql.stop()
     await server.shutdown()
   }
