@@ -120,4 +120,43 @@ import Testing
     #expect(length.contains("LENGTH_INVALID: key mariadb/1"), "\(length)")
     await server.shutdown()
   }
+
+  /// Tables whose keys or versions it has not met are opened while keyringd is away.
+  @Test func whatItHasNotMetDuringAnOutage() async throws {
+    let server = try await TestServer()
+    try await server.makeTenant("acme")
+    let files = try server.pki.client(.instance(TenantName("acme"), InstanceName("db1")))
+    for id in [1, 5] {
+      try await keyringctl(
+        files,
+        server.port,
+        ["key", "generate", "mariadb/\(id)", "--type", "AES", "--length", "32"]
+      )
+    }
+    let mariadb = try await RunningMariaDB(
+      .service(options: options(files, server.port, ["keyring_key_management_timeout=2"])),
+      options: ["innodb_encrypt_tables=ON", "innodb_encryption_threads=0", "innodb_encrypt_log=OFF"]
+    )
+    try await mariadb.start()
+    try await mariadb.query("CREATE DATABASE d; CREATE TABLE d.old (a INT) ENGINE=InnoDB ENCRYPTED=YES")
+    try await mariadb.query("CREATE TABLE d.five (a INT) ENGINE=InnoDB ENCRYPTED=YES ENCRYPTION_KEY_ID=5")
+    try await mariadb.query("INSERT INTO d.old SELECT seq FROM seq_1_to_2000; INSERT INTO d.five VALUES (1)")
+    await mariadb.stop()
+    try await keyringctl(files, server.port, ["key", "rotate", "mariadb/1"])
+    try await mariadb.start()
+    try await Task.sleep(for: .seconds(3))
+    let (port, pki, data) = (server.port, server.pki, server.data)
+    await server.shutdown()
+    for table in ["old", "five"] {
+      print("AWAY", table, try await mariadb.refusal("SELECT COUNT(*) FROM d.\(table)") as Any)
+    }
+    let again = try await TestServer(pki: pki, data: data, port: port)
+    for table in ["old", "five"] {
+      print("BACK", table, try await mariadb.refusal("SELECT COUNT(*) FROM d.\(table)") as Any)
+      print("BACK", table, try await mariadb.refusal("FLUSH TABLES; SELECT COUNT(*) FROM d.\(table)") as Any)
+    }
+    print(try mariadb.server.log)
+    await mariadb.stop()
+    await again.shutdown()
+  }
 }

@@ -12,14 +12,15 @@ import WireProtocol
     "keyring_aws_rotate_cmk", "keyring_aws_rotate_keys", "keyring_service_status",
   ]
 
-  private func acme() async throws -> (TestServer, RunningMySQL, String) {
+  private func acme(timeout: Int = 5000) async throws -> (TestServer, RunningMySQL, String) {
     let server = try await TestServer()
     let cmk = try await server.makeTenant("acme")
     let files = try server.pki.client(.tenantAdmin(TenantName("acme")))
     let mysql = try await RunningMySQL(.none)
     let members = [
       #""servers": "localhost:\#(server.port)""#, #""certificate": "\#(files.certificateFile)""#,
-      #""key": "\#(files.privateKeyFile)""#, #""ca": "\#(files.authorityFile)""#, #""timeout_ms": 5000"#,
+      #""key": "\#(files.privateKeyFile)""#, #""ca": "\#(files.authorityFile)""#,
+      #""timeout_ms": \#(timeout)"#,
     ]
     try mysql.folder.write("plugin/\(Self.name).cnf", "{\(members.joined(separator: ", "))}")
     return (server, mysql, cmk)
@@ -117,7 +118,7 @@ import WireProtocol
 
   /// mysqld comes up while keyringd is away. What SET PERSIST left here is never sent to keyringd: somebody may have set another since.
   @Test func itComesUpWithoutKeyringd() async throws {
-    let (server, mysql, first) = try await acme()
+    let (server, mysql, first) = try await acme(timeout: 1000)
     try await mysql.start()
     try await mysql.query("INSTALL COMPONENT 'file://\(Self.name)'")
     let second = try await makeCMK(server)
@@ -126,6 +127,7 @@ import WireProtocol
     try await mysql.restart()
     #expect(try await mysql.server.says("\(Self.name) is there all the same"))
     #expect(try await mysql.query("SELECT @@global.\(Self.variable)") == "NULL")
+    #expect(try !mysql.server.log.contains("Configuring persisted options failed"))
     let unknown = try await mysql.query("SELECT keyring_service_status()")
     #expect(unknown.contains(#""state":"unknown","reason":"UNREACHABLE"#), "\(unknown)")
     #expect(try await mysql.refusal("SET PERSIST \(Self.variable) = '\(first)'")?.number == 1231)
@@ -148,7 +150,14 @@ import WireProtocol
     #expect(try await inForce(again) == first)
     try await mysql.query("SET PERSIST \(Self.variable) = '\(second)'")
     #expect(try await inForce(again) == second)
+    // It finds what it left in mysqld-auto.cnf.
     try await mysql.query("UNINSTALL COMPONENT 'file://\(Self.name)'")
+    try await mysql.query("INSTALL COMPONENT 'file://\(Self.name)'")
+    #expect(try await mysql.query("SELECT @@global.\(Self.variable)") == second)
+    #expect(try await inForce(again) == second)
+    for said in ["refused", "Configuring persisted options failed"] {
+      #expect(try !mysql.server.log.contains(said))
+    }
     await mysql.stop()
     await again.shutdown()
   }
@@ -221,7 +230,7 @@ import WireProtocol
     await withTaskGroup(of: String.self) { group in
       for _ in 0..<8 {
         group.addTask {
-          (try? await mysql.query("SELECT keyring_service_status()"))?.contains("ready") == true
+          do { return try await mysql.query("SELECT keyring_service_status()") } catch { return "\(error)" }
         }
       }
       for await status in group { #expect(status.contains("acme"), "\(status)") }
