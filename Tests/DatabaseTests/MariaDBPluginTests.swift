@@ -135,17 +135,24 @@ import Testing
     }
     let mariadb = try await RunningMariaDB(
       .service(options: options(files, server.port, ["keyring_key_management_timeout=2"])),
-      options: ["innodb_encrypt_tables=ON", "innodb_encryption_threads=0", "innodb_encrypt_log=OFF"]
+      options: ["innodb_encrypt_tables=ON", "innodb_encryption_threads=0", "innodb_encrypt_log=OFF",
+        "innodb_buffer_pool_load_at_startup=OFF"]
     )
     try await mariadb.start()
+    try await keyringctl(files, server.port, ["key", "rotate", "mariadb/1"])
+    try await Task.sleep(for: .seconds(3))
     try await mariadb.query("CREATE DATABASE d; CREATE TABLE d.old (a INT) ENGINE=InnoDB ENCRYPTED=YES")
     try await mariadb.query("CREATE TABLE d.five (a INT) ENGINE=InnoDB ENCRYPTED=YES ENCRYPTION_KEY_ID=5")
-    try await mariadb.query("INSERT INTO d.old SELECT seq FROM seq_1_to_2000; INSERT INTO d.five VALUES (1)")
-    await mariadb.stop()
+    try await mariadb.query("USE d; INSERT INTO d.old SELECT seq FROM seq_1_to_20000; INSERT INTO d.five VALUES (1)")
+    try await mariadb.restart()
     try await keyringctl(files, server.port, ["key", "rotate", "mariadb/1"])
+    try await Task.sleep(for: .seconds(3))
+    try await mariadb.query("USE d; INSERT INTO d.old SELECT seq FROM seq_1_to_20000")
+    await mariadb.stop()
     try await mariadb.start()
     try await Task.sleep(for: .seconds(3))
     let (port, pki, data) = (server.port, server.pki, server.data)
+    print("ST", try await mariadb.query("SHOW GLOBAL STATUS LIKE 'keyring%'"))
     await server.shutdown()
     for table in ["old", "five"] {
       print("AWAY", table, try await mariadb.refusal("SELECT COUNT(*) FROM d.\(table)") as Any)
