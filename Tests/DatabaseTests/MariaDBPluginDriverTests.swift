@@ -147,7 +147,7 @@ import WireProtocol
   func manyThreadsLearnManyKeys(_ sanitizer: CClients.Sanitizer) async throws {
     let ids = Array(UInt32(300)..<360)
     let (server, client) = try await acme([1] + ids)
-    let before = try settings(server.pki, server.port, "set refresh 3600", "init")
+    let before = try settings(server.pki, server.port, "set refresh 3600", "set preload OFF", "init")
     let run = try await driver(sanitizer).run(
       before + ["learn 16 300 60", "learn 4 300 60", "status", "deinit"]
     )
@@ -190,6 +190,48 @@ import WireProtocol
     await server.shutdown()
   }
 
+  // MARK: Before it is asked for
+
+  /// Every version of every key is in memory when keyringd goes away; what is added later follows.
+  @Test(arguments: [.address, .thread] as [CClients.Sanitizer])
+  func keysAreThereBeforeTheyAreAskedFor(_ sanitizer: CClients.Sanitizer) async throws {
+    let (server, client) = try await acme([1, 5])
+    let rotation = { (id: UInt32) in _ = try await client.call(.change(.rotate(Self.key(id)))) }
+    for id in [5, 5, 1] as [UInt32] { try await rotation(id) }
+    _ = try await client.call(.generate(Self.key(6), "AES", 33))
+    for name in ["mariadb/07", "mariadb/x", "mariadb/", "maria", "mariadb/4294967296", "mariadb/0"] {
+      _ = try await client.call(.generate(.own(name)))
+    }
+    let before = try settings(server.pki, server.port, "init")
+    let run = try await driver(sanitizer).run([
+      .give(before + ["status", "state OK"]),
+      .pause {
+        // Two at a time: the first of them is nobody's newest one.
+        for _ in 0..<2 { try await rotation(1) }
+      },
+      .give(["until 1 4", "state OK"]),
+      .pause { try await Task.sleep(for: .milliseconds(2500)) },
+      .pause {
+        await client.close()
+        await server.shutdown()
+      },
+      .give(["state UNREACHABLE"]),
+      .give((1...4).map { "exists 1 \($0)" } + (1...3).map { "exists 5 \($0)" }),
+      .give(["latest 5", "latest 6", "exists 5 4", "deinit", "traces"]),
+    ])
+    #expect(run.outcome.status == 0, "\(run.outcome.error)")
+    let rows = run.answers[before.count]
+    for row in ["keys 2", "versions 5"] {
+      #expect(rows.contains("row Keyring_key_management_\(row)"), "\(rows)")
+    }
+    #expect(
+      run.first.dropFirst(before.count + 1).filter { $0 != "ok" } == ["state OK", "version 4", "state OK"]
+        + ["state UNREACHABLE"] + Array(repeating: "yes", count: 7)
+        + ["version 3", "none", "no", Self.nothing(sanitizer)],
+      "\(run.log)"
+    )
+  }
+
   // MARK: keyringd refuses
 
   /// Locked, replaced, removed, revoked while it runs: what was learnt stays, what was not is refused, and each is said once.
@@ -197,7 +239,7 @@ import WireProtocol
     let (server, client) = try await acme([1, 5, 6])
     let admin = try server.client(.serviceAdmin)
     let call = { (call: Call) in { _ = try await admin.call(call) } }
-    let before = try settings(server.pki, server.port, "init", "latest 5")
+    let before = try settings(server.pki, server.port, "set preload OFF", "init", "latest 5")
     let run = try await driver().run([
       .give(before), .pause(call(.admin(.tenantLock("acme")))),
       .give(["state TENANT_LOCKED", "latest 1", "latest 6", "exists 5 1"]),

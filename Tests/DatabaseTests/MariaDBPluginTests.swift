@@ -121,8 +121,9 @@ import Testing
     await server.shutdown()
   }
 
-  /// Tables whose keys or versions it has not met are opened while keyringd is away.
-  @Test func whatItHasNotMetDuringAnOutage() async throws {
+  /// Tables whose keys InnoDB has not asked for yet are opened while keyringd is away. Without an answer it would call them corrupted
+  /// until it is restarted, and advise to drop them.
+  @Test func tablesAreOpenedWhileKeyringdIsAway() async throws {
     let server = try await TestServer()
     try await server.makeTenant("acme")
     let files = try server.pki.client(.instance(TenantName("acme"), InstanceName("db1")))
@@ -133,37 +134,32 @@ import Testing
         ["key", "generate", "mariadb/\(id)", "--type", "AES", "--length", "32"]
       )
     }
+    try await keyringctl(files, server.port, ["key", "rotate", "mariadb/1"])
     let mariadb = try await RunningMariaDB(
-      .service(options: options(files, server.port, ["keyring_key_management_timeout=2"])),
-      options: ["innodb_encrypt_tables=ON", "innodb_encryption_threads=0", "innodb_encrypt_log=OFF",
-        "innodb_buffer_pool_load_at_startup=OFF"]
+      .service(options: options(files, server.port)),
+      options: [
+        "innodb_encrypt_tables=ON", "innodb_encryption_threads=0", "innodb_buffer_pool_load_at_startup=OFF",
+      ]
     )
     try await mariadb.start()
-    try await keyringctl(files, server.port, ["key", "rotate", "mariadb/1"])
-    try await Task.sleep(for: .seconds(3))
     try await mariadb.query("CREATE DATABASE d; CREATE TABLE d.old (a INT) ENGINE=InnoDB ENCRYPTED=YES")
     try await mariadb.query("CREATE TABLE d.five (a INT) ENGINE=InnoDB ENCRYPTED=YES ENCRYPTION_KEY_ID=5")
-    try await mariadb.query("USE d; INSERT INTO d.old SELECT seq FROM seq_1_to_20000; INSERT INTO d.five VALUES (1)")
-    try await mariadb.restart()
+    try await mariadb.query(
+      "USE d; INSERT INTO five VALUES (1); INSERT INTO old SELECT seq FROM seq_1_to_20000"
+    )
+    await mariadb.stop()
+    // Its root page is then under the third version, its leaves still under the second.
     try await keyringctl(files, server.port, ["key", "rotate", "mariadb/1"])
-    try await Task.sleep(for: .seconds(3))
-    try await mariadb.query("USE d; INSERT INTO d.old SELECT seq FROM seq_1_to_20000")
-    await mariadb.stop()
     try await mariadb.start()
-    try await Task.sleep(for: .seconds(3))
-    let (port, pki, data) = (server.port, server.pki, server.data)
-    print("ST", try await mariadb.query("SHOW GLOBAL STATUS LIKE 'keyring%'"))
+    try await mariadb.query("USE d; INSERT INTO old SELECT seq FROM seq_1_to_20000")
+    try await mariadb.restart()
+    let port = server.port
     await server.shutdown()
-    for table in ["old", "five"] {
-      print("AWAY", table, try await mariadb.refusal("SELECT COUNT(*) FROM d.\(table)") as Any)
-    }
-    let again = try await TestServer(pki: pki, data: data, port: port)
-    for table in ["old", "five"] {
-      print("BACK", table, try await mariadb.refusal("SELECT COUNT(*) FROM d.\(table)") as Any)
-      print("BACK", table, try await mariadb.refusal("FLUSH TABLES; SELECT COUNT(*) FROM d.\(table)") as Any)
-    }
-    print(try mariadb.server.log)
+    #expect(
+      try await mariadb.server.says("keyring localhost:\(port), tenant acme, instance db1: UNREACHABLE")
+    )
+    #expect(try await mariadb.query("SELECT COUNT(*) FROM d.old") == "40000")
+    #expect(try await mariadb.query("SELECT COUNT(*) FROM d.five") == "1")
     await mariadb.stop()
-    await again.shutdown()
   }
 }

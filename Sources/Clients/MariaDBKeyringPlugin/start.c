@@ -102,6 +102,18 @@ static bool wait_for_system_key(keyring_error *error) {
   }
 }
 
+static uint64_t preload_end_ms;
+
+static bool is_preloaded_enough(void) { return plugin_clock_ms() >= preload_end_ms || is_told_to_end(); }
+
+/* A start does not depend on it, and does not last longer than if keyringd were away. */
+static void preload(void) {
+  keyring_error error = {0};
+  preload_end_ms = plugin_clock_ms() + ((uint64_t)plugin_settings.timeout_seconds + plugin_settings.wait_seconds) * 1000;
+  if (plugin_preload(is_preloaded_enough, &error) == KEYRING_OK) return;
+  plugin_log(PLUGIN_WARNING, "%s (fetching the keys that nobody has asked for yet; tried again)", error.message);
+}
+
 static void say_what_to_do(const keyring_error *error) {
   char name[PLUGIN_KEY_NAME_SIZE];
   plugin_key_name(PLUGIN_KEY_ID_SYSTEM, name);
@@ -137,6 +149,7 @@ bool plugin_start(void) {
     plugin_stop();
     return false;
   }
+  preload();
   if (!plugin_refresh_start()) {
     plugin_log(PLUGIN_ERROR, "no thread can be started");
     plugin_stop();
@@ -150,6 +163,7 @@ void plugin_stop(void) {
   plugin_refresh_stop();
   plugin_memory_clear();
   plugin_questions_forget();
+  plugin_preload_forget();
   plugin_state_reset();
   plugin_log_reset();
   keyring_close(plugin_keyring);
