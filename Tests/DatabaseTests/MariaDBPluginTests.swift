@@ -162,4 +162,22 @@ import Testing
     #expect(try await mariadb.query("SELECT COUNT(*) FROM d.five") == "1")
     await mariadb.stop()
   }
+
+  /// mariadbd takes SIGTERM only when it has started; a start that waits for keyringd does not wait on.
+  @Test func aStartThatWaitsEndsWhenItIsTold() async throws {
+    let pki = try TestPKI()
+    let files = try pki.client(.instance(TenantName("acme"), InstanceName("db1")))
+    // Port 1 of loopback: nobody listens there.
+    let mariadb = try await RunningMariaDB(
+      .service(
+        options: options(files, 1, ["keyring_key_management_wait=3600", "keyring_key_management_timeout=1"])
+      )
+    )
+    let process = try mariadb.server.launch()
+    #expect(try await mariadb.server.says("waits for at most 3600 s"))
+    process.signal(SIGTERM)
+    #expect(try await eventually { !process.isRunning })
+    #expect(try mariadb.server.log.contains("the server is told to end"))
+    await mariadb.kill()
+  }
 }
