@@ -55,56 +55,19 @@ struct ComponentDriver {
   var load: String { "load \(folder.path)/ -" }
 
   /// What the commands printed.
-  struct Answers {
-    /// One a command, its lines.
-    var answers: [[String]] = []
-    /// Lines of the error log: the severity and the text.
-    var log: [String] = []
-    /// How the process ended.
-    let outcome: TestProgram.Outcome
+  typealias Answers = DriverProcess.Answers
 
-    init(_ outcome: TestProgram.Outcome) {
-      self.outcome = outcome
-      var answer: [String] = []
-      for line in outcome.text.split(separator: "\n", omittingEmptySubsequences: false) {
-        if line == "." {
-          answers.append(answer)
-          answer = []
-        } else if line.hasPrefix("log ") {
-          log.append(String(line.dropFirst(4)))
-        } else {
-          answer.append(String(line))
-        }
-      }
-    }
-
-    /// The first line of each answer.
-    var first: [String] { answers.map { $0.first ?? "" } }
+  private var process: DriverProcess {
+    DriverProcess(program: "\(build)/component-driver", library: component, folder: folder)
   }
 
   /// Gives the commands to a new process, and waits for its end.
-  func run(_ commands: [String]) async throws -> Answers {
-    let input = Data((commands.joined(separator: "\n") + "\n").utf8)
-    return Answers(try await TestProgram(path: "\(build)/component-driver").run([component], input: input))
-  }
+  func run(_ commands: [String]) async throws -> Answers { try await process.run(commands) }
 
   /// The same in which `meanwhile` runs when the process has come to `pause`: between two lists of commands.
-  func run(_ before: [String], pause meanwhile: () async throws -> Void, _ after: [String]) async throws
-    -> Answers
+  func run(_ before: [String], pause meanwhile: @escaping () async throws -> Void, _ after: [String])
+    async throws -> Answers
   {
-    let (reached, goOn) = (folder("reached-\(UUID())"), folder("go-on-\(UUID())"))
-    async let answers = run(before + ["touch \(reached)", "await \(goOn)"] + after)
-    do {
-      // The process goes on in any case: else nobody would end it.
-      defer { _ = FileManager.default.createFile(atPath: goOn, contents: nil) }
-      guard try await eventually({ FileManager.default.fileExists(atPath: reached) }) else {
-        throw NotReached()
-      }
-      try await meanwhile()
-    }
-    return try await answers
+    try await process.run(before, pause: meanwhile, after)
   }
-
-  /// The process ended or hung before the pause.
-  struct NotReached: Error {}
 }

@@ -120,4 +120,64 @@ import Testing
     #expect(length.contains("LENGTH_INVALID: key mariadb/1"), "\(length)")
     await server.shutdown()
   }
+
+  /// Tables whose keys InnoDB has not asked for yet are opened while keyringd is away. Without an answer it would call them corrupted
+  /// until it is restarted, and advise to drop them.
+  @Test func tablesAreOpenedWhileKeyringdIsAway() async throws {
+    let server = try await TestServer()
+    try await server.makeTenant("acme")
+    let files = try server.pki.client(.instance(TenantName("acme"), InstanceName("db1")))
+    for id in [1, 5] {
+      try await keyringctl(
+        files,
+        server.port,
+        ["key", "generate", "mariadb/\(id)", "--type", "AES", "--length", "32"]
+      )
+    }
+    try await keyringctl(files, server.port, ["key", "rotate", "mariadb/1"])
+    let mariadb = try await RunningMariaDB(
+      .service(options: options(files, server.port)),
+      options: [
+        "innodb_encrypt_tables=ON", "innodb_encryption_threads=0", "innodb_buffer_pool_load_at_startup=OFF",
+      ]
+    )
+    try await mariadb.start()
+    try await mariadb.query("CREATE DATABASE d; CREATE TABLE d.old (a INT) ENGINE=InnoDB ENCRYPTED=YES")
+    try await mariadb.query("CREATE TABLE d.five (a INT) ENGINE=InnoDB ENCRYPTED=YES ENCRYPTION_KEY_ID=5")
+    try await mariadb.query(
+      "USE d; INSERT INTO five VALUES (1); INSERT INTO old SELECT seq FROM seq_1_to_20000"
+    )
+    await mariadb.stop()
+    // Its root page is then under the third version, its leaves still under the second.
+    try await keyringctl(files, server.port, ["key", "rotate", "mariadb/1"])
+    try await mariadb.start()
+    try await mariadb.query("USE d; INSERT INTO old SELECT seq FROM seq_1_to_20000")
+    try await mariadb.restart()
+    let port = server.port
+    await server.shutdown()
+    #expect(
+      try await mariadb.server.says("keyring localhost:\(port), tenant acme, instance db1: UNREACHABLE")
+    )
+    #expect(try await mariadb.query("SELECT COUNT(*) FROM d.old") == "40000")
+    #expect(try await mariadb.query("SELECT COUNT(*) FROM d.five") == "1")
+    await mariadb.stop()
+  }
+
+  /// mariadbd takes SIGTERM only when it has started; a start that waits for keyringd does not wait on.
+  @Test func aStartThatWaitsEndsWhenItIsTold() async throws {
+    let pki = try TestPKI()
+    let files = try pki.client(.instance(TenantName("acme"), InstanceName("db1")))
+    // Port 1 of loopback: nobody listens there.
+    let mariadb = try await RunningMariaDB(
+      .service(
+        options: options(files, 1, ["keyring_key_management_wait=3600", "keyring_key_management_timeout=1"])
+      )
+    )
+    let process = try mariadb.server.launch()
+    #expect(try await mariadb.server.says("waits for at most 3600 s"))
+    process.signal(SIGTERM)
+    #expect(try await eventually { !process.isRunning })
+    #expect(try mariadb.server.log.contains("the server is told to end"))
+    await mariadb.kill()
+  }
 }

@@ -39,15 +39,19 @@ static MYSQL_SYSVAR_UINT(wait, plugin_settings.wait_seconds, OPTION,
 static MYSQL_SYSVAR_BOOL(create, plugin_settings.create, PLUGIN_VAR_READONLY | PLUGIN_VAR_OPCMDARG,
                          "Make a key (AES, 32 bytes) that is asked for and not in the keyring. For the first start of a new server",
                          NULL, NULL, 0);
+static MYSQL_SYSVAR_BOOL(preload, plugin_settings.preload, PLUGIN_VAR_READONLY | PLUGIN_VAR_OPCMDARG,
+                         "Fetch all keys of the prefix at the start, so that no table needs keyringd when it is opened later", NULL,
+                         NULL, 1);
 static MYSQL_SYSVAR_BOOL(allow_unlocked_memory, plugin_settings.allow_unlocked_memory,
                          PLUGIN_VAR_READONLY | PLUGIN_VAR_OPCMDARG,
                          "Go on where memory cannot be locked; keys may then reach the swap", NULL, NULL, 0);
 
 static struct st_mysql_sys_var *variables[] = {
-    MYSQL_SYSVAR(servers), MYSQL_SYSVAR(certificate),     MYSQL_SYSVAR(key),     MYSQL_SYSVAR(ca),
-    MYSQL_SYSVAR(scope),   MYSQL_SYSVAR(key_prefix),      MYSQL_SYSVAR(timeout), MYSQL_SYSVAR(connect_timeout),
-    MYSQL_SYSVAR(refresh), MYSQL_SYSVAR(wait),            MYSQL_SYSVAR(create),  MYSQL_SYSVAR(allow_unlocked_memory),
-    NULL,
+    MYSQL_SYSVAR(servers), MYSQL_SYSVAR(certificate), MYSQL_SYSVAR(key),
+    MYSQL_SYSVAR(ca),      MYSQL_SYSVAR(scope),       MYSQL_SYSVAR(key_prefix),
+    MYSQL_SYSVAR(timeout), MYSQL_SYSVAR(connect_timeout), MYSQL_SYSVAR(refresh),
+    MYSQL_SYSVAR(wait),    MYSQL_SYSVAR(create),      MYSQL_SYSVAR(preload),
+    MYSQL_SYSVAR(allow_unlocked_memory), NULL,
 };
 
 /* ---- SHOW STATUS ---- */

@@ -7,7 +7,8 @@
  * 1. What was once learnt stays in memory until the plugin is deinitialised, whatever keyringd says later.
  * 2. A version is announced as the newest only when its key is in memory.
  * 3. Questions about what is in memory take no lock, allocate nothing and touch no network.
- * 4. A version number never goes back. */
+ * 4. A version number never goes back.
+ * 5. A key is in memory before it is asked for, wherever that can be: InnoDB takes an answer that it does not get for a damaged table. */
 #ifndef PLUGIN_H
 #define PLUGIN_H
 
@@ -28,7 +29,7 @@ struct plugin_settings {
   char *servers, *certificate, *key, *ca, *key_prefix;
   const char *scope;
   unsigned timeout_seconds, connect_timeout_seconds, refresh_seconds, wait_seconds;
-  char create, allow_unlocked_memory; /* MariaDB's BOOL */
+  char create, preload, allow_unlocked_memory; /* MariaDB's BOOL */
 };
 
 extern struct plugin_settings plugin_settings;
@@ -79,6 +80,15 @@ keyring_status plugin_fetch(unsigned id, unsigned version, keyring_error *error)
 /* Makes the key of `id`; that there is one already is success. */
 keyring_status plugin_create(unsigned id, keyring_error *error);
 void plugin_questions_forget(void);
+
+/* ---- preload.c: keys are fetched before they are asked for ---- */
+
+/* Every version of every key that is there; done once, and gone on with where it was not finished. Ends early, with KEYRING_OK, when
+ * `is_over`; else with the first failure that is not about one key. */
+keyring_status plugin_preload(bool (*is_over)(void), keyring_error *error);
+/* The versions of one key up to `newest`. */
+keyring_status plugin_preload_versions(unsigned id, unsigned newest, bool (*is_over)(void), keyring_error *error);
+void plugin_preload_forget(void);
 
 /* ---- refresh.c: newer versions are looked for ---- */
 

@@ -27,6 +27,13 @@ static void say_lost(keyring_error *error, const char *name, unsigned version, c
            plugin_settings.servers, keyring_tenant(plugin_keyring), keyring_instance(plugin_keyring), name, version, what);
 }
 
+static bool stops(void) {
+  pthread_mutex_lock(&lock);
+  bool stop = is_stopping;
+  pthread_mutex_unlock(&lock);
+  return stop;
+}
+
 /* Looks for a newer version of one key. The announced version is described, not the newest: so it is seen when it is gone. */
 static keyring_status look_at(struct plugin_entry *entry, keyring_error *error) {
   unsigned id = plugin_memory_id(entry), announced = plugin_memory_latest(entry);
@@ -46,27 +53,23 @@ static keyring_status look_at(struct plugin_entry *entry, keyring_error *error) 
     say_lost(error, text, announced, "was removed and made anew: pages under the old one are lost at the next stop unless it is restored");
     return error->status;
   }
-  if (info.latest_version <= announced) return KEYRING_OK;
+  if (info.latest_version <= announced) return plugin_preload_versions(id, announced, stops, error);
   /* Into memory first; then it is announced. */
   status = plugin_fetch(id, 0, error);
   if (status != KEYRING_OK) return status;
   plugin_log(PLUGIN_NOTE, "keyring %s, tenant %s, instance %s: key %s has version %u now", plugin_settings.servers,
              keyring_tenant(plugin_keyring), keyring_instance(plugin_keyring), text, plugin_memory_latest(entry));
-  return KEYRING_OK;
-}
-
-static bool stops(void) {
-  pthread_mutex_lock(&lock);
-  bool stop = is_stopping;
-  pthread_mutex_unlock(&lock);
-  return stop;
+  return plugin_preload_versions(id, plugin_memory_latest(entry), stops, error);
 }
 
 /* One look at all keys; false: something failed, and was said. */
 static bool look(void) {
   keyring_error first = {0}, error = {0};
-  char what[PLUGIN_KEY_NAME_SIZE + 64] = "";
+  char what[PLUGIN_KEY_NAME_SIZE + 64] = "fetching the keys that nobody has asked for yet";
+  first.status = plugin_preload(stops, &first);
   for (struct plugin_entry *entry = plugin_memory_first(); entry && !stops(); entry = plugin_memory_next(entry)) {
+    /* Else the next one will fare no better. */
+    if (first.status != KEYRING_OK && !plugin_is_about_one_key(first.status)) break;
     keyring_status status = look_at(entry, &error);
     if (status == KEYRING_OK) continue;
     bool is_worst = first.status == KEYRING_OK || !plugin_is_about_one_key(status);
@@ -77,7 +80,6 @@ static bool look(void) {
       first.status = status;
       snprintf(what, sizeof what, "looking for newer versions of %s", name);
     }
-    if (!plugin_is_about_one_key(status)) break;
   }
   if (stops()) return true;
   if (first.status == KEYRING_OK) {
@@ -128,9 +130,11 @@ bool plugin_refresh_start(void) {
   if (!made) return false;
   is_stopping = false;
   is_woken = true;
-  /* mariadbd's signals are for a thread of mariadbd's. */
+  /* mariadbd's signals are for a thread of mariadbd's; those of a crash here are for its handler, which says where. */
+  static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
   sigset_t all, before;
   sigfillset(&all);
+  for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++) sigdelset(&all, crashes[i]);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   bool started = pthread_create(&thread, NULL, run, NULL) == 0;
   pthread_sigmask(SIG_SETMASK, &before, NULL);

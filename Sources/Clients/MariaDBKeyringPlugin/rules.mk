@@ -20,7 +20,7 @@ INSTALL += install-mariadb-plugin
 
 # mariadbd's part as a program, for tests and sanitizers.
 MARIADB_DRIVER := $(BUILD)/plugin-driver
-$(MARIADB_DRIVER): $(TOP)/Tests/DatabaseTests/Programs/plugin-driver.c
+$(MARIADB_DRIVER): $(TOP)/Tests/DatabaseTests/Programs/plugin-driver.c $(TOP)/Tests/DatabaseTests/Programs/driver.h
 	@mkdir -p $(dir $@)
 	$(CC) $(CFLAGS) -isystem $(MARIADB_INCLUDE) -DMYSQL_DYNAMIC_PLUGIN $(LDFLAGS) -o $@ $< -lpthread -ldl
 .PHONY: mariadb-plugin-driver

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* From mariadbd's start to its end. A plugin that could not fetch the system key must not come up: InnoDB would take tables for damaged.
  * So the start waits for the service for a while, and then fails. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -67,25 +68,18 @@ static bool open_keyring(keyring_error *error) {
 
 /* ---- the system key ---- */
 
-/* What may be over in a moment; anything else waits for somebody to do something. */
-static bool is_passing(keyring_status status) {
-  switch (status) {
-    case KEYRING_UNREACHABLE:
-    case KEYRING_TIMEOUT:
-    case KEYRING_SHUTTING_DOWN:
-    case KEYRING_THROTTLED:
-    case KEYRING_KMS_UNREACHABLE:
-    case KEYRING_STORAGE_UNAVAILABLE:
-    case KEYRING_OUTCOME_UNKNOWN: return true;
-    default: return false;
-  }
-}
-
 static keyring_status fetch_system_key(keyring_error *error) {
   keyring_status status = plugin_fetch(PLUGIN_KEY_ID_SYSTEM, 0, error);
   if (status != KEYRING_KEY_ABSENT || !plugin_settings.create) return status;
   status = plugin_create(PLUGIN_KEY_ID_SYSTEM, error);
   return status == KEYRING_OK ? plugin_fetch(PLUGIN_KEY_ID_SYSTEM, 0, error) : status;
+}
+
+/* mariadbd blocks these until its start is over: without a look, whoever stops it would wait as long as we do. */
+static bool is_told_to_end(void) {
+  sigset_t pending;
+  return sigpending(&pending) == 0 &&
+         (sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGQUIT) == 1);
 }
 
 static bool wait_for_system_key(keyring_error *error) {
@@ -95,8 +89,12 @@ static bool wait_for_system_key(keyring_error *error) {
     keyring_status status = fetch_system_key(error);
     if (status == KEYRING_OK) return true;
     uint64_t now = plugin_clock_ms();
-    if (!is_passing(status) || now >= end) return false;
+    if (!keyring_status_is_passing(status) || now >= end) return false;
     if (is_first) plugin_log(PLUGIN_WARNING, "%s; waits for at most %u s", error->message, plugin_settings.wait_seconds);
+    if (is_told_to_end()) {
+      plugin_log(PLUGIN_WARNING, "does not wait any longer for keyring: the server is told to end");
+      return false;
+    }
     if (pause > end - now) pause = end - now;
     struct timespec time = {(time_t)(pause / 1000), (long)(pause % 1000) * 1000000};
     nanosleep(&time, NULL);
@@ -104,14 +102,28 @@ static bool wait_for_system_key(keyring_error *error) {
   }
 }
 
+static uint64_t preload_end_ms;
+
+static bool is_preloaded_enough(void) { return plugin_clock_ms() >= preload_end_ms || is_told_to_end(); }
+
+/* A start does not depend on it, and does not last longer than if keyringd were away. */
+static void preload(void) {
+  keyring_error error = {0};
+  preload_end_ms = plugin_clock_ms() + ((uint64_t)plugin_settings.timeout_seconds + plugin_settings.wait_seconds) * 1000;
+  if (plugin_preload(is_preloaded_enough, &error) == KEYRING_OK) return;
+  plugin_log(PLUGIN_WARNING, "%s (fetching the keys that nobody has asked for yet; tried again)", error.message);
+}
+
 static void say_what_to_do(const keyring_error *error) {
   char name[PLUGIN_KEY_NAME_SIZE];
   plugin_key_name(PLUGIN_KEY_ID_SYSTEM, name);
   if (error->status == KEYRING_KEY_ABSENT) {
+    /* In a line of its own, which the length of the reason does not cut. */
+    plugin_log(PLUGIN_ERROR, "%s", error->message);
     plugin_log(PLUGIN_ERROR,
-               "%s. A new server: make it with `keyringctl key generate %s --type AES --length 32%s`, or start once with "
+               "A new server: make the key with `keyringctl key generate %s --type AES --length 32%s`, or start once with "
                "keyring_key_management_create=ON. A server that has encrypted before: bring its key back",
-               error->message, name, strcmp(plugin_settings.scope, "shared") == 0 ? " --shared" : "");
+               name, strcmp(plugin_settings.scope, "shared") == 0 ? " --shared" : "");
   } else {
     plugin_log(PLUGIN_ERROR, "%s. There are no keys: encrypted tables cannot be opened", error->message);
   }
@@ -137,6 +149,7 @@ bool plugin_start(void) {
     plugin_stop();
     return false;
   }
+  preload();
   if (!plugin_refresh_start()) {
     plugin_log(PLUGIN_ERROR, "no thread can be started");
     plugin_stop();
@@ -150,6 +163,7 @@ void plugin_stop(void) {
   plugin_refresh_stop();
   plugin_memory_clear();
   plugin_questions_forget();
+  plugin_preload_forget();
   plugin_state_reset();
   plugin_log_reset();
   keyring_close(plugin_keyring);

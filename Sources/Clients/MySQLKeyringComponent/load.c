@@ -29,19 +29,6 @@ static void pause_ms(uint64_t milliseconds) {
   while (nanosleep(&rest, &rest) != 0 && errno == EINTR) continue;
 }
 
-/* What may be over in a moment: a server that starts at the same time as this one, say. */
-static bool may_pass(keyring_status status) {
-  switch (status) {
-    case KEYRING_UNREACHABLE:
-    case KEYRING_TIMEOUT:
-    case KEYRING_SHUTTING_DOWN:
-    case KEYRING_THROTTLED:
-    case KEYRING_KMS_UNREACHABLE:
-    case KEYRING_STORAGE_UNAVAILABLE: return true;
-    default: return false;
-  }
-}
-
 /* Asks for a key that nobody has. A server that does not know us, a locked tenant and an unreachable KMS say so here rather than
  * when InnoDB asks for its master key. */
 static keyring_status probe(struct component_link *link, keyring_error *error) {
@@ -55,7 +42,7 @@ static keyring_status prove(struct component_link *link, uint64_t wait_ms, keyri
   uint64_t end = now_ms() + wait_ms;
   for (;;) {
     keyring_status status = probe(link, error);
-    if (status == KEYRING_OK || !may_pass(status) || now_ms() + PAUSE_MS >= end) return status;
+    if (status == KEYRING_OK || !keyring_status_is_passing(status) || now_ms() + PAUSE_MS >= end) return status;
     pause_ms(PAUSE_MS);
   }
 }

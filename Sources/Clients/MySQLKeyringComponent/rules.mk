@@ -28,7 +28,7 @@ mysql-abi-check:
 
 # mysqld's part as a program, for tests and sanitizers.
 MYSQL_DRIVER := $(BUILD)/component-driver
-$(MYSQL_DRIVER): $(TOP)/Tests/DatabaseTests/Programs/component-driver.c $(wildcard $(CLIENTS)/MySQLKeyringComponent/abi/*.h)
+$(MYSQL_DRIVER): $(TOP)/Tests/DatabaseTests/Programs/component-driver.c $(TOP)/Tests/DatabaseTests/Programs/driver.h $(wildcard $(CLIENTS)/MySQLKeyringComponent/abi/*.h)
 	@mkdir -p $(dir $@)
 	$(CC) $(CFLAGS) -I$(CLIENTS)/MySQLKeyringComponent/abi $(LDFLAGS) -o $@ $< -lpthread -ldl
 .PHONY: mysql-component-driver

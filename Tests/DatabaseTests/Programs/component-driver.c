@@ -1,27 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /* mysqld's part for component_keyring_service.so: loads it, gives it a registry with an error log, and calls its services as commands
- * on standard input say, one a line, words parted by single spaces; `-` is NULL, `=` the empty string. Each prints one line or more
- * and then `.`; lines of the error log come between as `log SEVERITY TEXT`.
+ * say (driver.h); `-` is NULL, `=` the empty string.
  *
  *     component-driver COMPONENT.so
  */
-#include <dirent.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "driver.h"
 #include "keyring_service_private.h"
 #include "mysql_keyring_abi.h"
 
-enum { LINE_SIZE = 65536, WORDS = 10, BUFFER_SIZE = 32768, READERS = 4, THREADS_MAX = 64 };
+enum { BUFFER_SIZE = 32768, READERS = 4, THREADS_MAX = 64 };
 
 static struct mysql_abi_component *component;
 static struct mysql_abi_keyring_load *loader;
@@ -244,22 +238,9 @@ static void print_state(char **word) {
          (unsigned long long)state.failures, state.last_error);
 }
 
-static int count_entries(const char *folder, bool sockets) {
-  DIR *directory = opendir(folder);
-  if (!directory) abort();
-  int count = 0;
-  for (struct dirent *entry; (entry = readdir(directory));) {
-    struct stat status;
-    if (entry->d_name[0] == '.') continue;
-    if (!sockets || (fstat(atoi(entry->d_name), &status) == 0 && S_ISSOCK(status.st_mode))) count++;
-  }
-  closedir(directory);
-  return count;
-}
-
 static void print_traces(char **word) {
   (void)word;
-  printf("sockets %d threads %d services %d\n", count_entries("/proc/self/fd", true), count_entries("/proc/self/task", false), acquired);
+  printf("sockets %d threads %d services %d\n", driver_sockets(), driver_threads(), acquired);
 }
 
 static const char *wanted_id;
@@ -336,10 +317,6 @@ static void store(char **word) {
   result(writer->store(text(word[1]), text(word[2]), data, size, text(word[3])));
 }
 
-/* `touch FILE` tells the test that everything before is done, `await FILE` waits for its word. */
-static void touch(char **word) { FILE *file = fopen(word[1], "w"); result(!file || fclose(file) != 0); }
-static void await(char **word) { while (access(word[1], F_OK) != 0) usleep(10000); result(0); }
-
 /* fetches COUNT ID OWNER: how many of them found it. */
 static void fetches(char **word) {
   int found = 0;
@@ -358,42 +335,19 @@ static void let_go(char **word) {
   held[slot] = NULL;
 }
 
-static const struct command {
-  const char *name;
-  int words;
-  void (*run)(char **word);
-} commands[] = {
+static const struct driver_command commands[] = {
     {"load", 3, load},           {"status", 1, print_status}, {"metadata", 1, list_metadata}, {"fetch", 3, fetch},
     {"hold", 4, hold},           {"held", 2, read_held},      {"release", 2, let_go},         {"store", 5, store},
     {"generate", 5, generate},   {"remove", 3, remove_key},   {"keys", 1, list_keys},         {"encrypt", 8, cipher},
     {"decrypt", 8, cipher},      {"state", 2, print_state},   {"traces", 1, print_traces},    {"race", 6, race},
     {"fork", 1, go_on_in_child}, {"nolog", 1, without_log},   {"restart", 1, restart},
-    {"touch", 2, touch},         {"await", 2, await},         {"fetches", 4, fetches},
-    {"recover", 3, recover},
+    {"fetches", 4, fetches},     {"recover", 3, recover},     {NULL, 0, NULL},
 };
 
-static void run(char *line) {
-  char *word[WORDS] = {0};
-  int count = 0;
-  line[strcspn(line, "\n")] = 0;
-  for (char *rest = line, *one; count < WORDS && (one = strsep(&rest, " "));) word[count++] = one;
-  for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-    if (strcmp(commands[i].name, word[0]) != 0) continue;
-    if (commands[i].words != count) break;
-    commands[i].run(word);
-    printf(".\n");
-    fflush(stdout);
-    return;
-  }
-  fprintf(stderr, "no such command: %s with %d words\n", word[0], count);
-  exit(2);
-}
-
 int main(int argc, char **argv) {
-  static char line[LINE_SIZE];
   if (argc != 2) return 2;
   open_component(argv[1]);
-  while (fgets(line, sizeof line, stdin)) run(line);
+  driver_run(commands);
   int failed = component->deinit();
   if (acquired != 0 || failed) return 4;
   return 0;

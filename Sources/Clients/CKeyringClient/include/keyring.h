@@ -285,6 +285,13 @@ KEYRING_API const keyring_info *keyring_listing_entry(const keyring_listing *lis
 /* NULL is allowed. */
 KEYRING_API void keyring_listing_free(keyring_listing *listing);
 
+/* ---- Waiting ---- */
+
+/* True for what may be over in a moment without anybody doing anything: no server answers, or the one that does cannot just now. For a
+ * program that waits at its start; calls try again by themselves as long as their time lasts. After KEYRING_OUTCOME_UNKNOWN a change may
+ * have happened: look before it is repeated. */
+KEYRING_API bool keyring_status_is_passing(keyring_status status);
+
 #ifdef __cplusplus
 }
 #endif

@@ -89,6 +89,8 @@ void admin_variable_forget(void);
 uint64_t admin_variable_ticket(void);
 /* Shows a cmk_id (NULL: unknown), unless one that was looked up later is shown. */
 void admin_variable_show(const char *cmk_id, uint64_t ticket);
+/* The same for one that was found in force: where my.cnf or mysqld-auto.cnf says another, that is logged, once. */
+void admin_variable_found(const char *cmk_id, uint64_t ticket);
 /* The end of the installation: says where a value of my.cnf or mysqld-auto.cnf is not the one in force. */
 void admin_variable_begin(void);
 

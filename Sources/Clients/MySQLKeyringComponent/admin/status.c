@@ -53,7 +53,7 @@ char *admin_status_text(void) {
   keyring_tenant_status status;
   uint64_t ticket = admin_variable_ticket();
   bool known = admin_open(&link, ADMIN_LOOK_MS, &error) && keyring_admin_status(link.keyring, &status, &error) == KEYRING_OK;
-  if (known && *status.cmk_id) admin_variable_show(status.cmk_id, ticket);
+  if (known && *status.cmk_id) admin_variable_found(status.cmk_id, ticket);
   char *all = report(&link, known ? &status : NULL, &error);
   admin_close(&link);
   return all;

@@ -3,8 +3,9 @@
  *
  * The check does the work: only a check can refuse a value. What SELECT shows is what keyringd answered after that, not what was
  * assigned, so it is true also where another assignment of the statement fails, or where somebody else has set another one since.
- * A value of my.cnf or mysqld-auto.cnf is never sent to keyringd, which several database servers and keyringctl share: at the
- * start it is compared, and a difference is logged. So is what SET PERSIST_ONLY writes: MySQL asks no check about it. */
+ * A value of my.cnf or mysqld-auto.cnf is never sent to keyringd, which several database servers and keyringctl share: it is compared
+ * with the first one that is seen there, and a difference is logged. So is what SET PERSIST_ONLY writes: MySQL asks no check about it.
+ * MySQL assigns what it has persisted when the component is there already, in a session of its own that has no statement. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -28,7 +29,7 @@ static char *shown;
 static uint64_t tickets;
 static uint64_t shown_ticket;
 static atomic_bool installed; /* false: values come from my.cnf, mysqld-auto.cnf or INSTALL COMPONENT ... SET */
-static char configured[ADMIN_CMK_ID_SIZE];
+static char configured[ADMIN_CMK_ID_SIZE]; /* under the lock; `` where there is nothing to compare, or it was */
 
 /* Under the lock. NULL: no memory. */
 static char *keep(const char *bytes) {
@@ -61,7 +62,28 @@ void admin_variable_show(const char *cmk_id, uint64_t ticket) {
 }
 
 static void configure(const char *value) {
+  pthread_mutex_lock(&lock);
   snprintf(configured, sizeof configured, "%s", value ? value : "");
+  pthread_mutex_unlock(&lock);
+}
+
+/* Once: a difference is logged, of what MySQL's files say and what keyringd does. */
+static void compare(const char *cmk_id) {
+  char ours[ADMIN_CMK_ID_SIZE];
+  pthread_mutex_lock(&lock);
+  memcpy(ours, configured, sizeof ours);
+  configured[0] = 0;
+  pthread_mutex_unlock(&lock);
+  if (!*ours || strcmp(ours, cmk_id) == 0) return;
+  admin_log(MYSQL_ABI_WARNING,
+            "keyring: " ADMIN_NAME "." ADMIN_VARIABLE " is %s in the configuration of this database server, and %s is in force on "
+            "keyringd. Nothing was changed: SET PERSIST sets it there, RESET PERSIST forgets it here",
+            ours, cmk_id);
+}
+
+void admin_variable_found(const char *cmk_id, uint64_t ticket) {
+  admin_variable_show(cmk_id, ticket);
+  compare(cmk_id);
 }
 
 /* Where the look fails, what was set a moment ago is the best there is. */
@@ -80,10 +102,12 @@ static int refuse(mysql_abi_session session, const char *user, const char *why, 
   return 1;
 }
 
-static enum admin_scope scope_of(mysql_abi_session session) {
+static enum admin_scope scope_of(mysql_abi_session session, bool *has_statement) {
   char *statement = malloc(STATEMENT_SIZE);
   enum admin_scope scope = ADMIN_UNCLEAR;
+  *has_statement = true;
   if (statement && admin_statement(session, statement, STATEMENT_SIZE)) {
+    *has_statement = *statement != 0;
     scope = admin_scope_of(statement, ADMIN_NAME, ADMIN_VARIABLE);
   }
   free(statement);
@@ -100,6 +124,7 @@ static int set(mysql_abi_session session, const char *user, const char *value, e
   if (status == KEYRING_OK) {
     admin_log(MYSQL_ABI_SYSTEM, "keyring %s, tenant %s: SET %s " ADMIN_NAME "." ADMIN_VARIABLE " by %s: %s is in force",
               link.server, keyring_tenant(link.keyring), persist ? "PERSIST" : "GLOBAL", user, value);
+    configure(NULL);
     look(&link, value);
   }
   admin_close(&link);
@@ -114,6 +139,14 @@ static const char *objection(const char *value, enum admin_scope scope) {
   /* What the wire means by it is not the id of a CMK. */
   if (strcmp(value, "DEFAULT") == 0) return "VARIABLE_INVALID: to go back, set the CMK's id, or use keyringctl set global cmk_id DEFAULT";
   return NULL;
+}
+
+/* mysqld's own assignment. To refuse it would be an error in the log at each start. */
+static int take_persisted(const char *cmk_id) {
+  const char *now = __atomic_load_n(&shown, __ATOMIC_ACQUIRE);
+  configure(cmk_id);
+  if (now) compare(now);
+  return 0;
 }
 
 static int check(mysql_abi_session session, struct mysql_abi_variable *variable, void *save, struct mysql_abi_value *value) {
@@ -132,7 +165,9 @@ static int check(mysql_abi_session session, struct mysql_abi_variable *variable,
   if (!admin_permitted(session)) return 1;
   admin_user(session, user);
   if (!fits) return refuse(session, user, "VARIABLE_INVALID: not the id of a CMK", "VARIABLE_INVALID: not the id of a CMK");
-  enum admin_scope scope = scope_of(session);
+  bool has_statement;
+  enum admin_scope scope = scope_of(session, &has_statement);
+  if (!has_statement) return take_persisted(cmk_id);
   const char *why = objection(cmk_id, scope);
   if (why) return refuse(session, user, why, why);
   return set(session, user, cmk_id, scope);
@@ -172,14 +207,6 @@ void admin_variable_forget(void) {
   pthread_mutex_unlock(&lock);
 }
 
-static void compare(const char *cmk_id) {
-  if (!*configured || strcmp(configured, cmk_id) == 0) return;
-  admin_log(MYSQL_ABI_WARNING,
-            "keyring: " ADMIN_NAME "." ADMIN_VARIABLE " is %s in the configuration of this database server, and %s is in force on "
-            "keyringd. Nothing was changed: SET PERSIST sets it there, RESET PERSIST forgets it here",
-            configured, cmk_id);
-}
-
 void admin_variable_begin(void) {
   struct admin_link link;
   keyring_error error = {0};
@@ -191,8 +218,7 @@ void admin_variable_begin(void) {
   uint64_t ticket = admin_variable_ticket();
   if (admin_open(&link, ADMIN_LOOK_MS, &error) &&
       keyring_admin_get(link.keyring, "cmk_id", cmk_id, sizeof cmk_id, NULL, &error) == KEYRING_OK) {
-    admin_variable_show(cmk_id, ticket);
-    compare(cmk_id);
+    admin_variable_found(cmk_id, ticket);
   } else {
     admin_log(MYSQL_ABI_WARNING, "%s (" ADMIN_NAME " is there all the same; each statement tries again)", error.message);
   }
