@@ -39,7 +39,7 @@ static mysql_abi_status keys_init(mysql_abi_keys_iterator *iterator) {
     component_link_release(link);
     return 1;
   }
-  component_succeeded(link);
+  component_answered(link);
   made->link = link;
   skip_unsayable(made);
   *iterator = made;

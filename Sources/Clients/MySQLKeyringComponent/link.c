@@ -14,6 +14,7 @@ static struct component_link *current;
 static char last_error[sizeof((keyring_error *)0)->message];
 static uint64_t last_error_ms;   /* Unix time, for people */
 static uint64_t last_error_since; /* by the clock of the cache */
+static keyring_status last_status;
 static uint64_t failures;
 static uint64_t failures_in_a_row; /* of the server or the way to it */
 
@@ -100,9 +101,18 @@ void component_succeeded(struct component_link *link) {
                 (unsigned long long)ended);
 }
 
+void component_answered(struct component_link *link) {
+  pthread_mutex_lock(&lock);
+  bool tells_nothing = link == current && failures_in_a_row &&
+                       (last_status == KEYRING_TENANT_LOCKED || last_status == KEYRING_KMS_DENIED || last_status == KEYRING_KMS_UNREACHABLE);
+  if (tells_nothing) link->proven = true;
+  pthread_mutex_unlock(&lock);
+  if (!tells_nothing) component_succeeded(link);
+}
+
 void component_fetched(struct component_link *link, const keyring_key *key) {
   if (!key) {
-    component_succeeded(link);
+    component_answered(link);
     return;
   }
   /* One that has never worked has nothing in its cache: the server has answered. Else, what the cache held when the last failure happened
@@ -156,6 +166,7 @@ void component_failed(const struct component_link *link, const char *operation, 
     if (!of_the_call) {
       failures_in_a_row++;
       snprintf(last_error, sizeof last_error, "%s", error->message);
+      last_status = error->status;
       last_error_ms = now_ms(CLOCK_REALTIME);
       last_error_since = now_ms(CLOCK_BOOTTIME);
     }
