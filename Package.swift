@@ -277,7 +277,11 @@ let tests: [Target] = [
     ],
     exclude: ["Mutants"]
   ),
-  .tests("CClientTests", ["Cryptography", "KeyringCore", "KeyringTestSupport", "TLSTransport", "WireProtocol"], exclude: ["Programs"]),
+  .tests(
+    "CClientTests",
+    ["Cryptography", "KeyringCore", "KeyringTestSupport", "TLSTransport", "WireProtocol"],
+    exclude: ["Programs"]
+  ),
   .tests(
     "DatabaseTests",
     ["Cryptography", "KeyringCore", "KeyringTestSupport", "TLSTransport"],
