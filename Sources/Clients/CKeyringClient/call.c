@@ -159,7 +159,9 @@ static next_step attempt(keyring *k, call *c, failure *f) {
   int64_t until = attempt_deadline(k, c);
   frame_outcome outcome = frame_exchange(k, conn, &c->request, c->expected, c->is_secret, until, &c->reply, f);
   bool is_late = deadline_left(until) == 0;
-  bool is_good = outcome == FRAME_ANSWERED && f->status != KEYRING_SHUTTING_DOWN;
+  bool is_good = outcome == FRAME_ANSWERED && f->status != KEYRING_SHUTTING_DOWN && f->status != KEYRING_FORBIDDEN;
+  /* Where the certificate was the reason, only a new connection shows the one that has come into its place. */
+  if (f->status == KEYRING_FORBIDDEN) pool_close_idle(k);
   if (c->held) *c->held = NULL;
   if (c->held && is_good && f->status == KEYRING_OK) *c->held = conn;
   else pool_give(k, conn, is_good);
