@@ -2,7 +2,7 @@ import Foundation
 import KeyringTestSupport
 import Testing
 
-/// Two MySQL servers of one tenant: one replicates the other, and one is a copy of the other's files.
+/// Two MySQL servers of one tenant: one replicates the other.
 @Suite(.serialized, .timeLimit(.minutes(10))) struct ReplicationTests {
   private static let marker = "marker-\(UUID().uuidString)"
 
@@ -76,52 +76,6 @@ import Testing
     for mysql in [replica, source] {
       await mysql.stop()
       #expect(try mysql.server.files(containing: Self.marker) == [])
-    }
-    await keyring.keyringdEnds()
-  }
-
-  /// A copy of a server's files opens on another one in the shared scope; in the instance scope it does not, and no key is made in the place of
-  /// the one that is missing.
-  @Test(arguments: [true, false]) func aCopyOfTheFiles(_ isShared: Bool) async throws {
-    let keyring = try await DatabaseFleet(["acme": ["db1", "db2"]])
-    let more = #""load_wait_ms": 200, "scope": "\#(isShared ? "shared" : "instance")""#
-    let original = try await RunningMySQL.started(keyring.mysql("acme/db1", more: more))
-    try await original.query(
-      "CREATE DATABASE d; CREATE TABLE d.t (a INT PRIMARY KEY) ENCRYPTION='Y'; INSERT INTO d.t VALUES (1)"
-    )
-    await original.stop()
-    let copy = try await RunningMySQL(keyring.mysql("acme/db2", more: more))
-    try await DatabaseFolder.shell(
-      "rm -rf \"$2\"; cp -a --reflink=auto \"$1\" \"$2\"; rm \"$2/auto.cnf\"",
-      [original.folder("data"), copy.folder("data")]
-    )
-    let before = try await keyring.ctl("key list --shared", as: "acme/db2")
-    try await copy.start()
-    if isShared {
-      #expect(try await copy.query("SELECT a FROM d.t") == "1")
-      // From now on each has a master key of its own.
-      try await copy.query("ALTER INSTANCE ROTATE INNODB MASTER KEY; INSERT INTO d.t VALUES (2)")
-      #expect(try await keyring.ctl("key list --shared", as: "acme/db2") != before)
-      try await original.start()
-      try await original.query("ALTER INSTANCE ROTATE INNODB MASTER KEY; INSERT INTO d.t VALUES (3)")
-      for (mysql, rows) in [(copy, "1\n2"), (original, "1\n3")] {
-        try await mysql.restart()
-        #expect(try await mysql.query("SELECT a FROM d.t ORDER BY a") == rows)
-        await mysql.stop()
-      }
-    } else {
-      #expect(try await copy.refusal("SELECT a FROM d.t")?.number == 3185)
-      #expect(try await keys("acme/db2", keyring) == [])
-      // A rotation makes a key for what is new; the table stays under the one that it has.
-      try await copy.query(
-        "ALTER INSTANCE ROTATE INNODB MASTER KEY; CREATE TABLE d.own (a INT) ENCRYPTION='Y'"
-      )
-      #expect(try await copy.refusal("SELECT a FROM d.t")?.number == 3185)
-      #expect(try copy.log.contains("MY-012226"))
-      await copy.stop()
-      try await original.start()
-      #expect(try await original.query("SELECT a FROM d.t") == "1")
-      await original.stop()
     }
     await keyring.keyringdEnds()
   }

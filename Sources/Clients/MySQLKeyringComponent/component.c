@@ -49,6 +49,7 @@ static struct mysql_abi_metadata metadata[] = {
 
 static mysql_abi_status start(void) {
   component_load_reset();
+  component_master_keys_forget();
   return 0;
 }
 

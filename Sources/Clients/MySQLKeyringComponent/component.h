@@ -61,6 +61,14 @@ keyring_name component_key_name(const char *data_id, const char *auth_id);
 bool component_fetch(const char *operation, const char *data_id, const char *auth_id, struct component_link **link,
                      keyring_key **key);
 
+/* ---- missing.c ---- */
+
+/* What a fetch that was answered said; a master key of InnoDB's that is absent is remembered, and logged. */
+void component_master_key_fetched(const struct component_link *link, const char *data_id, const char *auth_id, bool is_found);
+/* False, and logged: this one would take the name of a key that InnoDB's files need and that is missing, or of one before it. */
+bool component_master_key_may_be_made(const struct component_link *link, const char *data_id, const char *auth_id);
+void component_master_keys_forget(void);
+
 /* ---- log.c ---- */
 
 /* MySQL's registry, through which the error log is found: NULL before init() and after deinit(). */

@@ -13,6 +13,7 @@ bool component_fetch(const char *operation, const char *data_id, const char *aut
   keyring_error error = {0};
   if (keyring_fetch((*link)->keyring, &name, 0, key, &error) == KEYRING_OK) {
     component_fetched(*link, *key);
+    component_master_key_fetched(*link, data_id, auth_id, *key != NULL);
     return true;
   }
   component_failed(*link, operation, data_id, auth_id, &error);

@@ -39,6 +39,10 @@ static mysql_abi_status generate(const char *data_id, const char *auth_id, const
   if (!data_id || !*data_id || !data_type) return 1;
   struct component_link *link = component_link_acquire("generate");
   if (!link) return 1;
+  if (!component_master_key_may_be_made(link, data_id, auth_id)) {
+    component_link_release(link);
+    return 1;
+  }
   keyring_name name = component_key_name(data_id, auth_id);
   keyring_error error = {0};
   keyring_status status = keyring_generate(link->keyring, &name, data_type, data_size, &error);
