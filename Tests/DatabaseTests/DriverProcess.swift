@@ -9,6 +9,8 @@ struct DriverProcess {
   let library: String
   /// For the files that it is told to make and to wait for.
   let folder: TestDirectory
+  /// RLIMIT_MEMLOCK in bytes; nil for this process's own.
+  var lockedBytes: Int?
 
   /// What the commands printed.
   struct Answers {
@@ -41,7 +43,9 @@ struct DriverProcess {
   /// Gives the commands to a new process, and waits for its end.
   func run(_ commands: [String]) async throws -> Answers {
     let input = Data((commands.joined(separator: "\n") + "\n").utf8)
-    return Answers(try await TestProgram(path: program).run([library], input: input))
+    let limit = lockedBytes.map { ["/usr/bin/prlimit", "--memlock=\($0):\($0)"] } ?? []
+    let command = limit + [program, library]
+    return Answers(try await TestProgram(path: command[0]).run(Array(command.dropFirst()), input: input))
   }
 
   /// The same in which `meanwhile` runs when the process has come to `pause`: between two lists of commands.

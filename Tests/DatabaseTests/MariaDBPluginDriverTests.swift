@@ -232,6 +232,25 @@ import WireProtocol
     )
   }
 
+  /// Half of the memory that may be locked stays free for calls, and the newest versions come first.
+  @Test func memoryIsLeftToCalls() async throws {
+    let (server, client) = try await acme([1, 5, 6])
+    for _ in 1..<40 {
+      for id in [5, 6] as [UInt32] { _ = try await client.call(.change(.rotate(Self.key(id)))) }
+    }
+    await client.close()
+    let before = try settings(server.pki, server.port, "init")
+    var process = try await driver()
+    process.lockedBytes = 65_536
+    let run = try await process.run(before + ["status", "exists 6 40", "exists 6 1", "deinit"])
+    #expect(run.outcome.status == 0, "\(run.outcome.error)")
+    // Of 512 bytes each, and the system key.
+    #expect(run.answers[before.count].contains("row Keyring_key_management_versions 65"), "\(run.answers)")
+    #expect(run.log.contains { $0.contains("no room in locked memory") }, "\(run.log)")
+    #expect(run.first.suffix(3) == ["yes", "yes", "ok"])
+    await server.shutdown()
+  }
+
   // MARK: keyringd refuses
 
   /// Locked, replaced, removed, revoked while it runs: what was learnt stays, what was not is refused, and each is said once.

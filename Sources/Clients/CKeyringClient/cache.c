@@ -4,7 +4,7 @@
  * An entry is known since before its fetch was sent. Entries past their whole life are wiped at the next use of the cache, whichever it is,
  * and answered never. The clock goes on while the machine sleeps.
  *
- * Locked memory is scarce, and the calls need it more than the cache: where there is no more, the least recently used entry goes. */
+ * Locked memory is scarce, and the calls need it more than the cache: where there is no more for a call, the least recently used entry goes. */
 #include "cache.h"
 
 #include <pthread.h>

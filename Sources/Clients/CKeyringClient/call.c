@@ -168,6 +168,7 @@ static next_step attempt(keyring *k, call *c, failure *f) {
    * by a later one. Nothing was executed. */
   bool is_outdated = outcome == FRAME_ANSWERED && f->status == KEYRING_FORBIDDEN &&
                      credentials_are_newer(&k->credentials, SSL_get_SSL_CTX(conn->tls.ssl));
+  if (outcome == FRAME_ANSWERED && f->status != KEYRING_OK && f->status != KEYRING_SHUTTING_DOWN) c->is_refused = true;
   bool is_good = !is_outdated && outcome == FRAME_ANSWERED && f->status != KEYRING_SHUTTING_DOWN;
   if (c->held) *c->held = NULL;
   if (c->held && is_good && f->status == KEYRING_OK) *c->held = conn;
@@ -179,7 +180,8 @@ static next_step attempt(keyring *k, call *c, failure *f) {
 /* ---- All of it ---- */
 
 /* Whether the server refuses more than this call: then nothing that was fetched before may be answered out of the cache any more.
- * Of FORBIDDEN only where we wanted to read: an instance may be allowed that alone. */
+ * Of FORBIDDEN only where we wanted to read: an instance may be allowed that alone. (It may be allowed one scope alone, too: who asks for
+ * keys of the other one goes without the cache.) */
 static bool is_refusal_of_us(const call *c, const failure *f) {
   switch (f->status) {
   case KEYRING_FORBIDDEN: return c->kind == CALL_READ;

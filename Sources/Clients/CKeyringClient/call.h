@@ -23,6 +23,7 @@ typedef struct call {
   connection **held;
   unsigned char idempotency_id[16];
   bool is_in_doubt; /* it was sent, and is not answered */
+  bool is_refused;  /* a server has answered with something else than the result, whatever became of a repetition */
 } call;
 
 void call_init(call *c, call_kind kind, Keyring__V1__Request__CallCase which, Keyring__V1__Reply__ResultCase expected);

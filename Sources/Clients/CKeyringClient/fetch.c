@@ -20,8 +20,9 @@ static keyring_status key_of(keyring *k, const Keyring__V1__FetchReply *reply, u
   return *key ? KEYRING_OK : failure_set(f, KEYRING_NO_MEMORY, "no more locked memory (RLIMIT_MEMLOCK?)");
 }
 
+/* `*is_refused`: a server has said something else than the key. */
 static keyring_status fetch_from_server(keyring *k, const keyring_name *name, uint32_t version, bool is_one_round, keyring_key **key,
-                                        failure *f) {
+                                        bool *is_refused, failure *f) {
   Keyring__V1__KeyName message = names_message(name);
   Keyring__V1__FetchRequest request = KEYRING__V1__FETCH_REQUEST__INIT;
   request.name = &message;
@@ -32,6 +33,7 @@ static keyring_status fetch_from_server(keyring *k, const keyring_name *name, ui
   c.is_secret = true;
   c.is_one_round = is_one_round;
   keyring_status status = call_perform(k, &c, f);
+  *is_refused = c.is_refused;
   if (status != KEYRING_OK) return status;
   status = key_of(k, c.reply.message->fetch, version, key, f);
   frame_reply_free(&c.reply);
@@ -56,8 +58,9 @@ static keyring_status fetch(keyring *k, const keyring_name *name, uint32_t versi
     return KEYRING_OK;
   }
   cache_mark mark = cache_begin(k->cache);
-  keyring_status status = fetch_from_server(k, name, version, known != NULL, key, f);
-  if (known && is_away(status)) {
+  bool is_refused = false;
+  keyring_status status = fetch_from_server(k, name, version, known != NULL, key, &is_refused, f);
+  if (known && is_away(status) && !is_refused) {
     /* It may have expired, or have been dropped by another thread, meanwhile. */
     keyring_key_free(known);
     known = NULL;
@@ -69,7 +72,7 @@ static keyring_status fetch(keyring *k, const keyring_name *name, uint32_t versi
   }
   keyring_key_free(known);
   if (status == KEYRING_OK && *key) cache_put(k->cache, name, version, *key, mark);
-  else if (is_answer(status)) cache_drop(k->cache, name);
+  else if (is_answer(status) || is_refused) cache_drop(k->cache, name);
   return status;
 }
 

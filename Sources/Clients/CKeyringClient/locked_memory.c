@@ -167,6 +167,7 @@ void locked_memory_relieve(locked_memory *memory, locked_memory_relief relief, v
 }
 
 void *locked_memory_take(locked_memory *memory, size_t size) {
+  if (size > memory->most) return NULL;
   for (;;) {
     void *taken = locked_memory_take_what_is_there(memory, size);
     /* The lock is not held here: relief comes from who gives memory back. */

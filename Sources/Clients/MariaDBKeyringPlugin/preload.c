@@ -4,21 +4,43 @@
  * of keyringd of a second would do. So all that is there is in memory before it is asked for. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "plugin.h"
 
-enum { VERSIONS_MOST = 64 /* of one key, from the newest */, IDS_MOST = 4096 };
+enum {
+  VERSIONS_MOST = 64, /* of one key, from the newest */
+  IDS_MOST = 4096,
+  KEYS_MOST = 16384, /* a quarter of the memory that libkeyring locks at most */
+  KEY_BYTES = 512    /* of locked memory, with what is around it: not less */
+};
 
 static bool is_complete;
+static unsigned long long fetched;
+
+/* Half of the memory that may be locked is left to calls, without which no key could be fetched or refreshed. */
+static bool is_room(void) {
+  struct rlimit limit;
+  if (fetched >= KEYS_MOST) return false;
+  return getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || fetched < limit.rlim_cur / 2 / KEY_BYTES;
+}
+
+/* Whether a failure is of this key alone, so that the next one may do: whoever needs this one is told why there is none. */
+static bool is_passed_over(keyring_status status) { return status != KEYRING_NO_MEMORY && plugin_is_about_one_key(status); }
+
+static keyring_status fetch(unsigned id, unsigned version, keyring_error *error) {
+  keyring_status status = plugin_fetch(id, version, error);
+  if (status == KEYRING_OK) fetched++;
+  return is_passed_over(status) ? KEYRING_OK : status;
+}
 
 keyring_status plugin_preload_versions(unsigned id, unsigned newest, bool (*is_over)(void), keyring_error *error) {
   if (!plugin_settings.preload) return KEYRING_OK;
-  for (unsigned version = newest; version > 0 && newest - version < VERSIONS_MOST && !is_over(); version--) {
+  for (unsigned version = newest; version > 0 && newest - version < VERSIONS_MOST && !is_over() && is_room(); version--) {
     struct plugin_entry *entry = plugin_memory_find(id);
     if (entry && plugin_memory_version(entry, version)) continue;
-    keyring_status status = plugin_fetch(id, version, error);
-    /* Whoever needs this one is told why there is none. */
-    if (status != KEYRING_OK && !plugin_is_about_one_key(status)) return status;
+    keyring_status status = fetch(id, version, error);
+    if (status != KEYRING_OK) return status;
   }
   return KEYRING_OK;
 }
@@ -38,21 +60,22 @@ static bool is_ours(const keyring_info *info, unsigned *id) {
   return true;
 }
 
-static keyring_status preload(const keyring_listing *listing, bool (*is_over)(void), keyring_error *error) {
+/* The newest versions of all keys before the old ones of any: as the server has them now, which may be newer than in the list. */
+static keyring_status preload(const keyring_listing *listing, bool is_newest, bool (*is_over)(void), keyring_error *error) {
   unsigned ids = 0;
-  for (size_t i = 0; i < keyring_listing_count(listing) && ids < IDS_MOST; i++) {
-    const keyring_info *info = keyring_listing_entry(listing, i);
+  for (size_t i = 0; i < keyring_listing_count(listing) && ids < IDS_MOST && is_room(); i++) {
     unsigned id;
-    if (!is_ours(info, &id)) continue;
+    if (!is_ours(keyring_listing_entry(listing, i), &id)) continue;
     if (is_over()) return KEYRING_OK;
-    /* One that is known may have been replaced since: the refresher compares, and then fetches its versions. */
-    struct plugin_entry *known = plugin_memory_find(id);
-    if (known && plugin_memory_latest(known) != 0 && id != PLUGIN_KEY_ID_SYSTEM) continue;
     ids++;
-    keyring_status status = plugin_preload_versions(id, info->latest_version, is_over, error);
+    struct plugin_entry *known = plugin_memory_find(id);
+    unsigned latest = known ? plugin_memory_latest(known) : 0;
+    keyring_status status = KEYRING_OK;
+    /* One that is known may have been replaced since: the refresher compares. */
+    if (is_newest && latest == 0) status = fetch(id, 0, error);
+    else if (!is_newest && latest != 0) status = plugin_preload_versions(id, latest, is_over, error);
     if (status != KEYRING_OK) return status;
   }
-  is_complete = !is_over();
   return KEYRING_OK;
 }
 
@@ -61,9 +84,17 @@ keyring_status plugin_preload(bool (*is_over)(void), keyring_error *error) {
   keyring_listing *listing = NULL;
   keyring_status status = keyring_list(plugin_keyring, KEYRING_SCOPE_DEFAULT, "", 0, &listing, error);
   if (status != KEYRING_OK) return status;
-  status = preload(listing, is_over, error);
+  status = preload(listing, true, is_over, error);
+  if (status == KEYRING_OK) status = preload(listing, false, is_over, error);
+  if (status == KEYRING_OK) is_complete = !is_over();
+  if (is_complete && !is_room())
+    plugin_log(PLUGIN_WARNING, "no room in locked memory (RLIMIT_MEMLOCK) for all keys: %llu are in it, the others are fetched when asked for",
+               fetched);
   keyring_listing_free(listing);
   return status;
 }
 
-void plugin_preload_forget(void) { is_complete = false; }
+void plugin_preload_forget(void) {
+  is_complete = false;
+  fetched = 0;
+}

@@ -65,8 +65,7 @@ static keyring_status look_at(struct plugin_entry *entry, keyring_error *error) 
 /* One look at all keys; false: something failed, and was said. */
 static bool look(void) {
   keyring_error first = {0}, error = {0};
-  char what[PLUGIN_KEY_NAME_SIZE + 64] = "fetching the keys that nobody has asked for yet";
-  first.status = plugin_preload(stops, &first);
+  char what[PLUGIN_KEY_NAME_SIZE + 64] = "";
   for (struct plugin_entry *entry = plugin_memory_first(); entry && !stops(); entry = plugin_memory_next(entry)) {
     /* Else the next one will fare no better. */
     if (first.status != KEYRING_OK && !plugin_is_about_one_key(first.status)) break;
@@ -80,6 +79,10 @@ static bool look(void) {
       first.status = status;
       snprintf(what, sizeof what, "looking for newer versions of %s", name);
     }
+  }
+  if (first.status == KEYRING_OK && !stops()) {
+    first.status = plugin_preload(stops, &first);
+    snprintf(what, sizeof what, "fetching the keys that nobody has asked for yet");
   }
   if (stops()) return true;
   if (first.status == KEYRING_OK) {

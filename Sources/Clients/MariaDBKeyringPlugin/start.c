@@ -106,7 +106,7 @@ static uint64_t preload_end_ms;
 
 static bool is_preloaded_enough(void) { return plugin_clock_ms() >= preload_end_ms || is_told_to_end(); }
 
-/* A start does not depend on it, and does not last longer than if keyringd were away. */
+/* A start does not depend on it. It takes at most as long as waiting for keyringd may, once more, and a call that is under way. */
 static void preload(void) {
   keyring_error error = {0};
   preload_end_ms = plugin_clock_ms() + ((uint64_t)plugin_settings.timeout_seconds + plugin_settings.wait_seconds) * 1000;

@@ -39,7 +39,7 @@ bool component_link_is_proven(const struct component_link *link);
 
 /* What became of an operation: counted, and a failure logged. `data_id` may be NULL. */
 void component_succeeded(struct component_link *link);
-/* An answer that took no key's material, which keyringd has also while the KMS refuses: it does not end failures of that kind. */
+/* An answer that took no key, which keyringd may have while it refuses keys: it ends only failures to reach it. */
 void component_answered(struct component_link *link);
 /* The same for a fetch, which the cache may have answered: that says nothing about the server. `key` NULL: absent. */
 void component_fetched(struct component_link *link, const keyring_key *key);

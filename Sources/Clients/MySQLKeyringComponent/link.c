@@ -14,7 +14,7 @@ static struct component_link *current;
 static char last_error[sizeof((keyring_error *)0)->message];
 static uint64_t last_error_ms;   /* Unix time, for people */
 static uint64_t last_error_since; /* by the clock of the cache */
-static keyring_status last_status;
+static bool is_of_keys; /* one of these at least said something of keys, rather than that nobody answers */
 static uint64_t failures;
 static uint64_t failures_in_a_row; /* of the server or the way to it */
 
@@ -62,6 +62,7 @@ void component_link_install(struct component_link *link) {
   last_error_ms = 0;
   failures = 0;
   failures_in_a_row = 0;
+  is_of_keys = false;
   pthread_mutex_unlock(&lock);
   component_link_release(old);
 }
@@ -93,7 +94,10 @@ void component_succeeded(struct component_link *link) {
   pthread_mutex_lock(&lock);
   link->proven = true;
   uint64_t ended = link == current ? failures_in_a_row : 0;
-  if (ended) failures_in_a_row = 0;
+  if (ended) {
+    failures_in_a_row = 0;
+    is_of_keys = false;
+  }
   pthread_mutex_unlock(&lock);
   if (ended == 0) return;
   component_log(MYSQL_ABI_SYSTEM, "keyring %s, tenant %s, instance %s: answers again after %llu failed calls",
@@ -103,9 +107,7 @@ void component_succeeded(struct component_link *link) {
 
 void component_answered(struct component_link *link) {
   pthread_mutex_lock(&lock);
-  bool tells_nothing = link == current && failures_in_a_row &&
-                       (last_status == KEYRING_TENANT_LOCKED || last_status == KEYRING_KMS_DENIED || last_status == KEYRING_KMS_UNREACHABLE);
-  if (tells_nothing) link->proven = true;
+  bool tells_nothing = link == current && failures_in_a_row && is_of_keys;
   pthread_mutex_unlock(&lock);
   if (!tells_nothing) component_succeeded(link);
 }
@@ -142,6 +144,18 @@ static bool is_of_the_call(keyring_status status) {
   }
 }
 
+/* That no server was reached, or that it was none of ours. */
+static bool is_of_the_way(keyring_status status) {
+  switch (status) {
+    case KEYRING_UNREACHABLE:
+    case KEYRING_TIMEOUT:
+    case KEYRING_SHUTTING_DOWN:
+    case KEYRING_REFUSED:
+    case KEYRING_PROTOCOL: return true;
+    default: return false;
+  }
+}
+
 /* Names come from SQL users: a line feed in one must not make a line of the log. */
 static void printable(const char *text, char *buffer, size_t size) {
   size_t used = 0;
@@ -166,7 +180,7 @@ void component_failed(const struct component_link *link, const char *operation, 
     if (!of_the_call) {
       failures_in_a_row++;
       snprintf(last_error, sizeof last_error, "%s", error->message);
-      last_status = error->status;
+      if (!is_of_the_way(error->status)) is_of_keys = true;
       last_error_ms = now_ms(CLOCK_REALTIME);
       last_error_since = now_ms(CLOCK_BOOTTIME);
     }
@@ -223,7 +237,7 @@ mysql_abi_status component_state_asked(struct keyring_service_state *state, int 
   keyring_error error = {0};
   bool good = link && keyring_who_am_i(link->keyring, &identity, &error) == KEYRING_OK;
   if (good) {
-    component_succeeded(link);
+    component_answered(link);
     put(state->server, sizeof state->server, identity.server);
     put(state->server_version, sizeof state->server_version, identity.server_version);
     state->not_after = identity.not_after;

@@ -29,8 +29,8 @@ static void pause_ms(uint64_t milliseconds) {
   while (nanosleep(&rest, &rest) != 0 && errno == EINTR) continue;
 }
 
-/* Asks for a key that nobody has. A server that does not know us, a locked tenant and an unreachable KMS say so here rather than
- * when InnoDB asks for its master key. */
+/* Asks for a key that nobody has. A server that does not know us and a locked tenant say so here rather than when InnoDB asks
+ * for its master key. (A KMS that refuses does not: no key is opened.) */
 static keyring_status probe(struct component_link *link, keyring_error *error) {
   keyring_name name = component_key_name(COMPONENT_NAME " probe", NULL);
   keyring_info info;

@@ -125,6 +125,10 @@ final class Tenant: Sendable {
     self.logger = logger
     do {
       device = try files.directory.status().device
+    } catch {
+      throw ConfigurationError(error)
+    }
+    do {
       auditLog = try resources.audit?.log(files.tenant.text)
     } catch {
       throw ConfigurationError("\(error)")

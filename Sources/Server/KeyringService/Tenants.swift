@@ -37,7 +37,7 @@ final class Tenants: Sendable {
     do {
       device = try resources.tenants.directory.status().device
     } catch {
-      throw .storageUnavailable("\(error)")
+      throw .settingsUnread("\(error)")
     }
     let result = await resources.flushPools.value(device: device) { Result(catching: body) }
     do {
@@ -114,7 +114,7 @@ final class Tenants: Sendable {
         return try remains?.isEmpty == true
           && StandingKeyring.anchor(of: name, in: resources.anchors) == .none
       } catch {
-        throw ConfigurationError("\(error)")
+        throw ConfigurationError("\(error)", isUnread: true)
       }
     }
     guard isUnfinished else { throw failure }

@@ -4,7 +4,7 @@ public import KeyringStorage
 
 extension ConfigurationError {
   /// A file that was not read: for what it is, or because the disk failed.
-  init(_ error: FileError) {
+  package init(_ error: FileError) {
     if case .unacceptable = error { self.init("\(error)") } else { self.init("\(error)", isUnread: true) }
   }
 }
