@@ -197,6 +197,18 @@ import Testing
     try await program.end()
   }
 
+  /// A server that has said no, and is gone when it is asked again as it wished, was there all the same: the cache bridges nothing.
+  @Test func aRefusalBeforeTheEndIsBelieved() async throws {
+    let server = try await start("kms-away-then-gone")
+    let files = try pki.client(.instance(TenantName("acme"), InstanceName("db1")))
+    let program = try await PolledProgram(folder, files, try #require(Int(server.port)))
+    #expect(try await program.ask("x") == "OK")
+    #expect(try await program.ask("x") == "UNREACHABLE absent")
+    try await program.end()
+    server.process.signal(SIGKILL)
+    await server.process.ended()
+  }
+
   /// What another call has fetched while one had no answer is not stale.
   @Test func whatWasRefreshedIsNotStale() async throws {
     let outcome = try await run("second-silent", ["refreshed"])

@@ -21,7 +21,7 @@
 
 static const char *mode, *later; /* `later` is the mode after the first answer */
 static int *requests; /* of all connections so far */
-static bool is_late_once;
+static bool is_late_once, is_going;
 static uint64_t state = 0x9e3779b97f4a7c15; /* the same mutations each time */
 
 static uint64_t next_random(void) {
@@ -93,10 +93,11 @@ static size_t answer(const Keyring__V1__Request *request, unsigned char *frame) 
     reply.result_case = KEYRING__V1__REPLY__RESULT_DESCRIBE;
     reply.describe = &describe;
   }
-  bool is_status = is_mode("locked") || is_mode("internal") || is_mode("status-and-result") || strstr(mode, "of-connection");
+  bool is_status = is_mode("locked") || is_mode("kms-away") || is_mode("internal") || is_mode("status-and-result") || strstr(mode, "of-connection");
   if (is_status) {
     status.code = KEYRING__V1__CODE__FAILED_PRECONDITION;
-    status.reason = is_mode("locked") ? 8 : is_mode("internal") ? 25 : is_mode("shutdown-of-connection") ? 24 : 2;
+    status.retry_after_ms = is_mode("kms-away") ? 10 : 0;
+    status.reason = is_mode("locked") ? 8 : is_mode("kms-away") ? 11 : is_mode("internal") ? 25 : is_mode("shutdown-of-connection") ? 24 : 2;
     status.message = long_text();
     reply.status = &status;
     if (!is_mode("status-and-result")) reply.result_case = KEYRING__V1__REPLY__RESULT__NOT_SET;
@@ -149,6 +150,7 @@ static bool respond(SSL *ssl, const Keyring__V1__Request *request) {
   static unsigned char frame[70000];
   int number = __atomic_add_fetch(requests, 1, __ATOMIC_RELAXED);
   if (later && number > 1) mode = later;
+  if (is_going) mode = number == 1 ? "right" : number == 2 ? "kms-away" : "close";
   if (is_late_once && number == 1) usleep(1000000);
   memset(frame, 0, sizeof frame);
   size_t length = answer(request, frame);
@@ -223,6 +225,7 @@ static void serve_one(SSL_CTX *context, int fd) {
 int main(int count, char **arguments) {
   if (count != 4 && count != 5) return 2;
   mode = arguments[3];
+  is_going = is_mode("kms-away-then-gone");
   is_late_once = strncmp(mode, "late-", 5) == 0;
   if (is_late_once) mode += 5;
   if (strncmp(mode, "then-", 5) == 0) {
