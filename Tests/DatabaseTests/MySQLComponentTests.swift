@@ -64,6 +64,32 @@ import WireProtocol
     await server.shutdown()
   }
 
+  /// InnoDB, which was told that number 3 is not there, makes no number up to it, under that server's name; a key of another server, a
+  /// user's and a later one are made. Found again, it is in the way of none.
+  @Test func aMissingMasterKeyIsNotMade() async throws {
+    let server = try await acme()
+    let driver = try await ComponentDriver()
+    try driver.configure(server, #""cache_ms": 0"#)
+    let (name, other) = ("INNODBKey-11e1-a-", "INNODBKey-22e2-b-")
+    let run = try await driver.run([
+      driver.load, "generate \(name)2 - AES 32", "fetch \(name)3 -", "generate \(name)1 - AES 32",
+      "generate \(name)3 - AES 32", "generate \(name)1 u@h AES 32", "generate \(other)1 - AES 32",
+      "generate \(name)4 - AES 32", "store \(name)3 - AES \(String(repeating: "0b", count: 32))",
+      "generate \(name)1 - AES 32", "fetch \(name)3 -", "generate \(name)1 - AES 32",
+    ])
+    #expect(run.outcome.status == 0, "\(run.outcome.error)")
+    #expect(
+      run.first.map { String($0.prefix(6)) } == [
+        "ok", "ok", "absent", "failed", "failed", "ok", "ok", "ok", "ok", "failed", "found ", "ok",
+      ]
+    )
+    let log = run.log.joined(separator: "\n")
+    for line in ["there is no \(name)3 in scope instance", "\(name)1 is not made, since number 3"] {
+      #expect(log.contains("tenant acme, instance db1: KEY_ABSENT: \(line)"), "\(log)")
+    }
+    await server.shutdown()
+  }
+
   /// "Cannot tell" is an error, never "absent": InnoDB would make a second master key.
   @Test func cannotTellIsNotAbsent() async throws {
     let server = try await acme()
