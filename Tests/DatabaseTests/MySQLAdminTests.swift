@@ -28,17 +28,23 @@ import Testing
     return text.split(separator: "\n").first { $0.contains("cmk_id") }.map(String.init) ?? ""
   }
 
+  /// A MySQL without a keyring of its own, with the component installed under a tenant administrator's certificate.
+  private func installed(_ files: TLSConfiguration, _ port: Int) async throws -> RunningMySQL {
+    let mysql = try await RunningMySQL(.none)
+    try mysql.configure(
+      "component_keyring_service_admin",
+      #"{"servers": "localhost:\#(port)", "certificate": "\#(files.certificateFile)", "key": "\#(files.privateKeyFile)", "ca": "\#(files.authorityFile)", "timeout_ms": 5000}"#
+    )
+    try await mysql.start()
+    try await mysql.query("INSTALL COMPONENT 'file://component_keyring_service_admin'")
+    return mysql
+  }
+
   @Test func rotationAndTheCMKFromSQL() async throws {
     let server = try await TestServer()
     let first = try await server.makeTenant("acme")
     let files = try server.pki.client(.tenantAdmin(TenantName("acme")))
-    let mysql = try await RunningMySQL(.none)
-    try mysql.folder.write(
-      "plugin/component_keyring_service_admin.cnf",
-      #"{"servers": "localhost:\#(server.port)", "certificate": "\#(files.certificateFile)", "key": "\#(files.privateKeyFile)", "ca": "\#(files.authorityFile)", "timeout_ms": 5000}"#
-    )
-    try await mysql.start()
-    try await mysql.query("INSTALL COMPONENT 'file://component_keyring_service_admin'")
+    let mysql = try await installed(files, server.port)
     #expect(try await mysql.query("SELECT @@global.\(variable)") == first)
     // As root, who has SUPER; somebody without the privilege may do none of it.
     #expect(try await mysql.query("SELECT keyring_aws_rotate_cmk(), keyring_aws_rotate_keys()") == "1\t1")
@@ -76,13 +82,7 @@ import Testing
     let server = try await TestServer()
     let first = try await server.makeTenant("acme")
     let files = try server.pki.client(.tenantAdmin(TenantName("acme")))
-    let mysql = try await RunningMySQL(.none)
-    try mysql.folder.write(
-      "plugin/component_keyring_service_admin.cnf",
-      #"{"servers": "localhost:\#(server.port)", "certificate": "\#(files.certificateFile)", "key": "\#(files.privateKeyFile)", "ca": "\#(files.authorityFile)"}"#
-    )
-    try await mysql.start()
-    try await mysql.query("INSTALL COMPONENT 'file://component_keyring_service_admin'")
+    let mysql = try await installed(files, server.port)
     try await mysql.query(
       "CREATE USER a@localhost; GRANT SYSTEM_VARIABLES_ADMIN ON *.* TO a@localhost; CREATE DATABASE d"
     )

@@ -91,43 +91,6 @@ import WireProtocol
     await server.shutdown()
   }
 
-  /// A database server started while keyringd is away serves what needs no key, says why it does not the rest, and recovers.
-  @Test func startedWhileKeyringdIsAway() async throws {
-    let first = try await acme()
-    let (pki, data, port) = (first.pki, first.data, first.port)
-    let settings = [#""load_wait_ms": 200"#, #""timeout_ms": 1000"#]
-    let text = try configuration(pki, port, settings)
-    let mysql = try await RunningMySQL.started(.service(configuration: text))
-    try await mysql.query(
-      "\(encrypted); CREATE TABLE d.t2 (a INT) ENCRYPTION='Y'; CREATE TABLE d.plain (a INT)"
-    )
-    await mysql.stop()
-    await first.shutdown()
-    try await mysql.start()
-    #expect(try mysql.log.contains("tenant acme, instance db1: UNREACHABLE"))
-    #expect(try await mysql.query("SELECT COUNT(*) FROM d.plain") == "0")
-    #expect(try await mysql.refusal("SELECT * FROM d.t1")?.number == 3185)
-    let second = try await TestServer(pki: pki, data: data, port: port)
-    // What nobody has touched meanwhile opens, without RELOAD KEYRING.
-    #expect(
-      try await eventually {
-        try await mysql.refusal("CREATE TABLE IF NOT EXISTS d.t3 (a INT) ENCRYPTION='Y'") == nil
-      }
-    )
-    #expect(try await mysql.query("SELECT COUNT(*) FROM d.t2") == "0")
-    try await mysql.restart()
-    #expect(try await mysql.query("SELECT * FROM d.t1") == "1")
-    // Where the redo log is encrypted, it does not start at all.
-    await mysql.stop()
-    await second.shutdown()
-    try mysql.folder.write(
-      "my.cnf",
-      String(contentsOfFile: mysql.folder("my.cnf"), encoding: .utf8) + "innodb_redo_log_encrypt=ON\n"
-    )
-    let log = try await mysql.server.failedStart()
-    #expect(log.contains("UNREACHABLE") && log.contains("MY-012676"), "\(log)")
-  }
-
   /// mysql_migrate_keyring, from MySQL's own file and back: the data is readable under each.
   @Test func migratesFromAndToComponentKeyringFile() async throws {
     let server = try await acme()
